@@ -1,0 +1,59 @@
+# Everything a newcomer, a developer and CI run. `make help` lists it.
+
+PYTHON ?= python3
+DATA ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint bench lock
+
+help: ## List what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## Make .venv with the command line `anomaly` in it
+
+demo: $(STAMP) ## A whole deployment here: Postgres, Airflow, verdicts, a log-in (DATA=file.csv for your own readings)
+	@$(BIN)/python -m anomaly.demo up $(if $(DATA),"$(DATA)")
+
+demo-stop: $(STAMP) ## Stop the demo; its data stay
+	@$(BIN)/python -m anomaly.demo stop
+
+demo-reset: $(STAMP) ## Stop the demo and delete its data
+	@$(BIN)/python -m anomaly.demo reset
+
+test: lint ## Lint, types, tests
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(STAMP) ## Real scheduler and other Postgres versions
+	$(BIN)/pytest -m slow
+
+test-all: test test-slow ## Both
+
+lint: $(STAMP) ## Style, types, imports, compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+bench: $(STAMP) ## Speed, as ratios against the plain way in the same run
+	$(BIN)/python -m benchmarks
+
+lock: $(STAMP) ## Write requirements*.txt anew from requirements*.in
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bootstrap.in -o requirements-bootstrap.txt
+
+# uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
+$(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python %d.%d is not supported: run `make PYTHON=python3.12 ...` with one of 3.11 to 3.13" % v)'
+	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment: on Debian and Ubuntu install python3-venv"; exit 1; }
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
+	@UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
+	if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

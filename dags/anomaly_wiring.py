@@ -1,0 +1,124 @@
+"""What the DAGs share: settings, the deployment behind the connection, windows and events.
+
+The product's own code is imported inside tasks only, so that parsing stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, Context
+
+from anomaly.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from anomaly.postgres.database import Database
+    from anomaly.postgres.results import RunContext, ScoreReport
+    from anomaly.windows import Window
+
+CONNECTION = "anomaly_db"
+# Airflow leaves out the tasks of a run before this day, and calls it a success.
+FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
+SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
+MODELS = Asset("anomaly_models", uri="x-anomaly://models/in-force")
+
+
+def default_args(settings: Settings) -> dict[str, Any]:
+    """What every task carries: owner, pool, retries and what to call when it fails."""
+    arguments: dict[str, Any] = {
+        "owner": settings.dag_owner,
+        "pool": settings.dag_pool,
+        "retries": settings.dag_retries,
+        "retry_delay": timedelta(seconds=settings.dag_retry_delay_seconds),
+    }
+    if settings.dag_failure_callback:
+        arguments["on_failure_callback"] = _callback(settings.dag_failure_callback)
+    return arguments
+
+
+@contextmanager
+def deployment() -> Iterator[tuple[Database, Settings]]:
+    """Open the database of the connection ``anomaly_db``, with the settings.
+
+    An expected failure that no retry can mend fails the task at once, with the
+    one line that says what to do.
+    """
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from anomaly.errors import AnomalyError, DatabaseError, StaleAttemptError
+    from anomaly.postgres.database import Database
+    from anomaly.postgres.migrations import check_migrated
+
+    try:
+        settings = load_settings()
+        database = Database(Connection.get(CONNECTION).get_uri(), settings)
+        check_migrated(database)
+        yield database, settings
+        database.dispose()
+    except (DatabaseError, StaleAttemptError):
+        raise
+    except AnomalyError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def interval_of(context: Context, interval: timedelta) -> Window:
+    """The interval that a run is about.
+
+    A scheduled run has it; a run triggered by hand, by an asset or without a
+    logical date has none, and is about the last interval that was complete
+    when it was due.
+    """
+    from anomaly.windows import Window, floor_to_interval
+
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start and end and start < end:
+        return Window(start, end)
+    run_after = context["dag_run"].run_after
+    due = floor_to_interval(run_after, interval)
+    return Window(due - interval, due)
+
+
+def run_context(context: Context) -> RunContext:
+    """Who asks: for the ledger."""
+    from anomaly.postgres.results import RunContext
+
+    dag_run = context["dag_run"]
+    return RunContext(dag_run.dag_id, dag_run.dag_id, dag_run.run_id)
+
+
+def announce(context: Context, asset: Asset, window: Window, **details: Any) -> None:
+    """Put the window and what was counted into the asset's event."""
+    context["outlet_events"][asset].extra = {
+        "window_start": window.start.isoformat(),
+        "window_end": window.end.isoformat(),
+        **details,
+    }
+
+
+def announce_scores(context: Context, window: Window, report: ScoreReport) -> dict[str, int]:
+    """Announce published verdicts; return the counts for the task's log and XCom."""
+    counts = asdict(report)
+    announce(context, SCORES, window, **counts)
+    return counts
+
+
+def _callback(dotted_path: str) -> Callable[[Context], None]:
+    from anomaly.errors import SettingsError
+
+    module, _, name = dotted_path.rpartition(".")
+    try:
+        callback = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"ANOMALY_DAG_FAILURE_CALLBACK is {dotted_path!r}: {error};"
+            " write package.module.function, importable where DAGs are parsed"
+        ) from None
+    if not callable(callback):
+        raise SettingsError(f"ANOMALY_DAG_FAILURE_CALLBACK is {dotted_path!r}: not a function")
+    return callback  # type: ignore[no-any-return]

@@ -1,0 +1,97 @@
+"""
+### Compare readings with verdicts, daily, and repair what differs
+
+Finds what the ticks could not see: readings that arrived after the lateness, were
+corrected without a trace, or were deleted. Only what differs is scored again, with
+all that a changed reading reaches; replaced verdicts go to the history.
+
+**What a run covers.** On schedule and by hand the last 30 days
+(`ANOMALY_RECONCILE_DAYS`), or the range in the form; as Airflow's native backfill
+exactly the run's own day, so a year is 365 runs.
+
+**Deleted readings.** Verdicts without a reading are retracted only between the meter
+table's first and last reading, and never more than 1 % of the range: a purged or
+emptied table deletes nothing. The counts say `retraction_withheld`; if the deletion
+was meant, run `anomaly reconcile --allow-retract`.
+
+**When it fails**: as `score_readings`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow.sdk import Context, CronDataIntervalTimetable, Param, dag, get_current_context, task
+
+from anomaly.settings import Settings, load_settings
+from anomaly_wiring import (
+    FIRST_DAY,
+    SCORES,
+    announce,
+    default_args,
+    deployment,
+    interval_of,
+    run_context,
+)
+
+if TYPE_CHECKING:
+    from anomaly.windows import Window
+
+settings = load_settings()
+
+
+@dag(
+    dag_id="reconcile_scores",
+    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    start_date=FIRST_DAY,
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_args(settings),
+    params={
+        "start": Param(None, type=["null", "string"], title="Start", description="Empty: 30 days"),
+        "end": Param(None, type=["null", "string"], title="End", description="Empty: now"),
+    },
+    tags=["anomaly", "scoring"],
+    doc_md=__doc__,
+)
+def reconcile_scores() -> None:
+    """Wire the one task."""
+
+    @task(outlets=[SCORES])
+    def reconcile() -> dict[str, int]:
+        """Compare, and re-score what differs."""
+        from dataclasses import asdict
+
+        from anomaly.reconciling import Reconciler
+        from anomaly.schema import Origin
+
+        context = get_current_context()
+        backfill = context["dag_run"].run_type == "backfill"
+        with deployment() as (database, settings):
+            window = range_of(context, settings)
+            report = Reconciler(database, settings).reconcile(
+                window, run_context(context), origin=Origin.BACKFILL if backfill else Origin.LATE
+            )
+        counts = asdict(report)
+        counts |= counts.pop("scores")
+        announce(context, SCORES, window, **counts)
+        return counts
+
+    reconcile()
+
+
+def range_of(context: Context, settings: Settings) -> Window:
+    """The range of the form, the run's own day (native backfill), or the last days."""
+    from anomaly.windows import Window, parse_moment
+
+    run = context["dag_run"]
+    if run.run_type == "backfill":
+        return interval_of(context, timedelta(days=1)).due(run.run_after, settings.interval)
+    start, end = context["params"]["start"], context["params"]["end"]
+    until = parse_moment(end) if end else interval_of(context, settings.interval).end
+    since = parse_moment(start) if start else until - settings.reconcile_horizon
+    return Window(since, until).due(run.run_after, settings.interval)
+
+
+reconcile_scores()

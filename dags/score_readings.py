@@ -1,0 +1,98 @@
+"""
+### Score new readings, every 15 minutes
+
+Reads the readings whose interval has ended, judges each by the model version in
+force at its own time, and writes one verdict a reading to `anomaly.anomaly_results`.
+
+**What a run covers.** From the end of what earlier runs covered (the *watermark*,
+kept in `anomaly.scoring_runs`) less two hours for late readings, to the end of its
+interval; then older readings that were written since the last run. After an outage
+of any length the next run catches up; nothing has to be triggered by hand.
+
+**Safe to repeat.** Clearing a task, two attempts at once or a kill at any moment
+neither lose nor double a verdict: a window is published whole, in one transaction.
+
+**When it fails**
+
+| message | what to do |
+|---|---|
+| no model version is in force | run the DAG `retrain_model`; the next run here scores what came in since |
+| cannot connect | mend the database or the connection `anomaly_db`; retries follow by themselves |
+| ... lacks 000n_....sql | run `anomaly migrate` |
+| artefact changed / missing | restore the folder below `ANOMALY_MODELS_URL`, or promote another version |
+| `check_freshness` failed | the meters deliver nothing: look at what fills the meter table |
+
+**Past ranges** are not for this DAG (it refuses backfill runs): use `backfill_scores`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Context, CronDataIntervalTimetable, dag, get_current_context, task
+
+from anomaly.settings import load_settings
+from anomaly_wiring import (
+    FIRST_DAY,
+    SCORES,
+    announce_scores,
+    default_args,
+    deployment,
+    interval_of,
+    run_context,
+)
+
+settings = load_settings()
+
+
+@dag(
+    dag_id="score_readings",
+    schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
+    start_date=FIRST_DAY,
+    catchup=False,
+    max_active_runs=1,
+    allowed_run_types=["scheduled", "manual"],
+    default_args=default_args(settings),
+    tags=["anomaly", "scoring"],
+    doc_md=__doc__,
+)
+def score_readings() -> None:
+    """Wire the two tasks."""
+
+    @task(outlets=[SCORES])
+    def score() -> dict[str, int]:
+        """Score what is due and not yet covered."""
+        from anomaly.scoring import Scorer
+
+        context = get_current_context()
+        with deployment() as (database, settings):
+            interval = interval_of(context, settings.interval)
+            report = Scorer(database, settings).score_tick(interval, run_context(context))
+        return announce_scores(context, interval, report)
+
+    @task(retries=0)
+    def check_freshness(**context: Any) -> str:
+        """Fail when the meters have delivered nothing for too long."""
+        return fail_when_stale(context)
+
+    score() >> check_freshness()
+
+
+def fail_when_stale(context: Context) -> str:
+    """Fail the task when the newest reading is older than ``stale_after_hours``."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from anomaly.status import is_stale, newest_reading
+
+    with deployment() as (database, settings):
+        as_of = interval_of(context, settings.interval).end
+        newest = newest_reading(database, settings, as_of)
+        if is_stale(newest, settings, as_of):
+            raise AirflowFailException(
+                f"the newest reading in {settings.source_name} is of {newest}, more than"
+                f" {settings.stale_after_hours:g} h before {as_of}: look at what fills the table"
+            )
+        return f"newest reading: {newest}"
+
+
+score_readings()

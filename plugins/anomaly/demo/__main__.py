@@ -1,0 +1,338 @@
+"""``make demo``: a whole deployment on this machine, from nothing to verdicts on screen."""
+
+import json
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from anomaly.demo.airflow_server import USER, AirflowServer, AirflowServerError
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.demo.feeder import append_missing
+from anomaly.demo.processes import BackgroundProcess, inherited_environment
+from anomaly.errors import AnomalyError
+from anomaly.ingest import ingest
+from anomaly.postgres.database import Database
+from anomaly.postgres.migrations import migrate
+from anomaly.postgres.source import MeterSource
+from anomaly.settings import Settings, load_settings
+from anomaly.training import Trainer
+from anomaly.windows import Window, floor_to_interval
+
+PROJECT = Path(__file__).resolve().parents[3]
+FOLDER = PROJECT / ".demo"
+WEEKS = 10
+SEED = 7
+INTERVAL = timedelta(minutes=15)
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the demo was made with; kept in ``.demo/demo.json``.
+
+    Attributes
+    ----------
+    data : str
+        The CSV file, or nothing for generated readings.
+    start : str
+        Generated readings begin here.
+    passwords : dict of str to str
+        Database log-ins.
+    """
+
+    data: str
+    start: str
+    passwords: dict[str, str]
+    scored: bool = False
+
+
+class Demo:
+    """The demo's parts, all below one folder."""
+
+    def __init__(self, folder: Path, data: Path | None) -> None:
+        self.folder = folder
+        self.postgres = EmbeddedPostgres(folder / "postgres")
+        self._record = folder / "demo.json"
+        self.choices = self._choose(data)
+        self._feeder = BackgroundProcess(folder / "feeder.json", folder / "feeder.log")
+
+    # The story ----------------------------------------------------------
+
+    def up(self) -> None:
+        """Bring everything up, and show the verdicts."""
+        began = time.monotonic()
+        with _step("Postgres"):
+            self._start_postgres()
+        with _step("schema"):
+            migrate(self.database, self.settings)
+            self._let_bi_read()
+        self.airflow.start()
+        with _step("readings"):
+            self._load()
+        with _step("model"):
+            self._train()
+        with _step("Airflow (starting since Postgres was up)") as say:
+            self.airflow.wait_until_healthy(say)
+        if not self.choices.scored:
+            self._score()
+        if not self.choices.data:
+            self._start_feeder()
+        self._show(time.monotonic() - began)
+
+    def stop(self) -> None:
+        """End what the demo started, and nothing else; the data stay."""
+        self._feeder.stop()
+        self._airflow(metadata_url="", anomaly_url="").stop()
+        self.postgres.stop()
+
+    # Parts --------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the demo's own models folder."""
+        return load_settings({}, models_url=str(self.folder / "models"))
+
+    @property
+    def database(self) -> Database:
+        """The product's database, as the application's log-in."""
+        return Database(self._url("anomaly", "anomaly_app"), self.settings)
+
+    @property
+    def airflow(self) -> AirflowServer:
+        """The demo's Airflow."""
+        return self._airflow(
+            metadata_url=self._url("airflow", "airflow"),
+            anomaly_url=self._url("anomaly", "anomaly_app"),
+        )
+
+    def _airflow(self, metadata_url: str, anomaly_url: str) -> AirflowServer:
+        return AirflowServer(
+            self.folder / "airflow",
+            project=PROJECT,
+            metadata_url=metadata_url,
+            anomaly_url=anomaly_url,
+            environment=self._variables,
+        )
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        # Readings of 2017 are never fresh.
+        stale = {"ANOMALY_STALE_AFTER_HOURS": "0"} if self.choices.data else {}
+        return {"ANOMALY_MODELS_URL": str(self.folder / "models"), **stale}
+
+    def _url(self, database: str, user: str) -> str:
+        return self.postgres.url(database, user, self.choices.passwords[user])
+
+    # Steps --------------------------------------------------------------
+
+    def _start_postgres(self) -> None:
+        self.postgres.start()
+        for user, password in self.choices.passwords.items():
+            self.postgres.create_user(user, password, may_create_roles=user == "anomaly_app")
+        self.postgres.create_database("airflow", owner="airflow")
+        self.postgres.create_database("anomaly", owner="anomaly_app")
+
+    def _let_bi_read(self) -> None:
+        self.postgres.grant_role("anomaly_bi", "bi_reader")
+
+    def _load(self) -> None:
+        if self.choices.data:
+            ingest(self.database, self.settings, Path(self.choices.data))
+        else:
+            append_missing(
+                self.database, datetime.fromisoformat(self.choices.start), datetime.now(UTC), SEED
+            )
+
+    def _train(self) -> None:
+        with self.database.transaction(read_only=True) as transaction:
+            if transaction.rows("current_version"):
+                return
+        trainer = Trainer(self.database, self.settings)
+        trainer.train(trainer.default_window(), by="make demo", put_in_force=True)
+
+    def _score(self) -> None:
+        """Let Airflow score: history by one backfill, the last interval by the schedule's DAG."""
+        first, last = self._extent()
+        latest = Window(last, last + INTERVAL)
+        with _step("history, scored by the DAG backfill_scores") as say:
+            self.airflow.unpause("backfill_scores")
+            ends = {"start": first.isoformat(), "end": latest.start.isoformat()}
+            run_id = self.airflow.trigger("backfill_scores", ends)
+            self._wait("backfill_scores", run_id, say)
+        with _step("latest interval, scored by the DAG score_readings") as say:
+            run_id = self._score_latest(latest)
+            self._wait("score_readings", run_id, say)
+        if self.choices.data:
+            self.airflow.unpause("score_readings", paused=True)
+        self._write(Choices(**{**vars(self.choices), "scored": True}))
+
+    def _score_latest(self, latest: Window) -> str:
+        """Real readings: a run for their last interval. Generated ones: the schedule's own run."""
+        if self.choices.data:
+            run_id = self.airflow.trigger("score_readings", interval=(latest.start, latest.end))
+            self.airflow.unpause("score_readings")
+            return run_id
+        self.airflow.unpause("score_readings")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if runs := self.airflow.runs("score_readings"):
+                return str(runs[0]["dag_run_id"])
+            time.sleep(0.5)
+        raise AirflowServerError("the scheduler has made no run of score_readings within 60 s")
+
+    def _wait(self, dag_id: str, run_id: str, say: Any) -> None:
+        state = self.airflow.wait_for_run(
+            dag_id, run_id, lambda done, count: say(f"{done} of {count} tasks")
+        )
+        tasks = set(self.airflow.task_states(dag_id, run_id).values())
+        if state != "success" or tasks != {"success"}:
+            raise AirflowServerError(
+                f"{dag_id} {run_id} has failed: see the task's log at {self.airflow.url}"
+            )
+
+    def _extent(self) -> tuple[datetime, datetime]:
+        source = MeterSource(self.settings)
+        with self.database.transaction(read_only=True) as transaction:
+            extent = source.extent(transaction, source.describe(transaction))
+        assert extent is not None
+        return extent
+
+    def _start_feeder(self) -> None:
+        command = [sys.executable, "-m", "anomaly.demo.feeder"]
+        command += ["--start", self.choices.start, "--seed", str(SEED)]
+        url = {"ANOMALY_DATABASE_URL": self._url("anomaly", "anomaly_app")}
+        self._feeder.start(command, inherited_environment() | url)
+
+    # Screen -------------------------------------------------------------
+
+    def _show(self, seconds: float) -> None:
+        with self.database.transaction(read_only=True) as transaction:
+            machines = [dict(row) for row in transaction.rows("demo_counts")]
+            anomalies = [dict(row) for row in transaction.rows("demo_latest_anomalies")]
+        total = sum(row["verdicts"] for row in machines)
+        _table(f"{total:,} verdicts in anomaly.anomaly_results", machines)
+        _table("The latest anomalies", anomalies)
+        program = shlex.quote(str(self.postgres.psql))
+        psql = f"PGPASSWORD={self.choices.passwords['bi_reader']} {program}"
+        place = f"-h 127.0.0.1 -p {self.postgres.port} -U bi_reader"
+        console.print(f"Airflow   {self.airflow.url}")
+        console.print(f"log-in    {USER} / {self.airflow.password}", markup=False)
+        query = "select * from bi.anomalies order by utc_timestamp desc limit 5"
+        console.print(f'SQL       {psql} {place} anomaly -c "{query}"', markup=False)
+        console.print("stop      make demo-stop (data stay), make demo-reset (all goes)")
+        console.print(f"ready after {seconds:.0f} s", style="dim")
+
+    # What was chosen ----------------------------------------------------
+
+    def _choose(self, data: Path | None) -> Choices:
+        """What the demo was made with; made now where there is none."""
+        if self._record.exists():
+            known = Choices(**json.loads(self._record.read_text(encoding="utf-8")))
+            self._refuse_other_data(known, data)
+            return known
+        if data is not None and not data.is_file():
+            raise AnomalyError(f"DATA={data} is not a file: give the path of a CSV file")
+        start = floor_to_interval(datetime.now(UTC) - timedelta(weeks=WEEKS), timedelta(days=1))
+        users = ("airflow", "anomaly_app", "bi_reader")
+        return self._write(
+            Choices(
+                str(data.resolve()) if data else "",
+                start.isoformat(),
+                {user: secrets.token_urlsafe(12) for user in users},
+            )
+        )
+
+    def _refuse_other_data(self, known: Choices, data: Path | None) -> None:
+        if data is not None and str(data.resolve()) != known.data:
+            holds = known.data or "generated readings"
+            raise AnomalyError(
+                f"the demo holds {holds}: run `make demo-reset` first, then `make demo DATA={data}`"
+            )
+
+    def _write(self, choices: Choices) -> Choices:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._record.touch(mode=0o600)
+        self._record.write_text(json.dumps(vars(choices)), encoding="utf-8")
+        self.choices = choices
+        return choices
+
+
+@app.command()
+def up(data: Annotated[Path | None, typer.Argument(help="CSV of readings.")] = None) -> None:
+    """Bring the demo up."""
+    Demo(FOLDER, data).up()
+
+
+@app.command()
+def stop() -> None:
+    """Stop the demo; its data stay."""
+    if not FOLDER.exists():
+        console.print("there is no demo to stop")
+        return
+    Demo(FOLDER, None).stop()
+    console.print("stopped; `make demo` starts it again in seconds")
+
+
+@app.command()
+def reset() -> None:
+    """Stop the demo and delete its data."""
+    import shutil
+
+    if FOLDER.exists():
+        demo = Demo(FOLDER, None)
+        demo.stop()
+        demo.postgres.destroy()
+        shutil.rmtree(FOLDER)
+    console.print("the demo is gone; `make demo` makes a new one")
+
+
+def main() -> None:
+    """Run; an expected failure is one message, not a traceback."""
+    try:
+        app()
+    except AnomalyError as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+
+
+@contextmanager
+def _step(name: str) -> Iterator[Any]:
+    """Show that a step is under way, and how long it took."""
+    began = time.monotonic()
+    with console.status(name) as status:
+        yield lambda detail: status.update(f"{name}: {detail}")
+    console.print(f"[green]done[/] {name} ({time.monotonic() - began:.1f} s)")
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ("nothing",):
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    console.print(table)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    main()

@@ -1,0 +1,310 @@
+"""A real ``airflow standalone`` on a port of its own, driven through its REST API."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from anomaly.demo.processes import BackgroundProcess, inherited_environment
+from anomaly.errors import AnomalyError
+
+HOST = "127.0.0.1"
+USER = "admin"
+POLL_SECONDS = 0.5
+HEALTHY_SECONDS = 180
+
+
+class AirflowServerError(AnomalyError):
+    """Airflow did not start, or a run failed."""
+
+
+class AirflowServer:
+    """Airflow's scheduler, DAG processor, triggerer and API server as one background process.
+
+    Parameters
+    ----------
+    folder : Path
+        Becomes ``AIRFLOW_HOME``; keeps port, log-in and log between starts.
+    project : Path
+        Holds ``dags/`` and ``plugins/``.
+    metadata_url, anomaly_url : str
+        Airflow's own database, and what the connection ``anomaly_db`` points at.
+    environment : mapping of str to str
+        More variables, such as ``ANOMALY_*``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        project: Path,
+        metadata_url: str,
+        anomaly_url: str,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.folder = folder
+        self.project = project
+        self.metadata_url = metadata_url
+        self.anomaly_url = anomaly_url
+        self.environment = dict(environment)
+        self._background = BackgroundProcess(folder / "standalone.json", folder / "standalone.log")
+        self._token = ""
+
+    # Life ---------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, unless it runs; `wait_until_healthy` says when it can be used."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._choose_log_in_and_ports()
+        airflow = str(Path(sys.executable).with_name("airflow"))
+        self._background.start([airflow, "standalone"], self._environment())
+
+    def stop(self) -> None:
+        """End it and every process it started."""
+        self._background.stop(signal.SIGINT)
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self._background.running
+
+    @property
+    def url(self) -> str:
+        """Where its pages are."""
+        return f"http://{HOST}:{self._known['port']}"
+
+    @property
+    def password(self) -> str:
+        """The password of the user ``admin``."""
+        return str(self._known["password"])
+
+    def wait_until_healthy(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Wait until scheduler and DAG processor are alive and every DAG is known.
+
+        Raises
+        ------
+        AirflowServerError
+            With the end of the log, when it ended or took too long.
+        """
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise AirflowServerError(f"airflow ended while starting:\n{self._last_lines()}")
+            missing = self._missing()
+            if not missing:
+                return
+            say(missing)
+            time.sleep(POLL_SECONDS)
+        raise AirflowServerError(
+            f"airflow is not ready after {HEALTHY_SECONDS} s ({self._missing()}):\n"
+            f"{self._last_lines()}\nthe whole log is {self._background.log}"
+        )
+
+    # REST ---------------------------------------------------------------
+
+    def unpause(self, dag_id: str, *, paused: bool = False) -> None:
+        """Let the schedule run, or pause it."""
+        self._call("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
+
+    def trigger(
+        self,
+        dag_id: str,
+        conf: Mapping[str, Any] | None = None,
+        interval: tuple[datetime, datetime] | None = None,
+    ) -> str:
+        """Start a run by hand, for `interval` where given; return its run_id."""
+        body: dict[str, Any] = {"conf": dict(conf or {}), "logical_date": None}
+        if interval:
+            start, end = (moment.isoformat() for moment in interval)
+            body |= {"logical_date": start, "data_interval_start": start, "data_interval_end": end}
+        return str(self._call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The runs of a DAG, newest first."""
+        found = self._call("GET", f"/dags/{dag_id}/dagRuns?order_by=-run_after&limit=20")
+        return list(found["dag_runs"])
+
+    def wait_for_run(
+        self,
+        dag_id: str,
+        run_id: str,
+        say: Callable[[int, int], None] = lambda done, count: None,
+        *,
+        seconds: float = 600,
+    ) -> str:
+        """Wait for a run to end; return its state (``success`` or ``failed``).
+
+        Raises
+        ------
+        AirflowServerError
+            When it takes longer than `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            state = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            tasks = self._tasks(dag_id, run_id)
+            say(sum(task["state"] == "success" for task in tasks), len(tasks))
+            if state in ("success", "failed"):
+                return str(state)
+            time.sleep(POLL_SECONDS)
+        raise AirflowServerError(f"{dag_id} {run_id} has not ended after {seconds:g} s: {self.url}")
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """State of each task of a run; of a mapped one the last."""
+        return {task["task_id"]: str(task["state"]) for task in self._tasks(dag_id, run_id)}
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """What a task logged."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        return json.dumps(self._call("GET", path))
+
+    def asset_events(self) -> list[dict[str, Any]]:
+        """Events of all assets, newest first."""
+        return list(self._call("GET", "/assets/events?order_by=-timestamp")["asset_events"])
+
+    def import_errors(self) -> list[str]:
+        """Why DAG files could not be read."""
+        found = self._call("GET", "/importErrors")["import_errors"]
+        return [f"{error['filename']}: {error['stack_trace']}" for error in found]
+
+    def _tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        found = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")
+        return list(found["task_instances"])
+
+    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        if not self._token:
+            log_in = {"username": USER, "password": self.password}
+            answer = httpx.post(f"{self.url}/auth/token", json=log_in, timeout=30)
+            self._token = answer.raise_for_status().json()["access_token"]
+        answer = httpx.request(
+            method,
+            f"{self.url}/api/v2{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self._token}"},
+            timeout=60,
+        )
+        if answer.is_error:
+            raise AirflowServerError(f"{method} {path}: {answer.status_code} {answer.text}")
+        return dict(answer.json())
+
+    # Start --------------------------------------------------------------
+
+    def _missing(self) -> str:
+        """What is not ready yet, or nothing."""
+        try:
+            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+        except httpx.HTTPError:
+            return "the web server does not answer yet"
+        waiting = [
+            name
+            for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
+            if (health.get(name) or {}).get("status") != "healthy"
+        ]
+        if waiting:
+            return f"{', '.join(waiting)} not ready yet"
+        known = {dag["dag_id"] for dag in self._call("GET", "/dags?limit=100")["dags"]}
+        expected = {path.stem for path in (self.project / "dags").glob("*.py")}
+        unread = expected - known - {"anomaly_wiring"}
+        if unread and (errors := self.import_errors()):
+            raise AirflowServerError("\n".join(errors))
+        return f"DAGs not read yet: {', '.join(sorted(unread))}" if unread else ""
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        known: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
+        return known
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "server.json"
+
+    def _choose_log_in_and_ports(self) -> None:
+        """Keep what was chosen before; a port taken meanwhile is chosen anew."""
+        known = self._known if self._state.exists() else {}
+        if not self.running:
+            known["port"] = _free_port(known.get("port", 8080))
+            known["log_port"] = _free_port()
+            known["trigger_log_port"] = _free_port()
+        for secret in ("password", "jwt", "fernet"):
+            known.setdefault(secret, _secret(secret))
+        _write_private(self._state, json.dumps(known))
+        _write_private(self.folder / "passwords.json", json.dumps({USER: known["password"]}))
+
+    def _environment(self) -> dict[str, str]:
+        known = self._known
+        binaries = str(Path(sys.executable).parent)
+        path = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
+        cores = os.cpu_count() or 2
+        options = {
+            "CORE__DAGS_FOLDER": str(self.project / "dags"),
+            "CORE__PLUGINS_FOLDER": str(self.project / "plugins"),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__PARALLELISM": str(max(2, cores)),
+            "CORE__FERNET_KEY": known["fernet"],
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.folder / "passwords.json"),
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "DATABASE__SQL_ALCHEMY_CONN": self.metadata_url,
+            "API__HOST": HOST,
+            "API__PORT": str(known["port"]),
+            "API__BASE_URL": self.url,
+            "API__WORKERS": "1",
+            "API__SECRET_KEY": known["jwt"],
+            "API_AUTH__JWT_SECRET": known["jwt"],
+            "LOGGING__WORKER_LOG_SERVER_PORT": str(known["log_port"]),
+            "LOGGING__TRIGGER_LOG_SERVER_PORT": str(known["trigger_log_port"]),
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        return {
+            **inherited_environment(),
+            **{f"AIRFLOW__{name}": value for name, value in options.items()},
+            "AIRFLOW_HOME": str(self.folder),
+            "AIRFLOW_CONN_ANOMALY_DB": self.anomaly_url.replace("postgresql+psycopg2", "postgres"),
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            **self.environment,
+        }
+
+    def _last_lines(self) -> str:
+        return self._background.last_lines()
+
+
+def _free_port(wanted: int = 0) -> int:
+    """Return `wanted` where it is free, else any free port."""
+    for port in (wanted, 0):
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AirflowServerError("there is no free port on 127.0.0.1: end a program that listens")
+
+
+def _secret(kind: str) -> str:
+    if kind == "fernet":
+        import base64
+
+        return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return secrets.token_urlsafe(12 if kind == "password" else 48)
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text, encoding="utf-8")

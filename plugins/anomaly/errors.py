@@ -1,0 +1,41 @@
+"""Every error that users see: each names the thing, the value found and the next step."""
+
+
+class AnomalyError(Exception):
+    """Base class: an expected failure, shown as one line without a traceback."""
+
+
+class SettingsError(AnomalyError):
+    """A setting has a value that is not allowed."""
+
+
+class DatabaseError(AnomalyError):
+    """The database cannot be reached, is not migrated, or refuses the role."""
+
+
+class SourceError(AnomalyError):
+    """The meter table does not look like the settings say."""
+
+
+class IngestError(AnomalyError):
+    """A file cannot be loaded; nothing of it was."""
+
+
+class WindowError(AnomalyError):
+    """A time range is empty, reversed, naive or not yet due."""
+
+
+class NoModelError(AnomalyError):
+    """No model version is in force for the readings to be scored."""
+
+
+class TrainingError(AnomalyError):
+    """The training window does not hold enough readings."""
+
+
+class ArtefactError(AnomalyError):
+    """A model file is missing, changed or of an unknown format; it was not opened."""
+
+
+class StaleAttemptError(AnomalyError):
+    """A newer attempt has published an overlapping window; this one was not written."""

@@ -1,0 +1,88 @@
+"""The prototype's detector: one Isolation Forest over ``power_diff`` and the machine."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import IsolationForest
+
+from anomaly.preprocessing import feature_columns
+from anomaly.settings import ReadingKind, Settings
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of readings, in their order.
+
+    Attributes
+    ----------
+    score : array of float
+        0 to 1, higher is more abnormal.
+    anomaly : array of bool
+    reason : array of str or None
+        In words, for anomalies.
+    """
+
+    score: npt.NDArray[np.float64]
+    anomaly: npt.NDArray[np.bool_]
+    reason: npt.NDArray[np.object_]
+
+
+class PrototypeDetector:
+    """Isolation Forest over one-hot machine ids and ``power_diff``, as the prototype had it.
+
+    The score is the paper's s (scikit-learn's ``-score_samples``), the threshold
+    ``-offset_``, so that about the share ``contamination`` of training readings
+    are anomalies.
+
+    Notes
+    -----
+    F. T. Liu, K. M. Ting, Z.-H. Zhou: Isolation Forest, ICDM 2008.
+    """
+
+    name: ClassVar[str] = "prototype"
+
+    def __init__(self, features: ColumnTransformer, forest: IsolationForest, unit: str) -> None:
+        self.features = features
+        self.forest = forest
+        self.unit = unit
+
+    @classmethod
+    def fit(cls, measured: pd.DataFrame, settings: Settings) -> Self:
+        """Train on ``machine_id`` and ``power_diff``; the same rows give the same forest."""
+        features = feature_columns()
+        forest = IsolationForest(
+            n_estimators=settings.forest_trees,
+            max_samples=settings.forest_max_samples,
+            contamination=settings.forest_contamination,
+            random_state=settings.random_seed,
+        )
+        forest.fit(features.fit_transform(measured))
+        unit = "kW" if settings.reading_kind is ReadingKind.ENERGY_KWH else "W/h"
+        return cls(features, forest, unit)
+
+    @property
+    def threshold(self) -> float:
+        """The score above which a reading is an anomaly."""
+        return -float(self.forest.offset_)
+
+    def score(self, measured: pd.DataFrame) -> Scores:
+        """Score readings; a machine that training did not see is judged by ``power_diff`` alone."""
+        if measured.empty:
+            nothing = np.empty(0)
+            return Scores(nothing, nothing.astype(bool), nothing.astype(object))
+        samples = self.forest.score_samples(self.features.transform(measured))
+        anomaly = samples < self.forest.offset_
+        return Scores(-samples, anomaly, self._reasons(measured, anomaly))
+
+    def _reasons(
+        self, measured: pd.DataFrame, anomaly: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.object_]:
+        reasons = np.full(len(measured), None, dtype=object)
+        rates = measured["power_diff"].to_numpy()
+        for row in np.flatnonzero(anomaly):
+            reasons[row] = f"unusual for this machine: {rates[row]:.1f} {self.unit}"
+        return reasons

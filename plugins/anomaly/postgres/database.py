@@ -1,0 +1,191 @@
+"""One Postgres database: transactions that take on a role and never wait for ever."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from psycopg2.extensions import cursor as Psycopg2Cursor
+from psycopg2.sql import Composable
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from anomaly.errors import DatabaseError
+from anomaly.settings import Settings
+
+SCORER = "anomaly_scorer"
+TRAINER = "anomaly_trainer"
+OWNER = "anomaly_owner"
+
+
+@cache
+def sql_file(name: str) -> str:
+    """Text of ``sql/<name>``, from the installed package or from the repository."""
+    packaged = Path(__file__).parents[1] / "sql"
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[3] / "sql"
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def sql_files(folder: str) -> list[str]:
+    """Names of the files in ``sql/<folder>``, sorted, as `sql_file` takes them."""
+    packaged = Path(__file__).parents[1] / "sql"
+    root = packaged if packaged.is_dir() else Path(__file__).parents[3] / "sql"
+    return sorted(f"{folder}/{path.name}" for path in (root / folder).glob("*.sql"))
+
+
+class Transaction:
+    """An open transaction: named queries, scripts and COPY."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def cursor(self) -> Psycopg2Cursor:
+        """A new psycopg2 cursor in this transaction."""
+        cursor: Psycopg2Cursor = self._connection.connection.cursor()
+        return cursor
+
+    def rows(self, query: str, **parameters: object) -> Sequence[RowMapping]:
+        """Run ``sql/queries/<query>.sql`` and return its rows."""
+        statement = text(sql_file(f"queries/{query}.sql"))
+        return self._connection.execute(statement, parameters).mappings().all()
+
+    def row(self, query: str, **parameters: object) -> RowMapping:
+        """Run a query that gives exactly one row."""
+        (row,) = self.rows(query, **parameters)
+        return row
+
+    def value(self, query: str, **parameters: object) -> Any:
+        """Run a query that gives exactly one value."""
+        (value,) = self.row(query, **parameters).values()
+        return value
+
+    def run(self, query: str, **parameters: object) -> int:
+        """Run a query that gives no rows; return how many it touched."""
+        statement = text(sql_file(f"queries/{query}.sql"))
+        return self._connection.execute(statement, parameters).rowcount
+
+    def script(self, file: str) -> None:
+        """Run a whole file below ``sql/`` that takes no parameters."""
+        with self.cursor as cursor:
+            cursor.execute(sql_file(file))
+
+    def copy_out(self, statement: Composable) -> memoryview:
+        """Run ``COPY ... TO STDOUT`` and return its bytes."""
+        buffer = BytesIO()
+        with self.cursor as cursor:
+            cursor.copy_expert(statement, buffer)
+        return buffer.getbuffer()
+
+    def copy_in(self, query: str, source: BinaryIO) -> None:
+        """Run ``COPY ... FROM STDIN`` from a query file."""
+        with self.cursor as cursor:
+            cursor.copy_expert(sql_file(f"queries/{query}.sql"), source)
+
+    def execute(self, statement: Composable, parameters: Sequence[object] = ()) -> list[Any]:
+        """Run a statement composed of identifiers that are settings."""
+        with self.cursor as cursor:
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def rollback(self) -> None:
+        """Undo everything; nothing more may be run in this transaction."""
+        transaction = self._connection.get_transaction()
+        assert transaction is not None
+        transaction.rollback()
+
+
+class Database:
+    """A Postgres database and how long anything in it may take.
+
+    Parameters
+    ----------
+    url : str
+        Any Postgres URL; the driver is always psycopg2.
+    settings : Settings
+        For the timeouts.
+
+    Raises
+    ------
+    DatabaseError
+        When the URL is no Postgres URL; from `transaction`, when the database cannot be
+        reached or refuses the role.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.engine = _engine(url)
+        self._timeouts = sql_timeouts(settings)
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def transaction(
+        self, role: str | None = None, *, read_only: bool = False
+    ) -> Iterator[Transaction]:
+        """Open a transaction as `role`; a read-only one sees a single snapshot."""
+        with self._connect() as connection, connection.begin():
+            self._prepare(connection, role, read_only)
+            yield Transaction(connection)
+
+    def dispose(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        try:
+            connection = self.engine.connect()
+        except OperationalError as error:
+            raise DatabaseError(
+                f"cannot connect to {self.name}: {_first_line(error)}; is the server running"
+                " and the URL in ANOMALY_DATABASE_URL or the connection anomaly_db right?"
+            ) from None
+        with connection:
+            yield connection
+
+    def _prepare(self, connection: Connection, role: str | None, read_only: bool) -> None:
+        statements = self._timeouts
+        if read_only:
+            statements = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; " + statements
+        if role:
+            statements += f"; SET LOCAL ROLE {role}"
+        try:
+            connection.exec_driver_sql(statements)
+        except DBAPIError as error:
+            raise DatabaseError(
+                f"{self.name} refuses to act as {role}: {_first_line(error)};"
+                " run `anomaly migrate`, or grant the role to this login"
+            ) from None
+
+
+def sql_timeouts(settings: Settings) -> str:
+    """Statements that bound how long a transaction may run, wait or idle (UTC throughout)."""
+    return (
+        f"SET LOCAL statement_timeout = '{settings.statement_timeout_seconds}s'; "
+        f"SET LOCAL lock_timeout = '{settings.lock_timeout_seconds}s'; "
+        f"SET LOCAL idle_in_transaction_session_timeout = '{settings.idle_timeout_seconds}s'; "
+        "SET LOCAL TIME ZONE 'UTC'"
+    )
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url.strip())
+    except ArgumentError:
+        raise DatabaseError(
+            "the database URL cannot be read: write postgresql://user:password@host:5432/database"
+        ) from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise DatabaseError(
+            f"{parsed.drivername!r} is not Postgres: write postgresql://user:password@host/database"
+        )
+    return create_engine(parsed.set(drivername="postgresql+psycopg2"), pool_pre_ping=True)
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0]

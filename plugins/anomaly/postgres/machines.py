@@ -1,0 +1,36 @@
+"""The machines a deployment knows; new ones are added when their first reading is seen."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from anomaly.postgres.database import Transaction
+
+_COLUMNS = ("machine_id", "source_key", "name", "time_zone", "max_power_kw", "rolls_over_at")
+
+
+def known_machines(transaction: Transaction) -> pd.DataFrame:
+    """Every machine, a row each.
+
+    Returns
+    -------
+    DataFrame
+        ``machine_id`` (int64), ``source_key``, ``name``, ``time_zone``,
+        ``max_power_kw`` and ``rolls_over_at`` (float64, NaN where not set).
+    """
+    rows = [[row[name] for name in _COLUMNS] for row in transaction.rows("machines")]
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    return frame.astype({"machine_id": int, "max_power_kw": float, "rolls_over_at": float})
+
+
+def register_machines(transaction: Transaction, machines: Mapping[str, int | None]) -> int:
+    """Add machines by source key, with the id each should have (None: the next free one).
+
+    Returns
+    -------
+    int
+        How many were new; registering again adds none and changes none.
+    """
+    return transaction.run(
+        "register_machines", keys=list(machines), wanted_ids=list(machines.values())
+    )

@@ -1,0 +1,119 @@
+"""Bring a database to the current schema: roles, migrations, views, grants."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from psycopg2 import errors as pg
+from psycopg2.sql import SQL, Identifier
+from sqlalchemy.exc import ProgrammingError
+
+from anomaly.errors import DatabaseError
+from anomaly.postgres.database import OWNER, Database, Transaction, sql_file, sql_files
+from anomaly.settings import Settings
+
+
+@dataclass
+class MigrationReport:
+    """What `migrate` did, and what somebody else has to do."""
+
+    applied: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def migrate(database: Database, settings: Settings) -> MigrationReport:
+    """Apply what is missing, once each, in order, in one transaction.
+
+    Safe to repeat and safe when two start at once: the second waits and finds
+    nothing to do.
+
+    Raises
+    ------
+    DatabaseError
+        When an applied file has changed since, or the login may not make roles.
+    """
+    report = MigrationReport()
+    with database.transaction() as transaction:
+        transaction.rows("lock_migrations")
+        _make_roles(transaction)
+        _as_owner(transaction)
+        transaction.script("migrations.sql")
+        _apply_pending(transaction, report)
+        for view in sql_files("views"):
+            transaction.script(view)
+        transaction.script("grants.sql")
+    _let_source_be_read(database, settings, report)
+    return report
+
+
+def _make_roles(transaction: Transaction) -> None:
+    try:
+        transaction.script("roles.sql")
+    except pg.InsufficientPrivilege as error:
+        raise DatabaseError(
+            f"this login may not make the product's roles ({str(error).splitlines()[0]});"
+            " let an administrator run sql/roles.sql once and grant the roles to it"
+        ) from None
+
+
+def _as_owner(transaction: Transaction) -> None:
+    transaction.execute(SQL("SET LOCAL ROLE {}").format(Identifier(OWNER)))
+
+
+def _apply_pending(transaction: Transaction, report: MigrationReport) -> None:
+    applied = {row["name"]: row["sha256"] for row in transaction.rows("applied_migrations")}
+    for file in sql_files("migrations"):
+        name = file.removeprefix("migrations/")
+        sha256 = hashlib.sha256(sql_file(file).encode()).hexdigest()
+        if name not in applied:
+            transaction.script(file)
+            transaction.run("record_migration", name=name, sha256=sha256)
+            report.applied.append(name)
+        elif applied[name] != sha256:
+            raise DatabaseError(
+                f"migration {name} was applied with another text than it has now:"
+                " restore the file and put the change into a new migration"
+            )
+
+
+def _let_source_be_read(database: Database, settings: Settings, report: MigrationReport) -> None:
+    """Grant the meter table to anomaly_source, or say who has to."""
+    schema, table = Identifier(settings.source_schema), Identifier(settings.source_table)
+    grants = [
+        SQL("GRANT USAGE ON SCHEMA {} TO anomaly_source").format(schema),
+        SQL("GRANT SELECT ON {}.{} TO anomaly_source").format(schema, table),
+    ]
+    try:
+        with database.transaction() as transaction:
+            if transaction.value(
+                "source_is_readable", schema=settings.source_schema, table=settings.source_table
+            ):
+                return
+            for grant in grants:
+                transaction.execute(grant)
+    except (pg.InsufficientPrivilege, pg.UndefinedTable, pg.InvalidSchemaName) as error:
+        with database.transaction() as transaction:
+            statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
+        report.notes.append(
+            f"{str(error).splitlines()[0]}: let the owner of {settings.source_name} run:"
+            f" {statements};"
+        )
+
+
+def check_migrated(database: Database) -> None:
+    """Refuse a database that lacks a migration.
+
+    Raises
+    ------
+    DatabaseError
+        Naming the first one that is missing.
+    """
+    try:
+        with database.transaction(read_only=True) as transaction:
+            applied = {row["name"] for row in transaction.rows("applied_migrations")}
+    except ProgrammingError:
+        applied = set()
+    for file in sql_files("migrations"):
+        if file.removeprefix("migrations/") not in applied:
+            raise DatabaseError(
+                f"{database.name} lacks {file.removeprefix('migrations/')}: run `anomaly migrate`"
+            )

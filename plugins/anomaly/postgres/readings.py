@@ -1,0 +1,150 @@
+"""A window of the meter table, measured: with what precedes it, and machines it names first."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from anomaly.postgres.database import SCORER, Database, Transaction
+from anomaly.postgres.machines import known_machines, register_machines
+from anomaly.postgres.source import MeterSource, SourceShape
+from anomaly.preprocessing import reading_steps
+from anomaly.quality import REACH, measure
+from anomaly.settings import Layout, Settings
+from anomaly.windows import Window
+
+_PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class MeasuredWindow:
+    """Readings of a window, measured, and what was left out.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        Output of `anomaly.quality.measure`, the window's rows only.
+    machines : list of int
+        Machines that were read, with or without a reading.
+    missing : int
+        Empty, NaN or infinite readings.
+    duplicates : int
+        Readings left out because another had their machine and time.
+    ingested_through : datetime or None
+        Newest ``ingested_at`` among the rows read.
+    """
+
+    frame: pd.DataFrame
+    machines: list[int]
+    missing: int
+    duplicates: int
+    ingested_through: datetime | None
+
+
+class WindowReader:
+    """Reads windows of the meter table and measures them by the first seven of the eight steps."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.source = MeterSource(settings)
+        self.settings = settings
+        self._steps = dict(reading_steps(settings))
+
+    def prepare(self, database: Database, window: Window, role: str = SCORER) -> SourceShape:
+        """Describe the meter table, and register machines that are new in `window`."""
+        with database.transaction(role, read_only=True) as transaction:
+            shape = self.source.describe(transaction)
+            new = self._new_machines(transaction, shape, window)
+        if new:
+            with database.transaction(role) as transaction:
+                register_machines(transaction, new)
+        return shape
+
+    def _new_machines(
+        self, transaction: Transaction, shape: SourceShape, window: Window
+    ) -> dict[str, int | None]:
+        if self.settings.source_layout is Layout.WIDE:
+            known = known_machines(transaction)
+            taken = {*known["source_key"], *known["machine_id"]}
+            return {
+                key: number
+                for key, number in shape.machines.items()
+                if key not in taken and number not in taken
+            }
+        keys = self.source.unknown_machines(transaction, shape, window)
+        return {key: int(key) if key.isdecimal() and int(key) < 2**31 else None for key in keys}
+
+    def read(
+        self,
+        transaction: Transaction,
+        shape: SourceShape,
+        window: Window,
+        machines: list[int] | None = None,
+    ) -> MeasuredWindow:
+        """Read and measure the readings of `window`.
+
+        What precedes it is read too, as far back as it matters: the reach, and
+        the longest gap for machines without a reading there.
+        """
+        raw = self.source.read(transaction, shape, window.starting_earlier(REACH), machines)
+        every = self._long(raw, window)
+        finite = self._finite(every)
+        finite = self._with_far_predecessors(transaction, shape, window, finite)
+        unique = self._steps["machine_time_sorter"].transform(finite)
+        known = known_machines(transaction)
+        measured = measure(self._steps["power_diff"].transform(unique), known, self.settings)
+        found = int(_inside(finite, window).sum())
+        frame = measured[_inside(measured, window)].reset_index(drop=True)
+        return MeasuredWindow(
+            frame,
+            _asked(known, shape, machines),
+            missing=int(_inside(every, window).sum()) - found,
+            duplicates=found - len(frame),
+            ingested_through=_newest(raw["ingested_at"]),
+        )
+
+    def _long(self, raw: pd.DataFrame, window: Window) -> pd.DataFrame:
+        """One row a timestamp and machine, readings that are not finite included."""
+        parsed = self._steps["timestamp_parser"].transform(
+            self._steps["column_dropper"].transform(raw)
+        )
+        due = parsed[parsed["utc_timestamp"] < window.end]
+        if self.settings.source_layout is Layout.WIDE:
+            return self._steps["machine_melter"].transform(due)
+        return due
+
+    def _finite(self, long: pd.DataFrame) -> pd.DataFrame:
+        finite = self._steps["missing_dropper"].transform(long)
+        if self.settings.source_layout is Layout.WIDE:
+            return self._steps["machine_id_extractor"].transform(finite)
+        return finite
+
+    def _with_far_predecessors(
+        self, transaction: Transaction, shape: SourceShape, window: Window, finite: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Reach farther back for machines whose first reading read is in the window."""
+        first = finite.groupby("machine_id")["utc_timestamp"].min()
+        lonely = [int(machine) for machine in first.index[first >= window.start]]
+        if not lonely or self.settings.max_gap <= REACH:
+            return finite
+        earlier = window.starting_earlier(self.settings.max_gap)
+        raw = self.source.read(transaction, shape, earlier, lonely)
+        again = self._finite(self._long(raw, window))
+        others = finite[~finite["machine_id"].isin(lonely)]
+        return pd.concat([others, again], ignore_index=True)
+
+
+def _asked(known: pd.DataFrame, shape: SourceShape, machines: list[int] | None) -> list[int]:
+    if machines is not None:
+        return machines
+    return list(shape.machines.values()) or known["machine_id"].tolist()
+
+
+def _inside(frame: pd.DataFrame, window: Window) -> pd.Series:
+    stamps = frame["utc_timestamp"]
+    return (stamps >= window.start) & (stamps < window.end)
+
+
+def _newest(ingested_at: pd.Series) -> datetime | None:
+    known = ingested_at[ingested_at != np.iinfo(np.int64).min]
+    return None if known.empty else _PG_EPOCH + timedelta(microseconds=int(known.max()))

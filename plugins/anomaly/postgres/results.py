@@ -1,0 +1,337 @@
+"""Publish a window of verdicts: whole or not at all, once, and never over a newer attempt."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from io import BytesIO
+
+import pandas as pd
+from psycopg2.sql import SQL, Literal
+
+from anomaly import __version__
+from anomaly.errors import StaleAttemptError
+from anomaly.postgres import binary
+from anomaly.postgres.database import SCORER, Database, Transaction, sql_file
+from anomaly.postgres.source import MeterSource, SourceShape
+from anomaly.postgres.versions import InForce, in_force
+from anomaly.quality import REACH
+from anomaly.schema import Origin
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+STAGED = (
+    "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "anomaly_score",
+    "threshold", "anomaly", "reason", "quality", "origin", "model_version", "behind",
+)  # fmt: skip
+_TICK = timedelta(microseconds=1)
+
+Rescore = Callable[[Transaction, Window, Mapping[int, datetime]], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Who asks for a window: an Airflow run, or a command."""
+
+    command: str
+    dag_id: str | None = None
+    dag_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A window as one attempt read and judged it.
+
+    Attributes
+    ----------
+    run_id : int
+        Fencing token, drawn before anything was read.
+    verdicts : DataFrame
+        The columns of `STAGED` but ``behind``.
+    machines : list of int
+        Machines whose verdicts in the window this attempt answers for.
+    versions : tuple of InForce
+        The part of the version map that judged.
+    runs_seen : int
+        Ledger rows that overlapped the window when it was read.
+    readings, missing, duplicates : int
+        What was found in the window.
+    ingested_through : datetime or None
+        Newest ``ingested_at`` among what was read.
+    """
+
+    run_id: int
+    window: Window
+    origin: Origin
+    verdicts: pd.DataFrame
+    machines: list[int]
+    versions: tuple[InForce, ...]
+    runs_seen: int
+    readings: int
+    missing: int
+    duplicates: int
+    ingested_through: datetime | None
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Counts of one or more published windows; they add up."""
+
+    read: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    scored: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    retracted: int = 0
+    retraction_withheld: int = 0
+    anomalies: int = 0
+    windows: int = 0
+
+    def __add__(self, other: "ScoreReport") -> "ScoreReport":
+        return ScoreReport(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
+
+    def counts(self) -> list[int]:
+        """The counts in the order of the fields."""
+        return list(asdict(self).values())
+
+    @property
+    def changed(self) -> int:
+        """Verdicts that are no longer what they were."""
+        return self.inserted + self.updated + self.retracted
+
+
+def read_results(transaction: Transaction, window: Window) -> pd.DataFrame:
+    """What reconciliation compares of the verdicts in a window.
+
+    Returns
+    -------
+    DataFrame
+        ``machine_id``, ``utc_timestamp``, ``reading``, ``power_diff``,
+        ``model_version`` and ``quality`` (`anomaly.schema.Quality`).
+    """
+    statement = SQL(sql_file("queries/read_results.sql")).format(
+        start=Literal(window.start), end=Literal(window.end)
+    )
+    records = binary.decode(
+        transaction.copy_out(statement),
+        [
+            ("machine_id", ">i4"), ("utc_timestamp", ">i8"), ("reading", ">f8"),
+            ("power_diff", ">f8"), ("model_version", ">i4"), ("quality", ">i4"),
+        ],
+    )  # fmt: skip
+    names = ("machine_id", "reading", "power_diff", "model_version", "quality")
+    frame = pd.DataFrame({name: binary.native(records[name]) for name in names})
+    stamps = pd.Series(binary.moments(records["utc_timestamp"])).dt.tz_localize("UTC")
+    return frame.assign(utc_timestamp=stamps)
+
+
+def draw_token(database: Database) -> int:
+    """Draw the fencing token of an attempt, before it reads anything."""
+    with database.transaction(SCORER) as transaction:
+        return int(transaction.value("draw_token"))
+
+
+def count_runs(transaction: Transaction, window: Window) -> int:
+    """How many published windows overlap `window`."""
+    return int(transaction.value("count_runs", start=window.start, end=window.end))
+
+
+class Publisher:
+    """The one path on which verdicts reach the results table.
+
+    Parameters
+    ----------
+    rescore : callable
+        Judges readings behind the window again, up to a moment a machine, when
+        readings in the window changed.
+    """
+
+    def __init__(
+        self, database: Database, source: MeterSource, settings: Settings, rescore: Rescore
+    ) -> None:
+        self.database = database
+        self.source = source
+        self.settings = settings
+        self.rescore = rescore
+
+    def publish(
+        self,
+        attempt: Attempt,
+        shape: SourceShape,
+        context: RunContext,
+        *,
+        retractable: int | None,
+        dry_run: bool = False,
+    ) -> ScoreReport:
+        """Merge an attempt's verdicts in one transaction, with its ledger row.
+
+        Parameters
+        ----------
+        retractable : int or None
+            How many verdicts without a reading may go; None: the settings' share
+            of the window.
+        dry_run : bool
+            Do all of it, count, and roll back.
+
+        Raises
+        ------
+        StaleAttemptError
+            When a newer attempt has published an overlapping window, or the
+            version map has changed, since this one began.
+        """
+        with self.database.transaction(SCORER) as transaction:
+            published_at = transaction.row("lock_publishing")["published_at"]
+            merge = _Merge(transaction, attempt, published_at)
+            merge.stage(attempt.verdicts, behind=False)
+            written_to = self._stage_behind(transaction, merge)
+            _refuse_stale(transaction, attempt, written_to)
+            merge.write(written_to)
+            merge.retract(*self._retraction(transaction, attempt, shape, retractable))
+            report = merge.report()
+            merge.record(report, written_to, context)
+            if dry_run:
+                transaction.rollback()
+        return report
+
+    def _stage_behind(self, transaction: Transaction, merge: "_Merge") -> datetime:
+        """Judge again what changed readings reach behind the window; say how far that is."""
+        attempt = merge.attempt
+        until = {
+            row["machine_id"]: row["until"]
+            for row in transaction.rows(
+                "behind_window",
+                start=attempt.window.start,
+                end=attempt.window.end,
+                machines=attempt.machines,
+                reach=REACH,
+                max_gap=self.settings.max_gap,
+            )
+        }
+        if not until:
+            return attempt.window.end
+        written_to: datetime = max(until.values()) + _TICK
+        behind = Window(attempt.window.end, written_to)
+        merge.stage(self.rescore(transaction, behind, until), behind=True)
+        return written_to
+
+    def _retraction(
+        self,
+        transaction: Transaction,
+        attempt: Attempt,
+        shape: SourceShape,
+        retractable: int | None,
+    ) -> tuple[tuple[datetime, datetime] | None, int]:
+        """Between which readings verdicts may be retracted, if any, and how many may not."""
+        window = {
+            "start": attempt.window.start,
+            "end": attempt.window.end,
+            "machines": attempt.machines,
+        }
+        counted = transaction.row("count_orphans", **window)
+        extent = self.source.extent(transaction, shape) if counted["orphans"] else None
+        if extent is None:
+            return None, 0
+        first, last = extent
+        candidates = transaction.value("count_retractable", **window, first=first, last=last)
+        if retractable is None:
+            retractable = int(self.settings.retract_limit * counted["verdicts"])
+        return (extent, 0) if candidates <= retractable else (None, candidates)
+
+
+class _Merge:
+    """The statements of one publication, and what they counted."""
+
+    def __init__(self, transaction: Transaction, attempt: Attempt, published_at: datetime) -> None:
+        self.transaction = transaction
+        self.attempt = attempt
+        self.at = {"run_id": attempt.run_id, "published_at": published_at}
+        self.window = {"start": attempt.window.start, "end": attempt.window.end}
+        self.scored = self.anomalies = self.inserted = self.updated = 0
+        self.retracted = self.withheld = 0
+        transaction.run("stage_results")
+
+    def stage(self, verdicts: pd.DataFrame, *, behind: bool) -> None:
+        staged = verdicts.assign(behind=behind)[list(STAGED)]
+        buffer = BytesIO()
+        staged.to_csv(buffer, header=False, index=False)
+        buffer.seek(0)
+        self.transaction.copy_in("copy_staged", buffer)
+        self.scored += len(verdicts)
+        self.anomalies += int(verdicts["anomaly"].sum())
+
+    def write(self, written_to: datetime) -> None:
+        run = self.transaction.run
+        self.transaction.rows("ensure_partitions", start=self.window["start"], end=written_to)
+        run("index_staged")
+        run("supersede_changed", start=self.window["start"], written_to=written_to, **self.at)
+        self.updated = run(
+            "update_changed", start=self.window["start"], written_to=written_to, **self.at
+        )
+        self.inserted = run("insert_new", **self.window, **self.at)
+
+    def retract(self, extent: tuple[datetime, datetime] | None, withheld: int) -> None:
+        self.withheld = withheld
+        if extent:
+            first, last = extent
+            self.retracted = self.transaction.run(
+                "retract",
+                **self.window,
+                **self.at,
+                first=first,
+                last=last,
+                machines=self.attempt.machines,
+            )
+
+    def report(self) -> ScoreReport:
+        attempt = self.attempt
+        return ScoreReport(
+            read=attempt.readings,
+            missing=attempt.missing,
+            duplicates=attempt.duplicates,
+            scored=self.scored,
+            inserted=self.inserted,
+            updated=self.updated,
+            unchanged=self.scored - self.inserted - self.updated,
+            retracted=self.retracted,
+            retraction_withheld=self.withheld,
+            anomalies=self.anomalies,
+            windows=1,
+        )
+
+    def record(self, report: ScoreReport, written_to: datetime, context: RunContext) -> None:
+        counts = asdict(report)
+        counts["readings"] = counts.pop("read")
+        del counts["windows"]
+        self.transaction.run(
+            "record_run",
+            **counts,
+            **self.window,
+            **self.at,
+            **asdict(context),
+            written_to=written_to,
+            origin=self.attempt.origin.value,
+            ingested_through=self.attempt.ingested_through,
+            package_version=__version__,
+        )
+
+
+def _refuse_stale(transaction: Transaction, attempt: Attempt, written_to: datetime) -> None:
+    newer = transaction.rows(
+        "newer_overlap", run_id=attempt.run_id, start=attempt.window.start, end=written_to
+    )
+    if newer:
+        raise StaleAttemptError(
+            f"run {newer[0]['run_id']} has published an overlapping window since run"
+            f" {attempt.run_id} began to read {attempt.window}: it is read again"
+        )
+    if count_runs(transaction, attempt.window) != attempt.runs_seen:
+        raise StaleAttemptError(
+            f"an older run has published an overlapping window since run {attempt.run_id} read"
+            f" {attempt.window}: it is read again"
+        )
+    if in_force(transaction, attempt.window) != attempt.versions:
+        raise StaleAttemptError(
+            f"another model version was put in force for {attempt.window} since run"
+            f" {attempt.run_id} began: it is scored again"
+        )

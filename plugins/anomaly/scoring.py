@@ -1,0 +1,311 @@
+"""Score readings: the one path that DAGs, the command line, the API and backfills take."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from anomaly.differences import compare
+from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
+from anomaly.postgres.database import SCORER, Database, Transaction
+from anomaly.postgres.readings import WindowReader
+from anomaly.postgres.results import (
+    Attempt,
+    Publisher,
+    RunContext,
+    ScoreReport,
+    count_runs,
+    draw_token,
+)
+from anomaly.postgres.source import SourceShape
+from anomaly.postgres.versions import InForce, in_force
+from anomaly.quality import explain_faults, judge, names
+from anomaly.registry import Model, Registry
+from anomaly.schema import Origin, Quality
+from anomaly.settings import Settings
+from anomaly.windows import Window, floor_to_interval, spans
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of a window, and by whom.
+
+    Attributes
+    ----------
+    origin : Origin
+        Why verdicts are written.
+    context : RunContext
+        The Airflow run or the command.
+    retractable : int or None
+        How many verdicts whose reading is gone may be retracted; None: the
+        settings' share of the window.
+    late_before : datetime or None
+        Live windows: verdicts before this moment are `Origin.LATE`.
+    """
+
+    origin: Origin
+    context: RunContext
+    retractable: int | None = None
+    late_before: datetime | None = None
+    dry_run: bool = False
+
+
+class Scorer:
+    """Scores windows of one deployment.
+
+    Parameters
+    ----------
+    database : Database
+    settings : Settings
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self.registry = Registry(settings.models_url)
+        self.reader = WindowReader(settings)
+
+    # Use cases ----------------------------------------------------------
+
+    def score_range(self, window: Window, job: Job) -> ScoreReport:
+        """Score a range in chunks, oldest first; each is published on its own."""
+        total = ScoreReport()
+        for chunk in window.chunks(self.settings.chunk):
+            total += self.score_window(chunk, job)
+        return total
+
+    def score_tick(self, interval: Window, context: RunContext) -> ScoreReport:
+        """Score what is due at the end of `interval`, and what live runs have missed.
+
+        The window runs from the end of live coverage, or the interval's start if
+        that is earlier, less the lateness; then come older readings that were
+        written since the last tick.
+
+        Raises
+        ------
+        NoModelError
+            Before a first model is in force; coverage begins all the same, so
+            that the first run with a model scores what has come in since.
+        """
+        watermark, seen = self._live_coverage()
+        start = min(watermark or interval.start, interval.start) - self.settings.lateness
+        window = Window(start, interval.end)
+        job = Job(Origin.LIVE, context, late_before=watermark)
+        try:
+            report = self._score_late(window, seen, context)
+            for chunk in self._occupied_chunks(window):
+                report += self.score_window(chunk, job)
+        except NoModelError:
+            if watermark is None:
+                self._open_coverage(interval.start, context)
+            raise
+        return report
+
+    def score_window(self, window: Window, job: Job) -> ScoreReport:
+        """Read, judge and publish one window; start again when a newer attempt overtakes it.
+
+        Returns
+        -------
+        ScoreReport
+            Counts of what was read, judged and written.
+
+        Raises
+        ------
+        NoModelError
+            When no version is in force for a part of the window.
+        StaleAttemptError
+            When newer attempts overtook this one five times over.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._attempt(window, job)
+            except StaleAttemptError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    # One attempt --------------------------------------------------------
+
+    def _attempt(self, window: Window, job: Job) -> ScoreReport:
+        run_id = draw_token(self.database)
+        shape = self.reader.prepare(self.database, window)
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            versions = in_force(transaction, window)
+            runs_seen = count_runs(transaction, window)
+            models = self.load(versions)
+            measured = self.reader.read(transaction, shape, window)
+        verdicts = self._judge(measured.frame, versions, models).assign(
+            origin=_origins(measured.frame, job)
+        )
+        attempt = Attempt(
+            run_id=run_id,
+            window=window,
+            origin=job.origin,
+            verdicts=verdicts,
+            machines=measured.machines,
+            versions=versions,
+            runs_seen=runs_seen,
+            readings=len(measured.frame),
+            missing=measured.missing,
+            duplicates=measured.duplicates,
+            ingested_through=measured.ingested_through,
+        )
+        return self._publisher(shape, job).publish(
+            attempt, shape, job.context, retractable=job.retractable, dry_run=job.dry_run
+        )
+
+    def _publisher(self, shape: SourceShape, job: Job) -> Publisher:
+        def rescore(
+            transaction: Transaction, behind: Window, until: Mapping[int, datetime]
+        ) -> pd.DataFrame:
+            versions = in_force(transaction, behind)
+            measured = self.reader.read(transaction, shape, behind, list(until))
+            verdicts = self._judge(measured.frame, versions, self.load(versions))
+            reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
+            origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
+            return verdicts[reached].assign(origin=origin.value)
+
+        return Publisher(self.database, self.reader.source, self.settings, rescore)
+
+    def _judge(
+        self, measured: pd.DataFrame, versions: tuple[InForce, ...], models: Mapping[int, Model]
+    ) -> pd.DataFrame:
+        """Each reading by the version in force at its own timestamp."""
+        parts = []
+        for part in versions:
+            stamps = measured["utc_timestamp"]
+            mine = measured[(stamps >= part.window.start) & (stamps < part.window.end)]
+            verdicts = judge_readings(
+                mine.reset_index(drop=True), models[part.version], self.settings
+            )
+            parts.append(verdicts.assign(model_version=part.version))
+        return pd.concat(parts, ignore_index=True)
+
+    def load(self, versions: Iterable[InForce]) -> dict[int, Model]:
+        """Open the models of the versions in force.
+
+        Raises
+        ------
+        ArtefactError
+            When a model's files are missing or changed.
+        SettingsError
+            When a model was trained on another kind of readings.
+        """
+        models = {part.version: self.registry.load(part.artefact) for part in versions}
+        for version, model in models.items():
+            _refuse_other_readings(version, model, self.settings)
+        return models
+
+    # Live coverage ------------------------------------------------------
+
+    def _live_coverage(self) -> tuple[datetime | None, datetime | None]:
+        """End of what live runs have covered, and the newest ``ingested_at`` they saw."""
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            row = transaction.row("live_coverage")
+        return row["watermark"], row["ingested_through"]
+
+    def _open_coverage(self, moment: datetime, context: RunContext) -> None:
+        run_id = draw_token(self.database)
+        with self.database.transaction(SCORER) as transaction:
+            transaction.run("open_coverage", run_id=run_id, moment=moment, **vars(context))
+
+    def _occupied_chunks(self, window: Window) -> Iterable[Window]:
+        """Cut a window into chunks, leaping over spans in which nothing was metered."""
+        start = window.start
+        while start < window.end:
+            end = min(start + self.settings.chunk, window.end)
+            following = self._next_reading(end) if end < window.end else end
+            if following is None or following > end:
+                leap = window.end if following is None else min(following, window.end)
+                end = max(end, floor_to_interval(leap, self.settings.interval))
+            yield Window(start, end)
+            start = end
+
+    def _next_reading(self, moment: datetime) -> datetime | None:
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            shape = self.reader.source.describe(transaction)
+            return self.reader.source.next_reading(transaction, shape, moment)
+
+    def _score_late(
+        self, window: Window, seen: datetime | None, context: RunContext
+    ) -> ScoreReport:
+        """Score older readings that were written since the last tick, where that changes a verdict.
+
+        As far back as a reconciliation looks; what is older is a backfill's work.
+        """
+        total = ScoreReport()
+        oldest = window.start - self.settings.reconcile_horizon
+        for span in self._written_since(seen, Window(oldest, window.start)) if seen else []:
+            if not compare(self.database, self.reader, span, self.load).moments.empty:
+                total += self.score_window(span, Job(Origin.LATE, context))
+        return total
+
+    def _written_since(self, seen: datetime, window: Window) -> list[Window]:
+        """Spans of `window` with rows written since, and a while before for open transactions."""
+        since = seen - timedelta(minutes=self.settings.ingested_overlap_minutes)
+        source = self.reader.source
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            shape = source.describe(transaction)
+            if not shape.has_ingested_at:
+                return []
+            moments = source.ingested_since(transaction, shape, since, window)
+        return [
+            Window(span.start, min(span.end, window.end))
+            for span in spans(moments, self.settings.interval, self.settings.chunk)
+        ]
+
+
+def judge_readings(measured: pd.DataFrame, model: Model, settings: Settings) -> pd.DataFrame:
+    """Verdicts on measured readings: a pure function of them and the model.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `anomaly.quality.measure` returns it.
+
+    Returns
+    -------
+    DataFrame
+        ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
+        ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
+        ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality``.
+    """
+    quality = judge(measured, model.profiles, settings)
+    sound = quality < Quality.STUCK
+    scores = model.detector.score(measured[sound])
+    score = np.full(len(measured), np.nan)
+    threshold = np.full(len(measured), model.detector.threshold)
+    anomaly = np.zeros(len(measured), dtype=np.int64)
+    reason = explain_faults(measured, quality)
+    score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
+    columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
+    return measured[columns].assign(
+        anomaly_score=score,
+        threshold=threshold,
+        anomaly=anomaly,
+        reason=reason,
+        quality=names(quality),
+    )
+
+
+def _origins(measured: pd.DataFrame, job: Job) -> np.ndarray:
+    if job.late_before is None:
+        return np.full(len(measured), job.origin.value)
+    return np.where(
+        measured["utc_timestamp"] < job.late_before, Origin.LATE.value, job.origin.value
+    )
+
+
+def _refuse_other_readings(version: int, model: Model, settings: Settings) -> None:
+    trained = (model.reading_kind, model.interval_minutes)
+    asked = (settings.reading_kind.value, settings.interval_minutes)
+    if trained != asked:
+        raise SettingsError(
+            f"model version {version} was trained on {trained[0]} every {trained[1]} minutes,"
+            f" the settings say {asked[0]} every {asked[1]}: set ANOMALY_READING_KIND and"
+            " ANOMALY_INTERVAL_MINUTES to what the meter table holds, or train a new version"
+        )

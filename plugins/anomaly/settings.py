@@ -1,0 +1,203 @@
+"""Every setting of the product, read once from ``ANOMALY_*`` at an entry point and handed down."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from anomaly.errors import SettingsError
+
+PREFIX = "ANOMALY_"
+
+
+class Layout(StrEnum):
+    """How the meter table is laid out: a column a machine, or a row a machine-reading."""
+
+    WIDE = "wide"
+    LONG = "long"
+
+
+class ReadingKind(StrEnum):
+    """What a reading is: a cumulative counter in kWh, or a mean power in W."""
+
+    ENERGY_KWH = "energy_kwh"
+    POWER_W = "power_w"
+
+
+class TimestampLabel(StrEnum):
+    """Which end of its interval a reading's timestamp names."""
+
+    START = "start"
+    END = "end"
+
+
+class Settings(BaseSettings):
+    """The product's settings; each field is the environment variable ``ANOMALY_<FIELD>``.
+
+    Raises
+    ------
+    SettingsError
+        From `load_settings`, naming the variable, the value found and what is allowed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # Where things are
+    database_url: str = Field("", description="Postgres URL for the command line")
+    models_url: str = Field("models/", description="folder or file:// URL of the model artefacts")
+
+    # The meter table: somebody else's, only ever read
+    source_schema: str = Field("anomaly", min_length=1)
+    source_table: str = Field("meter_readings", min_length=1)
+    source_layout: Layout = Layout.WIDE
+    source_timestamp_column: str = Field("utc_timestamp", min_length=1)
+    source_ingested_at_column: str = Field("ingested_at", description="empty: there is none")
+    source_machine_column: str = Field("machine_id", description="long layout: the machine's id")
+    source_value_column: str = Field("reading", description="long layout: the reading")
+    source_machines: dict[str, int] = Field(
+        default_factory=dict,
+        description='wide layout: {"Column": machine_id}; empty: every machine_<n>',
+    )
+    source_timezone: str = Field("", description="zone of timestamps stored without one")
+    reading_kind: ReadingKind = ReadingKind.ENERGY_KWH
+    interval_minutes: int = Field(15, ge=1, le=1440)
+    timestamp_label: TimestampLabel = TimestampLabel.START
+
+    # Windows
+    lateness_hours: float = Field(2.0, ge=0, le=24 * 7)
+    max_gap_days: float = Field(7.0, gt=0, le=31)
+    chunk_days: int = Field(7, ge=1, le=366)
+    ingested_overlap_minutes: float = Field(60.0, ge=0)
+    reconcile_days: int = Field(30, ge=1, le=3660)
+    retract_limit: float = Field(0.01, ge=0, le=1)
+    stale_after_hours: float = Field(2.0, ge=0, description="0: never stale")
+
+    # Meter faults
+    stuck_margin_hours: float = Field(2.0, ge=0)
+    stuck_flat_share: float = Field(
+        0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
+    )
+
+    # The detector and its training
+    forest_trees: int = Field(350, ge=1, le=10_000)
+    forest_max_samples: int = Field(256, ge=2)
+    forest_contamination: float = Field(0.05, gt=0, le=0.5)
+    random_seed: int = Field(42, ge=0, le=2**32 - 1)
+    training_weeks: float = Field(8.0, gt=0)
+    judging_days: float = Field(7.0, ge=0)
+    training_min_days: float = Field(7.0, gt=0)
+
+    # What the DAGs carry
+    dag_owner: str = "anomaly"
+    dag_pool: str = "default_pool"
+    dag_retries: int = Field(3, ge=0, le=100)
+    dag_retry_delay_seconds: int = Field(60, ge=0)
+    dag_failure_callback: str = Field("", description="dotted path of a callable")
+
+    # How long a statement, a lock or an idle transaction may take
+    statement_timeout_seconds: int = Field(900, ge=0)
+    lock_timeout_seconds: int = Field(300, ge=0)
+    idle_timeout_seconds: int = Field(1800, ge=0)
+
+    @field_validator("source_timezone")
+    @classmethod
+    def _zone_exists(cls, name: str) -> str:
+        if name and name not in available_timezones():
+            raise ValueError("not a time zone name; write one such as 'Europe/Berlin' or 'UTC'")
+        return name
+
+    @field_validator("source_machines")
+    @classmethod
+    def _machine_ids_are_distinct(cls, machines: dict[str, int]) -> dict[str, int]:
+        if len(set(machines.values())) != len(machines):
+            raise ValueError("two columns map to the same machine id; give each its own")
+        return machines
+
+    @model_validator(mode="after")
+    def _long_layout_needs_columns(self) -> Self:
+        if self.source_layout is Layout.LONG and not (
+            self.source_machine_column and self.source_value_column
+        ):
+            raise ValueError("the long layout needs source_machine_column and source_value_column")
+        return self
+
+    @property
+    def interval(self) -> timedelta:
+        """Length of one reading's interval."""
+        return timedelta(minutes=self.interval_minutes)
+
+    @property
+    def lateness(self) -> timedelta:
+        """How far behind its interval a tick looks again."""
+        return timedelta(hours=self.lateness_hours)
+
+    @property
+    def max_gap(self) -> timedelta:
+        """A previous reading farther back than this counts as none."""
+        return timedelta(days=self.max_gap_days)
+
+    @property
+    def chunk(self) -> timedelta:
+        """The longest range that is read and published at once."""
+        return timedelta(days=self.chunk_days)
+
+    @property
+    def reconcile_horizon(self) -> timedelta:
+        """How far back a reconciliation looks unless told otherwise."""
+        return timedelta(days=self.reconcile_days)
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """Zone of naive source timestamps, or None when they are refused."""
+        return ZoneInfo(self.source_timezone) if self.source_timezone else None
+
+    @property
+    def source_name(self) -> str:
+        """The meter table as people write it."""
+        return f"{self.source_schema}.{self.source_table}"
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings, refusing unknown names and wrong values.
+
+    Parameters
+    ----------
+    environment : mapping of str to str, optional
+        Where ``ANOMALY_*`` is looked up to check for unknown names; default ``os.environ``.
+    **overrides : object
+        Fields that win over the environment.
+
+    Raises
+    ------
+    SettingsError
+        Naming the variable, the value found and what is allowed.
+    """
+    _refuse_unknown_names(os.environ if environment is None else environment)
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(issue) for issue in error.errors())) from None
+    except ValueError as error:  # pydantic-settings: a value that is not JSON
+        raise SettingsError(f'{error}: write JSON, for example {{"Pump A": 1}}') from None
+
+
+def _refuse_unknown_names(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists them all"
+            raise SettingsError(f"{name} is not a setting: {hint}")
+
+
+def _explain(issue: Mapping[str, object]) -> str:
+    location = issue["loc"]
+    name = PREFIX + str(location[0]).upper() if location else "settings"  # type: ignore[index]
+    message = str(issue["msg"]).removeprefix("Value error, ")
+    return f"{name} is {issue['input']!r}: {message}" if location else message

@@ -1,0 +1,178 @@
+"""The state of a deployment at a moment: freshness, lag, gaps, machines, model, last runs."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from anomaly.differences import compare
+from anomaly.errors import NoModelError
+from anomaly.postgres.database import SCORER, Database, Transaction
+from anomaly.postgres.readings import WindowReader
+from anomaly.postgres.source import MeterSource
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """One machine: ``ok``, ``learning``, ``silent`` (no verdict lately), ``retired``, ``new``, ..."""
+
+    machine_id: int
+    name: str
+    state: str
+    newest_verdict: datetime | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `anomaly status` tells.
+
+    Attributes
+    ----------
+    as_of : datetime
+        The moment the status speaks of.
+    newest_reading : datetime or None
+        Start of the newest interval metered, up to `as_of`.
+    stale : bool
+        The newest reading ended more than ``stale_after_hours`` before `as_of`.
+    watermark : datetime or None
+        End of what scheduled scoring has covered.
+    lag_minutes : float or None
+        How far the watermark is behind `as_of`.
+    unscored : int or None
+        Readings of the last ``reconcile_days`` without a verdict; None without a model.
+    outdated : int or None
+        Verdicts there on a reading that has changed or is gone.
+    future_readings : int
+        Rows of the meter table that are not due yet.
+    late_verdicts, repaired_verdicts, retractions_withheld : int
+        Of the last 24 hours.
+    """
+
+    as_of: datetime
+    newest_reading: datetime | None
+    stale: bool
+    watermark: datetime | None
+    lag_minutes: float | None
+    unscored: int | None
+    outdated: int | None
+    future_readings: int
+    late_verdicts: int
+    repaired_verdicts: int
+    retractions_withheld: int
+    model_version: int | None
+    model_trained_to: datetime | None
+    machines: list[MachineStatus]
+    runs: list[dict[str, Any]]
+
+    @property
+    def problems(self) -> list[str]:
+        """What a monitor should wake somebody for, in words."""
+        found = []
+        if self.model_version is None:
+            found.append("no model is in force: run `anomaly train --promote`")
+        if self.newest_reading is None:
+            found.append("the meter table has no readings: load some, or check ANOMALY_SOURCE_*")
+        elif self.stale:
+            found.append(f"the newest reading is of {self.newest_reading:%Y-%m-%d %H:%M} UTC")
+        if self.unscored or self.outdated:
+            found.append(
+                f"{self.unscored} readings without a verdict and {self.outdated} verdicts out of"
+                " date: run `anomaly reconcile`"
+            )
+        if self.retractions_withheld:
+            found.append(
+                f"{self.retractions_withheld} verdicts have lost their reading and were kept:"
+                " if the deletion was meant, run `anomaly reconcile --allow-retract`"
+            )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, with the problems."""
+        return asdict(self) | {"problems": self.problems}
+
+
+def status(database: Database, settings: Settings, as_of: datetime) -> Status:
+    """Take stock of a deployment at `as_of`."""
+    source = MeterSource(settings)
+    with database.transaction(SCORER, read_only=True) as transaction:
+        shape = source.describe(transaction)
+        newest = source.previous_reading(transaction, shape, as_of)
+        future = source.count_from(transaction, shape, as_of)
+        watermark = transaction.row("live_coverage")["watermark"]
+        late = transaction.row("status_late", since=as_of - timedelta(hours=24))
+        version = transaction.rows("current_version")
+        machines = _machines(transaction, settings, as_of)
+        runs = [dict(row) for row in transaction.rows("status_runs")]
+    unscored, outdated = _differences(database, settings, as_of)
+    return Status(
+        as_of=as_of,
+        newest_reading=newest,
+        stale=is_stale(newest, settings, as_of),
+        watermark=watermark,
+        lag_minutes=(as_of - watermark) / timedelta(minutes=1) if watermark else None,
+        unscored=unscored,
+        outdated=outdated,
+        future_readings=future,
+        late_verdicts=late["late_verdicts"],
+        repaired_verdicts=late["repaired_verdicts"],
+        retractions_withheld=late["retractions_withheld"],
+        model_version=version[0]["version"] if version else None,
+        model_trained_to=version[0]["trained_to"] if version else None,
+        machines=machines,
+        runs=runs,
+    )
+
+
+def newest_reading(database: Database, settings: Settings, as_of: datetime) -> datetime | None:
+    """Start of the newest interval metered before `as_of`, or None."""
+    source = MeterSource(settings)
+    with database.transaction(SCORER, read_only=True) as transaction:
+        return source.previous_reading(transaction, source.describe(transaction), as_of)
+
+
+def is_stale(newest: datetime | None, settings: Settings, as_of: datetime) -> bool:
+    """Whether the newest reading is older than ``stale_after_hours`` allows."""
+    if not settings.stale_after_hours:
+        return False
+    limit = timedelta(hours=settings.stale_after_hours)
+    return newest is None or as_of - (newest + settings.interval) > limit
+
+
+def _differences(
+    database: Database, settings: Settings, as_of: datetime
+) -> tuple[int, int] | tuple[None, None]:
+    window = Window(as_of - timedelta(days=settings.reconcile_days), as_of)
+    try:
+        found = compare(database, WindowReader(settings), window.due(as_of, settings.interval))
+    except NoModelError:
+        return None, None
+    return len(found.missing), len(found.changed) + len(found.deleted)
+
+
+def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> list[MachineStatus]:
+    return [
+        MachineStatus(
+            row["machine_id"],
+            row["name"],
+            _state(row["newest_verdict"], row["quality"], row["active_to"], settings, as_of),
+            row["newest_verdict"],
+        )
+        for row in transaction.rows("status_results")
+    ]
+
+
+def _state(
+    newest: datetime | None,
+    quality: str | None,
+    active_to: datetime | None,
+    settings: Settings,
+    as_of: datetime,
+) -> str:
+    if active_to is not None and active_to <= as_of:
+        return "retired"
+    if newest is None or quality is None:
+        return "new"
+    if as_of - newest > settings.max_gap:
+        return "retired"
+    return "silent" if is_stale(newest, settings, as_of) else quality

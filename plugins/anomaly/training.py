@@ -1,0 +1,183 @@
+"""Train a model version, register it, and put it in force."""
+
+import getpass
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from anomaly.errors import TrainingError
+from anomaly.forest import PrototypeDetector
+from anomaly.postgres.database import TRAINER, Database, Transaction
+from anomaly.postgres.readings import WindowReader
+from anomaly.postgres.versions import promote, register_version
+from anomaly.quality import judge, profile
+from anomaly.registry import Model, Registry, library_versions
+from anomaly.schema import Quality
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+_PARAMETERS = (
+    "forest_trees", "forest_max_samples", "forest_contamination", "random_seed", "reading_kind",
+    "interval_minutes", "max_gap_days", "stuck_margin_hours", "stuck_flat_share",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training made.
+
+    Attributes
+    ----------
+    effective_from : datetime or None
+        First reading time the version judges; None where it is not in force, or
+        judges all time (see `promoted`).
+    """
+
+    version: int
+    window: Window
+    readings: int
+    machines: int
+    promoted: bool
+    effective_from: datetime | None
+    metrics: dict[str, Any]
+
+
+class Trainer:
+    """Trains model versions of one deployment."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self.registry = Registry(settings.models_url)
+        self.reader = WindowReader(settings)
+
+    def default_window(self, due: datetime | None = None) -> Window:
+        """The last weeks before the newest days, which judge and are never trained on.
+
+        Parameters
+        ----------
+        due : datetime, optional
+            Readings from here on do not count yet; default: the newest reading counts.
+
+        Raises
+        ------
+        TrainingError
+            When the meter table is empty, or holds too little history.
+        """
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            shape = self.reader.source.describe(transaction)
+            extent = self.reader.source.extent(transaction, shape)
+        if extent is None:
+            raise TrainingError(
+                f"{self.settings.source_name} is empty: load readings first, for example with"
+                " `anomaly ingest FILE.csv`"
+            )
+        first, last = extent
+        newest = last + self.settings.interval
+        end = min(newest, due or newest) - timedelta(days=self.settings.judging_days)
+        start = max(first, end - timedelta(weeks=self.settings.training_weeks))
+        self._require_history(start, end)
+        return Window(start, end)
+
+    def train(
+        self, window: Window, *, by: str = "", put_in_force: bool = False, reason: str = ""
+    ) -> TrainingReport:
+        """Train on `window`, register the version, and put it in force if asked.
+
+        Raises
+        ------
+        TrainingError
+            When the window holds fewer days of readings than a training needs;
+            nothing is registered then.
+        """
+        self._require_history(window.start, window.end)
+        by = by or getpass.getuser()
+        sound = self._sound_readings(window)
+        model = Model(
+            PrototypeDetector.fit(sound, self.settings),
+            profile(sound),
+            self.settings.reading_kind.value,
+            self.settings.interval_minutes,
+        )
+        metrics = _metrics(model, sound)
+        with self.database.transaction(TRAINER) as transaction:
+            version = self._register(transaction, model, window, sound, metrics, by)
+        effective_from = None
+        if put_in_force:
+            effective_from = self.promote(version, by=by, reason=reason or "trained")
+        return TrainingReport(
+            version, window, len(sound), len(model.profiles), put_in_force, effective_from, metrics
+        )
+
+    def promote(self, version: int, *, by: str, reason: str) -> datetime | None:
+        """Put a version in force from the next interval that is not yet scored."""
+        with self.database.transaction(TRAINER) as transaction:
+            return promote(transaction, version, self.settings.interval, by=by, reason=reason)
+
+    def _sound_readings(self, window: Window) -> pd.DataFrame:
+        """The window's readings without meter faults."""
+        shape = self.reader.prepare(self.database, window, TRAINER)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            measured = self.reader.read(transaction, shape, window).frame
+        if measured.empty:
+            raise TrainingError(
+                f"{self.settings.source_name} has no readings in {window}: choose another range"
+            )
+        self._require_history(
+            measured["utc_timestamp"].min(),
+            measured["utc_timestamp"].max() + self.settings.interval,
+        )
+        faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
+        return measured[~faulty].reset_index(drop=True)
+
+    def _require_history(self, start: datetime, end: datetime) -> None:
+        days = (end - start) / timedelta(days=1)
+        if days < self.settings.training_min_days:
+            raise TrainingError(
+                f"{max(days, 0):.1f} days of readings to train on, at least"
+                f" {self.settings.training_min_days:g} are needed (the newest"
+                f" {self.settings.judging_days:g} days judge and are left out): wait for"
+                f" {self.settings.training_min_days - days:.1f} more days, load older readings,"
+                " or set ANOMALY_TRAINING_MIN_DAYS"
+            )
+
+    def _register(
+        self,
+        transaction: Transaction,
+        model: Model,
+        window: Window,
+        sound: pd.DataFrame,
+        metrics: dict[str, Any],
+        by: str,
+    ) -> int:
+        transaction.rows("lock_versions")
+        version = int(transaction.value("next_version"))
+        details: dict[str, Any] = {
+            "detector": model.detector.name,
+            "trained_from": window.start,
+            "trained_to": window.end,
+            "readings": len(sound),
+            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS)),
+            "metrics": metrics,
+            "library_versions": library_versions(),
+            "registered_by": by,
+        }
+        plain = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in details.items()
+        }
+        artefact = self.registry.save(model, version, plain)
+        register_version(transaction, version, artefact, details)
+        return version
+
+
+def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:
+    anomaly = model.detector.score(sound).anomaly
+    shares = pd.Series(anomaly).groupby(sound["machine_id"].to_numpy()).mean()
+    return {
+        "threshold": model.detector.threshold,
+        "anomaly_share": float(anomaly.mean()),
+        "anomaly_share_by_machine": {str(machine): float(s) for machine, s in shares.items()},
+    }

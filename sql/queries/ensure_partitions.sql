@@ -1,0 +1,1 @@
+SELECT anomaly.ensure_partitions(:start, :end)

@@ -1,0 +1,1 @@
+COPY pg_temp.staged_readings (line, {columns}) FROM STDIN (FORMAT csv)

@@ -1,0 +1,1 @@
+INSERT INTO anomaly.schema_migrations (name, sha256) VALUES (:name, :sha256)

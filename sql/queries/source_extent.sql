@@ -1,0 +1,2 @@
+-- First and last timestamp of the meter table.
+SELECT min({timestamp}), max({timestamp}) FROM {table}

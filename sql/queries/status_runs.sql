@@ -1,0 +1,7 @@
+-- The last published windows, newest first.
+SELECT run_id, window_start, window_end, origin::text AS origin, command, readings, inserted,
+       updated, retracted, retraction_withheld, anomalies, published_at
+  FROM anomaly.scoring_runs
+ WHERE window_start < window_end
+ ORDER BY run_id DESC
+ LIMIT 5

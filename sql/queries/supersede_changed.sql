@@ -1,0 +1,14 @@
+-- Keep the verdicts that the staged ones are about to replace (see update_changed).
+INSERT INTO anomaly.anomaly_results_history
+SELECT r.*, :published_at, :run_id,
+       CASE WHEN r.reading IS DISTINCT FROM s.reading THEN 'corrected' ELSE 'rescored' END
+  FROM anomaly.anomaly_results r
+  JOIN pg_temp.staged_results s
+    ON s.machine_id = r.machine_id AND s.utc_timestamp = r.utc_timestamp
+ WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :written_to
+   AND (NOT s.behind OR r.reading = s.reading)
+   AND (r.reading, r.power_kw, r.power_diff, r.anomaly_score, r.threshold, r.anomaly, r.reason,
+        r.quality, r.model_version)
+       IS DISTINCT FROM
+       (s.reading, s.power_kw, s.power_diff, s.anomaly_score, s.threshold, s.anomaly, s.reason,
+        s.quality, s.model_version)

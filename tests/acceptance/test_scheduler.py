@@ -1,0 +1,187 @@
+"""A real standalone Airflow on a real Postgres: schedule, REST API, assets, log-in."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from anomaly.demo.airflow_server import AirflowServer
+from anomaly.postgres.database import Database
+from anomaly.postgres.migrations import migrate
+from anomaly.settings import load_settings
+from anomaly.training import Trainer
+from anomaly.windows import Window, floor_to_interval
+from deployment import QUARTER, counters, execute, insert, rows
+from integration_settings import SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+DAY = 96
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return load_settings({}, models_url=str(tmp_path_factory.mktemp("models")), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def database(postgres, settings):
+    for user in ("acceptance_app", "acceptance_airflow"):
+        postgres.create_user(user, "secret", may_create_roles=user == "acceptance_app")
+    postgres.create_database("acceptance", owner="acceptance_app")
+    postgres.create_database("acceptance_airflow", owner="acceptance_airflow")
+    database = Database(postgres.url("acceptance", "acceptance_app", "secret"), settings)
+    migrate(database, settings)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def today():
+    return floor_to_interval(datetime.now(UTC), QUARTER)
+
+
+@pytest.fixture(scope="module")
+def history(database, settings, today):
+    """Ten days of readings up to an hour ago, and a model."""
+    frame = counters(10 * DAY)
+    frame["utc_timestamp"] = [
+        today - timedelta(hours=1) - (len(frame) - n) * QUARTER for n in range(len(frame))
+    ]
+    insert(database, frame)
+    window = Window(frame["utc_timestamp"].min(), frame["utc_timestamp"].max())
+    Trainer(database, settings).train(window, by="test", put_in_force=True)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def airflow(postgres, database, settings, tmp_path_factory):
+    server = AirflowServer(
+        tmp_path_factory.mktemp("airflow"),
+        project=Path(__file__).parents[2],
+        metadata_url=postgres.url("acceptance_airflow", "acceptance_airflow", "secret"),
+        anomaly_url=postgres.url("acceptance", "acceptance_app", "secret"),
+        environment={
+            "ANOMALY_MODELS_URL": settings.models_url,
+            "ANOMALY_DAG_RETRY_DELAY_SECONDS": "1",
+            **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
+        },
+    )
+    server.start()
+    try:
+        server.wait_until_healthy()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_backfill_scores_the_history_in_mapped_chunks(airflow, database, history):
+    airflow.unpause("backfill_scores")
+    first, end = history["utc_timestamp"].min(), history["utc_timestamp"].max() + QUARTER
+
+    run_id = airflow.trigger(
+        "backfill_scores", {"start": first.isoformat(), "end": end.isoformat()}
+    )
+
+    assert airflow.wait_for_run("backfill_scores", run_id) == "success"
+    found = rows(
+        database,
+        "SELECT count(*), count(DISTINCT run_id) FROM anomaly.anomaly_results"
+        " JOIN anomaly.scoring_runs r USING (run_id)"
+        " WHERE dag_id = 'backfill_scores' AND dag_run_id = :run_id AND r.origin = 'backfill'",
+        run_id=run_id,
+    )
+    assert found == [(2 * len(history), 2)]
+
+
+def test_the_schedule_scores_a_new_reading(airflow, database, history, today):
+    new = history.tail(1).assign(utc_timestamp=today - QUARTER)
+    new[["machine_1", "machine_2"]] += 2.0
+    insert(database, new)
+
+    airflow.unpause("score_readings")
+    run_id = airflow.trigger("score_readings")  # in case the schedule's own run came before
+
+    assert airflow.wait_for_run("score_readings", run_id) == "success"
+    found = rows(
+        database,
+        "SELECT machine_id, dag_id, dag_run_id IS NOT NULL, quality::text"
+        "  FROM anomaly.anomaly_results JOIN anomaly.scoring_runs USING (run_id)"
+        " WHERE utc_timestamp = :t ORDER BY 1",
+        t=today - QUARTER,
+    )
+    assert found == [(machine, "score_readings", True, "gap") for machine in (1, 2)]
+    (scheduled,) = [r for r in airflow.runs("score_readings") if r["run_type"] == "scheduled"]
+    assert airflow.wait_for_run("score_readings", scheduled["dag_run_id"]) == "success"
+
+
+def test_a_run_can_be_given_an_interval_of_long_ago(airflow, database, history):
+    start = datetime(2017, 5, 14, 23, 45, tzinfo=UTC)
+    run_id = airflow.trigger("score_readings", interval=(start, start + QUARTER))
+
+    state = airflow.wait_for_run("score_readings", run_id)
+
+    assert state == "success"
+    assert airflow.task_states("score_readings", run_id)["score"] == "success"
+    assert rows(
+        database,
+        "SELECT window_end FROM anomaly.scoring_runs WHERE dag_run_id = :run_id",
+        run_id=run_id,
+    ) == [(start + QUARTER,)]
+
+
+def test_the_events_carry_window_and_counts(airflow, history):
+    event = airflow.asset_events()[0]
+
+    assert event["name"] == "anomaly_scores"
+    assert {"window_start", "window_end", "inserted", "anomalies"} <= set(event["extra"])
+
+
+def test_a_wrong_range_fails_the_form_with_one_clear_line_and_no_retry(airflow, history):
+    run_id = airflow.trigger("backfill_scores", {"start": "yesterday", "end": "2026-01-01"})
+
+    assert airflow.wait_for_run("backfill_scores", run_id) == "failed"
+    log = airflow.task_log("backfill_scores", run_id, "plan_chunks")
+    assert "'yesterday' is not a date or time" in log
+
+
+def test_reconcile_repairs_a_reading_corrected_without_a_trace(airflow, database, history):
+    moment = history["utc_timestamp"].iloc[500]
+    execute(
+        database,
+        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 0.1, ingested_at = :t"
+        " WHERE utc_timestamp = :t",
+        t=moment,
+    )
+    airflow.unpause("reconcile_scores")
+
+    run_id = airflow.trigger("reconcile_scores")
+
+    assert airflow.wait_for_run("reconcile_scores", run_id) == "success"
+    causes = "SELECT cause FROM anomaly.anomaly_results_history WHERE utc_timestamp = :t"
+    assert rows(database, causes, t=moment) == [("corrected",)]
+
+
+def test_retraining_registers_a_version_and_puts_it_in_force(airflow, database, history):
+    airflow.unpause("retrain_model")
+    run_id = airflow.trigger("retrain_model")
+
+    state = airflow.wait_for_run("retrain_model", run_id)
+
+    assert state == "success", airflow.task_log("retrain_model", run_id, "train")
+    ((version, by),) = rows(
+        database,
+        "SELECT version, recorded_by FROM anomaly.model_in_force"
+        " WHERE superseded_at IS NULL AND effective_to IS NULL",
+    )
+    assert version > 1
+    assert by.startswith("retrain_model ")
+
+
+def test_nobody_gets_in_without_the_password(airflow):
+    answer = httpx.get(f"{airflow.url}/api/v2/dags")
+    wrong = httpx.post(f"{airflow.url}/auth/token", json={"username": "admin", "password": "x"})
+
+    assert answer.status_code == 401
+    assert wrong.status_code == 401

@@ -1,0 +1,79 @@
+"""One real Postgres a test run; every test that asks for a database gets its own copy of one."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.postgres.database import Database
+from anomaly.postgres.migrations import migrate
+from anomaly.settings import Settings, load_settings
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# A crash of the test server costs nothing, so it need not wait for the disk.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+for _name in [name for name in os.environ if name.startswith("ANOMALY_")]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """Start a real server, below a folder that any account may reach."""
+    folder = Path(tempfile.mkdtemp(prefix="anomaly-tests-"))
+    folder.chmod(0o755)
+    binaries = os.environ.get("POSTGRES_BINARIES")
+    server = EmbeddedPostgres(
+        folder / "postgres", binaries=Path(binaries) if binaries else None, options=FAST
+    )
+    with server:
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: EmbeddedPostgres) -> str:
+    """Name of a migrated, empty database to copy."""
+    postgres.create_database("migrated")
+    settings = load_settings()
+    database = Database(postgres.url("migrated"), settings)
+    migrate(database, settings)
+    database.dispose()
+    return "migrated"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return the default settings, with a models folder of the test's own."""
+    return load_settings(models_url=str(tmp_path / "models"))
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, migrated: str, settings: Settings) -> Iterator[Database]:
+    """Copy the migrated database for one test."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    postgres.create_database(name, template=migrated)
+    database = Database(postgres.url(name), settings)
+    yield database
+    database.dispose()
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real readings, where there is one."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real readings (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured (``record_property``) above the summary line."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

@@ -1,0 +1,141 @@
+"""Rules that every DAG file keeps."""
+
+import ast
+import json
+import subprocess
+import sys
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+DAG_FILES = sorted(
+    path for path in (PROJECT / "dags").glob("*.py") if path.name != "anomaly_wiring.py"
+)
+HEAVY = ("pandas", "numpy", "sklearn", "joblib", "sqlalchemy", "psycopg2", "scipy")
+
+
+@pytest.fixture(scope="module")
+def dags(airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(PROJECT / "dags")
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+def test_every_dag_file_holds_the_dag_of_its_name(dags):
+    assert sorted(dags) == [path.stem for path in DAG_FILES]
+
+
+def test_every_dag_has_a_runbook_tags_and_retries(dags):
+    for dag in dags.values():
+        assert "When it fails" in dag.doc_md, dag.dag_id
+        assert "anomaly" in dag.tags, dag.dag_id
+        assert any(task.retries > 0 for task in dag.tasks), dag.dag_id
+
+
+def test_every_dag_starts_at_a_fixed_moment_in_utc_and_skips_the_past(dags):
+    for dag in dags.values():
+        assert dag.start_date.tzinfo is not None
+        assert dag.start_date.utcoffset() == UTC.utcoffset(None)
+        assert dag.catchup is False
+        assert dag.max_active_runs == 1
+
+
+def test_scheduled_dags_have_data_intervals_in_utc(dags):
+    from airflow.sdk import CronDataIntervalTimetable
+
+    for dag_id in ("score_readings", "reconcile_scores", "retrain_model"):
+        timetable = dags[dag_id].timetable
+        assert isinstance(timetable, CronDataIntervalTimetable), dag_id
+        assert str(timetable.timezone) == "UTC"
+
+
+def test_the_scoring_dag_refuses_backfill_runs(dags):
+    allowed = {str(kind.value) for kind in dags["score_readings"].allowed_run_types}
+
+    assert allowed == {"scheduled", "manual"}
+
+
+def test_scoring_and_training_announce_assets(dags):
+    outlets = {
+        dag.dag_id: {outlet.name for task in dag.tasks for outlet in task.outlets}
+        for dag in dags.values()
+    }
+
+    assert outlets == {
+        "score_readings": {"anomaly_scores"},
+        "backfill_scores": {"anomaly_scores"},
+        "reconcile_scores": {"anomaly_scores"},
+        "retrain_model": {"anomaly_models"},
+    }
+
+
+def test_a_forms_runbook_is_not_a_wall_of_text():
+    for path in DAG_FILES:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert docstring is not None
+        assert len(docstring.splitlines()) < 45, path.name
+
+
+def test_parsing_imports_nothing_heavy(record_property):
+    """In a process of its own, as Airflow's DAG processor parses."""
+    code = (
+        "import json, sys, time, importlib; import airflow.sdk; began = time.perf_counter();"
+        f"sys.path.insert(0, {str(PROJECT / 'dags')!r});"
+        f"[importlib.import_module(name) for name in {[path.stem for path in DAG_FILES]!r}];"
+        "print(json.dumps([time.perf_counter() - began,"
+        f"[name for name in {HEAVY!r} if name in sys.modules]]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    seconds, heavy = json.loads(result.stdout.splitlines()[-1])
+    record_property("parse seconds of all DAGs", round(seconds, 2))
+
+    before = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from airflow.sdk import *;"
+            f"print([name for name in {HEAVY!r} if name in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    airflows_own = ast.literal_eval(before.stdout.splitlines()[-1])
+    assert [name for name in heavy if name not in airflows_own] == []
+
+
+def test_a_setting_that_is_wrong_stops_the_dag_with_its_name(monkeypatch, airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_DAG_RETRIES", "many")
+    bag = DagBag(PROJECT / "dags" / "score_readings.py")
+
+    assert "ANOMALY_DAG_RETRIES is 'many'" in "".join(bag.import_errors.values())
+
+
+def test_the_plugin_scanner_executes_nothing_of_the_package():
+    """Airflow executes every .py below plugins/ under its bare stem: `schema`, `windows`, ..."""
+    code = (
+        "import sys; from airflow.plugins_manager import ensure_plugins_loaded;"
+        "ensure_plugins_loaded(); print(sorted(sys.modules))"
+    )
+    environment = {
+        "PATH": str(Path(sys.executable).parent),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/none.db",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    loaded = set(ast.literal_eval(result.stdout.splitlines()[-1]))
+    stems = {path.stem for path in (PROJECT / "plugins" / "anomaly").rglob("*.py")}
+
+    assert "airflow.plugins_manager" in loaded
+    assert stems & (loaded - {"__init__", "__main__"}) == set()

@@ -1,0 +1,104 @@
+"""What tests do to a deployment: put readings in, train, score, and read verdicts back."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+from anomaly.postgres.database import Database
+from anomaly.postgres.results import RunContext, ScoreReport
+from anomaly.schema import VERDICT_COLUMNS, Origin
+from anomaly.scoring import Job, Scorer
+from anomaly.settings import Settings
+from anomaly.training import Trainer
+from anomaly.windows import Window
+from sqlalchemy import text
+
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+QUARTER = timedelta(minutes=15)
+CONTEXT = RunContext("test")
+
+
+def at(quarter: int) -> datetime:
+    """Start of the n-th quarter-hour of the tests' time."""
+    return START + quarter * QUARTER
+
+
+def counters(quarters: int, machines: int = 2, seed: int = 1) -> pd.DataFrame:
+    """Counters of machines that draw about 5, 10, ... kW, from `START` on."""
+    random = np.random.default_rng(seed)
+    power = random.normal(5, 0.5, (quarters, machines)) * np.arange(1, machines + 1)
+    readings = (power / 4).cumsum(axis=0).round(3)
+    frame = pd.DataFrame(readings, columns=[f"machine_{n + 1}" for n in range(machines)])
+    frame.insert(0, "utc_timestamp", [at(quarter) for quarter in range(quarters)])
+    return frame
+
+
+def insert(database: Database, frame: pd.DataFrame) -> None:
+    """Put wide rows into the meter table as its owner does."""
+    columns = list(frame.columns)
+    values = ", ".join(f":{name}" for name in columns)
+    statement = text(f"INSERT INTO anomaly.meter_readings ({', '.join(columns)}) VALUES ({values})")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    with database.engine.begin() as connection:
+        connection.execute(statement, rows)
+
+
+def execute(database: Database, statement: str, **parameters: object) -> None:
+    """Run a statement as the database's administrator."""
+    with database.engine.begin() as connection:
+        connection.execute(text(statement), parameters)
+
+
+def change(database: Database, quarter: int, value: str, machine: int = 1) -> None:
+    """Give a reading another value, an SQL expression, without a trace of when."""
+    execute(
+        database,
+        f"UPDATE anomaly.meter_readings SET machine_{machine} = {value} WHERE utc_timestamp = :t",
+        t=at(quarter),
+    )
+
+
+def delete(database: Database, first: int, end: int | None = None) -> None:
+    """Delete the rows of quarter-hours `first` to `end`; default: one."""
+    execute(
+        database,
+        "DELETE FROM anomaly.meter_readings WHERE utc_timestamp >= :a AND utc_timestamp < :b",
+        a=at(first),
+        b=at(first + 1 if end is None else end),
+    )
+
+
+def rows(database: Database, query: str, **parameters: object) -> list[tuple]:
+    """Rows of a query as plain tuples."""
+    with database.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query), parameters)]
+
+
+def train(database: Database, settings: Settings, end: int = 96 * 8) -> int:
+    """Train on the readings up to a quarter-hour, and put the version in force."""
+    window = Window(START, at(end))
+    return Trainer(database, settings).train(window, by="test", put_in_force=True).version
+
+
+def score(database: Database, settings: Settings, start: int, end: int, **job) -> ScoreReport:
+    """Score quarter-hours `start` to `end` as a backfill."""
+    options = {"origin": Origin.BACKFILL, "context": CONTEXT} | job
+    return Scorer(database, settings).score_range(Window(at(start), at(end)), Job(**options))
+
+
+def tick(database: Database, settings: Settings, end: int) -> ScoreReport:
+    """Run the scheduled scoring whose interval ends at a quarter-hour."""
+    return Scorer(database, settings).score_tick(Window(at(end - 1), at(end)), CONTEXT)
+
+
+def verdicts(database: Database) -> dict[tuple[int, datetime], Mapping[str, object]]:
+    """Verdict columns of every current row, by machine and time."""
+    columns = ", ".join(VERDICT_COLUMNS)
+    found = rows(
+        database, f"SELECT machine_id, utc_timestamp, {columns} FROM anomaly.anomaly_results"
+    )
+    return {
+        (machine, moment): dict(zip(VERDICT_COLUMNS, values, strict=True))
+        for machine, moment, *values in found
+    }

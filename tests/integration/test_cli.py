@@ -1,0 +1,127 @@
+"""The command line, as a shell runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployment import counters, delete, insert, rows
+from integration_settings import SMALL
+
+DAY = 96
+ANOMALY = Path(sys.executable).with_name("anomaly")
+
+
+@pytest.fixture
+def anomaly(database, settings, tmp_path):
+    """Run a command against the test's database."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "ANOMALY_DATABASE_URL": url,
+        "ANOMALY_MODELS_URL": settings.models_url,
+        **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
+    }
+
+    def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ANOMALY, *arguments],
+            env=environment | changed,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_from_a_csv_file_to_verdicts(anomaly, tmp_path, database):
+    file = tmp_path / "readings.csv"
+    counters(12 * DAY).to_csv(file, index=False)
+
+    assert anomaly("migrate", "--json").returncode == 0
+    loaded = json.loads(anomaly("ingest", str(file), "--json").stdout)
+    trained = json.loads(anomaly("train", "--promote", "--json").stdout)
+    scored = json.loads(
+        anomaly("score", "--start", "2026-03-02", "--end", "2026-03-14", "--json").stdout
+    )
+    again = json.loads(
+        anomaly("backfill", "--start", "2026-03-02", "--end", "2026-03-14", "--json").stdout
+    )
+
+    assert loaded["inserted"] == 12 * DAY
+    assert (trained["version"], trained["promoted"]) == (1, True)
+    assert {name: scored[name] for name in ("read", "scored", "inserted", "updated")} == {
+        "read": 24 * DAY,
+        "scored": 24 * DAY,
+        "inserted": 24 * DAY,
+        "updated": 0,
+    }
+    assert (again["unchanged"], again["retracted"], again["inserted"]) == (24 * DAY, 0, 0)
+    assert rows(database, "SELECT count(*) FROM anomaly.anomaly_results") == [(24 * DAY,)]
+
+
+def test_models_and_status_speak_of_what_is_there(anomaly, database):
+    insert(database, counters(12 * DAY))
+    anomaly("train", "--promote")
+
+    models = json.loads(anomaly("models", "list", "--json").stdout)
+    status = anomaly("status", "--json")
+
+    assert [(model["version"], model["in_force"]) for model in models] == [(1, True)]
+    assert status.returncode == 3  # readings of March are stale by now
+    found = json.loads(status.stdout)
+    assert found["model_version"] == 1
+    assert any("the newest reading is of 2026-03-13 23:45" in line for line in found["problems"])
+    assert "needs attention" in anomaly("status").stdout
+
+
+def test_reconcile_reports_what_it_repaired(anomaly, database):
+    insert(database, counters(12 * DAY))
+    anomaly("train", "--promote")
+    anomaly("score", "--start", "2026-03-02", "--end", "2026-03-14")
+    delete(database, 5 * DAY)
+
+    report = json.loads(
+        anomaly("reconcile", "--start", "2026-03-02", "--end", "2026-03-14", "--json").stdout
+    )
+
+    assert (report["deleted"], report["scores"]["retracted"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed", "message"),
+    [
+        (("score", "--start", "x", "--end", "2026-01-01"), {}, "'x' is not a date or time"),
+        (("score", "--start", "2026-03-02", "--end", "2026-03-03"), {}, "anomaly train --promote"),
+        (("score", "--start", "2999-01-01", "--end", "2999-01-02"), {}, "is not due yet"),
+        (("train",), {}, "anomaly.meter_readings is empty"),
+        (("status",), {"ANOMALY_DATABASE_URL": ""}, "ANOMALY_DATABASE_URL is not set"),
+        (("status",), {"ANOMALY_DATABASE_URL": "mysql://x/y"}, "'mysql' is not Postgres"),
+        (("status",), {"ANOMALY_DATABASE_URL": "postgres://x:y@127.0.0.1:1/z"}, "cannot connect"),
+        (("status",), {"ANOMALY_READING_KIND": "joule"}, "ANOMALY_READING_KIND is 'joule'"),
+        (("ingest", "nowhere.csv"), {}, "nowhere.csv"),
+    ],
+)
+def test_an_error_is_one_clear_line_and_a_non_zero_exit(anomaly, arguments, changed, message):
+    result = anomaly(*arguments, **changed)
+
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_unmigrated_database_says_what_to_run(anomaly, postgres, database):
+    postgres.create_database("bare")
+
+    result = anomaly("status", ANOMALY_DATABASE_URL=postgres.url("bare"))
+
+    postgres.drop_database("bare")
+    assert "run `anomaly migrate`" in result.stderr

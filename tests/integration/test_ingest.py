@@ -1,0 +1,632 @@
+"""A file is loaded whole or not at all, once, and never over what it does not speak of.
+
+The demo's feeder appends to the same table by the same path.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from anomaly import ingest as ingest_module
+from anomaly.demo import feeder
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.demo.feeder import append_missing
+from anomaly.errors import DatabaseError, IngestError, SourceError
+from anomaly.ingest import IngestReport, ingest
+from anomaly.postgres.database import Database
+from anomaly.settings import Settings, load_settings
+from psycopg2.sql import SQL
+
+START = datetime(2017, 3, 7, tzinfo=UTC)
+HEADER = "utc_timestamp,machine_1,machine_2\n"
+FIRST = "2017-03-07T00:00:00Z,1.5,2.5\n"
+SECOND = "2017-03-07T00:15:00Z,1.75,2.75\n"
+
+Load = Callable[[str], IngestReport]
+
+
+def query(database: Database, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement as the login itself."""
+    with database.transaction() as transaction:
+        return transaction.execute(SQL(statement))
+
+
+def stored(database: Database) -> list[tuple[object, ...]]:
+    return query(
+        database,
+        "SELECT utc_timestamp, machine_1, machine_2 FROM anomaly.meter_readings ORDER BY 1",
+    )
+
+
+def rows(count: int, *, first: int = 0) -> str:
+    """Lines of a wide file, a quarter-hour apart."""
+    moments = [START + n * timedelta(minutes=15) for n in range(first, first + count)]
+    return "".join(f"{moment.isoformat()},{n},{n}\n" for n, moment in enumerate(moments, first))
+
+
+@pytest.fixture
+def load(database: Database, settings: Settings, tmp_path: Path) -> Load:
+    """Load a text as a file."""
+
+    def load(content: str) -> IngestReport:
+        file = tmp_path / "readings.csv"
+        file.write_text(content)
+        return ingest(database, settings, file)
+
+    return load
+
+
+# Our own table ------------------------------------------------------------
+
+
+def test_a_file_is_loaded_and_reported(load: Load, database: Database) -> None:
+    report = load(HEADER + FIRST + "2017-03-07T00:15:00Z,,2.75\n")
+
+    assert stored(database) == [
+        (START, 1.5, 2.5),
+        (START + timedelta(minutes=15), None, 2.75),
+    ]
+    assert asdict(report) == {
+        "rows": 2,
+        "inserted": 2,
+        "updated": 0,
+        "unchanged": 0,
+        "readings": 3,
+        "first": START,
+        "last": START + timedelta(minutes=15),
+        "machines": ["machine_1", "machine_2"],
+        "ignored_columns": [],
+    }
+
+
+def test_loading_a_file_twice_changes_nothing(load: Load, database: Database) -> None:
+    everything = "SELECT *, xmin::text FROM anomaly.meter_readings ORDER BY 1"
+    load(HEADER + FIRST + "2017-03-07T00:15:00Z,,0.1\n")
+    before = query(database, everything)
+
+    again = load(HEADER + FIRST + "2017-03-07T00:15:00Z,,0.1\n")
+
+    assert (again.inserted, again.updated, again.unchanged) == (0, 0, 2)
+    assert query(database, everything) == before
+
+
+def test_only_a_row_that_differs_is_updated_and_ingested_anew(
+    load: Load, database: Database
+) -> None:
+    ingested = "SELECT ingested_at FROM anomaly.meter_readings ORDER BY utc_timestamp"
+    load(HEADER + FIRST + SECOND)
+    before = query(database, ingested)
+
+    report = load(HEADER + FIRST + SECOND.replace("1.75", "1.76") + rows(1, first=2))
+
+    assert (report.inserted, report.updated, report.unchanged) == (1, 1, 1)
+    after = query(database, ingested)
+    assert after[0] == before[0]
+    assert after[2] == after[1] > before[1]
+
+
+def test_a_column_that_the_file_lacks_keeps_its_values(load: Load, database: Database) -> None:
+    load(HEADER + FIRST)
+
+    load("utc_timestamp,machine_1\n2017-03-07T00:00:00Z,9\n")
+
+    assert stored(database) == [(START, 9.0, 2.5)]
+
+
+def test_an_empty_cell_overwrites(load: Load, database: Database) -> None:
+    load(HEADER + FIRST)
+
+    report = load(HEADER + "2017-03-07T00:00:00Z,,2.5\n")
+
+    assert report.updated == 1
+    assert stored(database) == [(START, None, 2.5)]
+
+
+@pytest.mark.parametrize(
+    "bad_line",
+    [rows(1), "2017-03-07T09:00:00Z,off,1\n", "2017-03-07T09:00:00Z,1\n"],
+    ids=["repeated", "text", "cut off"],
+)
+def test_a_bad_last_line_leaves_everything_as_it_was(
+    bad_line: str, load: Load, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
+    load(HEADER + FIRST)
+
+    with pytest.raises(IngestError, match=r"readings\.csv, lines? .*32"):
+        load(HEADER + rows(30) + bad_line)
+
+    assert stored(database) == [(START, 1.5, 2.5)]
+
+
+def test_lines_that_repeat_a_moment_are_named_across_chunks(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
+
+    with pytest.raises(
+        IngestError, match=r"lines 7 and 32 have the same utc_timestamp \(2017-03-07"
+    ):
+        load(HEADER + rows(30) + rows(1, first=5))
+
+
+def test_power_is_refused_where_a_counter_is_expected(load: Load, database: Database) -> None:
+    moments = [START + n * timedelta(minutes=15) for n in range(100)]
+    lines = [f"{moment.isoformat()},{9000 + n * 37 % 100},0\n" for n, moment in enumerate(moments)]
+
+    with pytest.raises(IngestError, match="set ANOMALY_READING_KIND=power_w"):
+        load(HEADER + "".join(lines))
+
+    assert stored(database) == []
+
+
+def test_the_real_readings_are_loaded_to_the_last_digit(
+    database: Database, settings: Settings, shared_data: Path
+) -> None:
+    report = ingest(database, settings, shared_data / "industrial3_15min.csv")
+
+    assert (report.rows, report.inserted, report.readings) == (6605, 6605, 33_025)
+    last = query(database, "SELECT max(machine_1) FROM anomaly.meter_readings")
+    assert last == [(42301.268,)]
+
+
+def test_a_table_that_is_missing_is_refused_with_the_next_step(
+    load: Load, database: Database
+) -> None:
+    query(database, "DROP TABLE anomaly.meter_readings CASCADE")
+
+    with pytest.raises(SourceError, match=r"anomaly\.meter_readings.*run `anomaly migrate`"):
+        load(HEADER + FIRST)
+
+
+def test_somebody_elses_wide_table_is_not_written(database: Database, tmp_path: Path) -> None:
+    settings = load_settings({}, source_schema="public", source_table="meters")
+
+    with pytest.raises(IngestError, match=r"public\.meters is somebody else's wide table"):
+        ingest(database, settings, tmp_path / "readings.csv")
+
+
+# All or nothing -----------------------------------------------------------
+
+LOADING = """
+import sys
+from pathlib import Path
+from anomaly import ingest
+from anomaly.postgres.database import Database
+from anomaly.settings import load_settings
+
+ingest.CHUNK_ROWS = 100
+settings = load_settings()
+ingest.ingest(Database(sys.argv[1], settings), settings, Path(sys.argv[2]))
+"""
+
+
+def test_a_load_killed_half_way_leaves_nothing(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "readings.csv"
+    os.mkfifo(pipe)
+    url = database.engine.url.render_as_string(hide_password=False)
+    process = subprocess.Popen([sys.executable, "-c", LOADING, url, str(pipe)])
+    try:
+        with pipe.open("w") as half:
+            half.write(HEADER + rows(5000))
+            half.flush()
+            wait_until(lambda: staged_by_now(database))
+            process.kill()
+    finally:
+        process.kill()
+        process.wait()
+
+    assert stored(database) == []
+    pipe.unlink()
+    pipe.write_text(HEADER + rows(5000))
+    assert ingest(database, settings, pipe).inserted == 5000
+
+
+def staged_by_now(database: Database) -> bool:
+    """Whether the loading process has copied a chunk and waits for more of the file."""
+    active = query(
+        database,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state = 'idle in transaction' AND query LIKE 'COPY pg_temp.staged_readings%'",
+    )
+    return bool(active)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    waiting = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if happened():
+            return
+        waiting.wait(0.05)
+    raise AssertionError(f"did not happen within {seconds} s")
+
+
+def test_a_connection_lost_half_way_is_one_clear_error_and_leaves_nothing(
+    load: Load, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
+    frames = ingest_module.CsvReadings.frames
+
+    def cut_off(self: ingest_module.CsvReadings) -> object:
+        for frame in frames(self):
+            yield frame
+            query(
+                database,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+
+    monkeypatch.setattr(ingest_module.CsvReadings, "frames", cut_off)
+
+    with pytest.raises(DatabaseError, match=r"broke off while .*nothing was loaded, try again"):
+        load(HEADER + rows(30))
+
+    assert stored(database) == []
+
+
+def test_two_loads_at_once_follow_each_other(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text(HEADER + rows(2000))
+    reports: list[IngestReport] = []
+    loads = [
+        threading.Thread(target=lambda: reports.append(ingest(database, settings, file)))
+        for _ in range(2)
+    ]
+
+    for one in loads:
+        one.start()
+    for one in loads:
+        one.join()
+
+    assert sorted((report.inserted, report.unchanged) for report in reports) == [
+        (0, 2000),
+        (2000, 0),
+    ]
+
+
+# A long table -------------------------------------------------------------
+
+LONG = "time,machine,kwh\n"
+
+
+def long_settings(**overrides: object) -> Settings:
+    names = {
+        "source_layout": "long",
+        "source_schema": "plant",
+        "source_table": "readings",
+        "source_timestamp_column": "time",
+        "source_machine_column": "machine",
+        "source_value_column": "kwh",
+    }
+    return load_settings({}, **(names | overrides))
+
+
+def make_long_table(database: Database, columns: str) -> None:
+    query(database, f"CREATE SCHEMA plant; CREATE TABLE plant.readings ({columns})")
+
+
+@pytest.fixture
+def load_long(database: Database, tmp_path: Path) -> Callable[..., IngestReport]:
+    """Load a text into the long table."""
+
+    def load(content: str, **overrides: object) -> IngestReport:
+        file = tmp_path / "readings.csv"
+        file.write_text(content)
+        return ingest(database, long_settings(**overrides), file)
+
+    return load
+
+
+def test_a_long_table_is_loaded_and_loading_again_changes_nothing(
+    load_long: Load, database: Database
+) -> None:
+    make_long_table(database, "machine text, time timestamptz, kwh double precision")
+    content = LONG + "2017-03-07T00:00Z,press,1.5\n2017-03-07T00:00Z,saw,\n"
+
+    first, second = load_long(content), load_long(content)
+
+    assert (first.inserted, first.readings, first.machines) == (2, 1, ["press", "saw"])
+    assert (second.inserted, second.updated, second.unchanged) == (0, 0, 2)
+    assert query(database, "SELECT machine, kwh FROM plant.readings ORDER BY 1") == [
+        ("press", 1.5),
+        ("saw", None),
+    ]
+
+
+def test_a_changed_row_of_a_long_table_is_updated_with_its_time_of_ingestion(
+    load_long: Load, database: Database
+) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh numeric, ingested_at timestamptz")
+    load_long(LONG + "2017-03-07T00:00Z,1,1.5\n2017-03-07T00:00Z,2,2.5\n")
+
+    report = load_long(LONG + "2017-03-07T00:00Z,1,1.6\n2017-03-07T00:00Z,2,2.50\n")
+
+    assert (report.updated, report.unchanged, report.machines) == (1, 1, [1, 2])
+    latest = "SELECT machine FROM plant.readings ORDER BY ingested_at DESC LIMIT 1"
+    assert query(database, latest) == [(1,)]
+
+
+def test_machine_ids_are_reported_as_numbers_in_order(load_long: Load, database: Database) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh numeric")
+
+    report = load_long(LONG + "2017-03-07T00:00Z,10,1\n2017-03-07T00:00Z,9,1\n")
+
+    assert report.machines == [9, 10]
+
+
+def test_equal_lines_of_a_long_file_are_loaded_once(load_long: Load, database: Database) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh numeric")
+    line = "2017-03-07T00:00Z,1,1.5\n"
+
+    report = load_long(LONG + line + line.replace("1.5", "1.50") + line.replace("Z", "+00:00"))
+
+    assert (report.rows, report.inserted) == (1, 1)
+
+
+def test_contradicting_lines_of_a_long_file_are_refused(
+    load_long: Load, database: Database
+) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh numeric")
+    line = "2017-03-07T00:00Z,1,1.5\n"
+
+    with pytest.raises(IngestError, match="lines 3 and 4 have the same time and machine"):
+        load_long(LONG + line.replace(",1,", ",2,") + line + line.replace("1.5", ""))
+
+
+def test_a_reading_that_a_long_table_holds_twice_counts_once(
+    load_long: Load, database: Database
+) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh numeric")
+    query(
+        database,
+        "INSERT INTO plant.readings SELECT 1, '2017-03-07Z', n FROM generate_series(1, 2) n",
+    )
+
+    report = load_long(LONG + "2017-03-07T00:00Z,1,3\n")
+
+    assert (report.inserted, report.updated, report.unchanged) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "line", "said"),
+    [
+        (
+            "machine int, time timestamptz, kwh float",
+            "a,1",
+            "line 2, column machine: 'a' is not a wh",
+        ),
+        (
+            "machine int, time timestamptz, kwh int",
+            "1,1.5",
+            "line 2, column kwh: '1.5' is not a who",
+        ),
+        (
+            "machine int, time timestamptz, kwh int",
+            "1,1e12",
+            "refuses a reading: value .* out of rang",
+        ),
+        (
+            "machine uuid, time timestamptz, kwh int",
+            "a,1",
+            "refuses a reading: invalid input syntax",
+        ),
+        (
+            "machine int, time timestamptz, kwh float NOT NULL",
+            "1,",
+            "refuses a reading: null value",
+        ),
+        (
+            "machine varchar(1), time timestamptz, kwh float",
+            "ab,1",
+            "refuses a reading: value too lon",
+        ),
+    ],
+)
+def test_what_a_long_table_cannot_hold_is_refused(
+    columns: str, line: str, said: str, load_long: Load, database: Database
+) -> None:
+    make_long_table(database, columns)
+
+    with pytest.raises(IngestError, match=rf"readings\.csv.*{said}"):
+        load_long(LONG + f"2017-03-07T00:00Z,{line}\n")
+
+
+def test_whole_numbers_fill_an_integer_column(load_long: Load, database: Database) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh bigint")
+
+    load_long(LONG + "2017-03-07T00:00Z,1,5.0\n2017-03-07T00:15Z,1,\n")
+
+    assert query(database, "SELECT kwh FROM plant.readings ORDER BY time") == [(5,), (None,)]
+
+
+def test_a_naive_column_is_filled_in_the_zone_of_the_setting(
+    load_long: Callable[..., IngestReport], database: Database
+) -> None:
+    make_long_table(database, "machine int, time timestamp, kwh float")
+
+    report = load_long(LONG + "2017-03-07T00:00Z,1,5\n", source_timezone="Europe/Berlin")
+
+    assert query(database, "SELECT time FROM plant.readings") == [(datetime(2017, 3, 7, 1),)]
+    assert report.first == START
+
+
+def test_two_moments_that_a_naive_column_cannot_tell_apart_are_refused(
+    load_long: Callable[..., IngestReport], database: Database
+) -> None:
+    make_long_table(database, "machine int, time timestamp, kwh float")
+
+    with pytest.raises(IngestError, match=r"lines 2 and 3 .* shows an hour twice"):
+        load_long(
+            LONG + "2017-10-29T00:15Z,1,5\n2017-10-29T01:15Z,1,6\n",
+            source_timezone="Europe/Berlin",
+        )
+
+
+def test_a_long_table_that_is_missing_is_refused_with_the_next_step(load_long: Load) -> None:
+    with pytest.raises(SourceError, match=r"plant\.readings to load into: create it, or set"):
+        load_long(LONG + "2017-03-07T00:00Z,1,5\n")
+
+
+def test_a_long_table_with_other_columns_is_refused(load_long: Load, database: Database) -> None:
+    make_long_table(database, "id int, time timestamptz, kwh float")
+
+    with pytest.raises(
+        SourceError, match=r"has no column 'machine'.*ANOMALY_SOURCE_MACHINE_COLUMN"
+    ):
+        load_long(LONG + "2017-03-07T00:00Z,1,5\n")
+
+
+# Whose right is used ------------------------------------------------------
+
+
+@pytest.fixture
+def ordinary_login(
+    postgres: EmbeddedPostgres, database: Database, settings: Settings
+) -> Iterator[Database]:
+    """The same database, as a login that may nothing yet."""
+    query(database, "CREATE ROLE ingest_login LOGIN PASSWORD 'secret'")
+    name = str(database.engine.url.database)
+    theirs = Database(postgres.url(name, "ingest_login", "secret"), settings)
+    yield theirs
+    theirs.dispose()
+    query(database, "DROP OWNED BY ingest_login; DROP ROLE ingest_login")
+
+
+def test_our_own_table_is_written_by_a_login_that_may_act_as_its_owner(
+    ordinary_login: Database, database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    query(database, "GRANT anomaly_owner TO ingest_login")
+    file = tmp_path / "readings.csv"
+    file.write_text(HEADER + FIRST)
+
+    assert ingest(ordinary_login, settings, file).inserted == 1
+
+
+def test_a_login_that_may_not_is_refused_with_the_next_step(
+    ordinary_login: Database, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text(HEADER + FIRST)
+
+    with pytest.raises(DatabaseError, match="run `anomaly migrate`, or grant the role"):
+        ingest(ordinary_login, settings, file)
+
+
+def test_a_foreign_table_is_written_by_the_login_itself(
+    ordinary_login: Database, database: Database, tmp_path: Path
+) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh float")
+    query(database, "GRANT USAGE ON SCHEMA plant TO ingest_login")
+    query(database, "GRANT SELECT, INSERT, UPDATE ON plant.readings TO ingest_login")
+    file = tmp_path / "readings.csv"
+    file.write_text(LONG + "2017-03-07T00:00Z,1,5\n")
+
+    assert ingest(ordinary_login, long_settings(), file).inserted == 1
+
+
+def test_a_foreign_table_without_the_right_is_refused_with_the_next_step(
+    ordinary_login: Database, database: Database, tmp_path: Path
+) -> None:
+    make_long_table(database, "machine int, time timestamptz, kwh float")
+    file = tmp_path / "readings.csv"
+    file.write_text(LONG + "2017-03-07T00:00Z,1,5\n")
+
+    with pytest.raises(DatabaseError, match="let the table's owner grant SELECT, INSERT and"):
+        ingest(ordinary_login, long_settings(), file)
+
+
+# The demo's feeder --------------------------------------------------------
+
+
+def fed(database: Database) -> list[object]:
+    return [row[0] for row in query(database, "SELECT utc_timestamp FROM anomaly.meter_readings")]
+
+
+def test_a_quarter_hour_is_fed_once_it_has_ended(database: Database) -> None:
+    almost = START + timedelta(minutes=44, seconds=59)
+
+    assert append_missing(database, START, almost, 7) == 2
+    assert append_missing(database, START, almost + timedelta(seconds=1), 7) == 1
+    assert sorted(map(str, fed(database)))[-1] == "2017-03-07 00:30:00+00:00"
+
+
+def test_nothing_is_fed_before_the_first_quarter_hour_has_ended(database: Database) -> None:
+    assert append_missing(database, START, START + timedelta(minutes=14), 7) == 0
+
+
+def test_feeding_again_inserts_nothing_and_leaves_what_was_corrected(database: Database) -> None:
+    now = START + timedelta(hours=1)
+    append_missing(database, START, now, 7)
+    query(database, "UPDATE anomaly.meter_readings SET machine_1 = -1, machine_2 = -2")
+
+    assert append_missing(database, START, now, 7) == 0
+    assert {row[1:] for row in stored(database)} == {(-1.0, -2.0)}
+
+
+def test_what_is_fed_bit_by_bit_is_what_is_fed_at_once(database: Database) -> None:
+    everything = "SELECT * FROM anomaly.meter_readings ORDER BY 1"
+    for hour in range(1, 13):
+        append_missing(database, START, START + timedelta(hours=hour), 7)
+    columns = [row[:22] for row in query(database, everything)]
+    query(database, "DELETE FROM anomaly.meter_readings")
+
+    append_missing(database, START, START + timedelta(hours=12), 7)
+
+    assert [row[:22] for row in query(database, everything)] == columns
+
+
+def test_the_feeder_fills_our_own_table_whatever_the_environment_names(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_SOURCE_TABLE", "somebody_elses")
+
+    assert append_missing(database, START, START + timedelta(hours=1), 7) == 4
+
+
+def test_the_feeder_outlives_a_restart_of_the_database(
+    postgres: EmbeddedPostgres,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(feeder, "RETRY", timedelta(seconds=0.05))
+    stop, start = threading.Event(), datetime.now(UTC) - timedelta(hours=1)
+    feeding = threading.Thread(target=feeder.feed, args=(database, start, 7, stop))
+    postgres.stop()
+    try:
+        feeding.start()
+        wait_until(lambda: "trying again" in caplog.text)
+    finally:
+        postgres.start()
+
+    wait_until(lambda: len(fed(database)) >= 3)
+    stop.set()
+    feeding.join(5)
+    assert not feeding.is_alive()
+
+
+def test_the_feeder_ends_when_it_is_told_to(database: Database) -> None:
+    url = database.engine.url.render_as_string(hide_password=False)
+    start = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anomaly.demo.feeder", "--start", start, "--seed", "3"],
+        env=os.environ | {"ANOMALY_DATABASE_URL": url},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_until(lambda: len(fed(database)) >= 3)
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()

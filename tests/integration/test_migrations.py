@@ -1,0 +1,104 @@
+"""Migrations: once each, in order, whole or not at all, safe when two start at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from psycopg2.errors import ExclusionViolation
+from sqlalchemy.exc import IntegrityError
+
+from anomaly.errors import DatabaseError
+from anomaly.postgres import migrations
+from anomaly.postgres.database import Database
+from anomaly.postgres.migrations import check_migrated, migrate
+from deployment import execute, rows
+
+
+@pytest.fixture
+def empty(postgres, settings, request):
+    postgres.create_database("empty")
+    database = Database(postgres.url("empty"), settings)
+    yield database
+    database.dispose()
+    postgres.drop_database("empty")
+
+
+def test_migrating_twice_applies_each_file_once(empty, settings):
+    first, second = migrate(empty, settings), migrate(empty, settings)
+
+    assert first.applied[0] == "0001_contract_tables.sql"
+    assert second.applied == []
+    check_migrated(empty)
+
+
+def test_two_that_start_at_once_both_succeed(empty, settings):
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda _: migrate(empty, settings), range(2)))
+
+    assert sorted(bool(report.applied) for report in reports) == [False, True]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty, settings, monkeypatch):
+    original = migrations.sql_file
+
+    def broken(name):
+        return "SELECT 1/0" if name.endswith("0002_ensure_partitions.sql") else original(name)
+
+    monkeypatch.setattr("anomaly.postgres.database.sql_file", broken)
+    with pytest.raises(Exception, match="division by zero"):
+        migrate(empty, settings)
+
+    assert rows(empty, "SELECT to_regnamespace('anomaly')") == [(None,)]
+
+
+def test_a_changed_migration_is_refused(database, settings):
+    execute(
+        database, "UPDATE anomaly.schema_migrations SET sha256 = 'other' WHERE name LIKE '0001%'"
+    )
+
+    with pytest.raises(
+        DatabaseError, match=r"0001_contract_tables.sql was applied with another text"
+    ):
+        migrate(database, settings)
+
+
+def test_an_unmigrated_database_is_named_with_the_command_to_run(empty):
+    with pytest.raises(
+        DatabaseError, match=r"lacks 0001_contract_tables.sql: run `anomaly migrate`"
+    ):
+        check_migrated(empty)
+
+
+def test_partitions_are_made_by_the_month_once(database):
+    query = "SELECT anomaly.ensure_partitions(:a, :b)"
+    ends = {"a": datetime(2026, 1, 31, tzinfo=UTC), "b": datetime(2026, 3, 1, tzinfo=UTC)}
+    with database.engine.begin() as connection:
+        from sqlalchemy import text
+
+        made = [connection.execute(text(query), ends).scalar() for _ in range(2)]
+
+    assert made == [3, 0]
+    assert rows(
+        database,
+        "SELECT inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhparent = 'anomaly.anomaly_results'::regclass ORDER BY 1",
+    ) == [(f"anomaly.anomaly_results_2026_0{month}",) for month in (1, 2, 3)]
+
+
+def test_the_version_map_cannot_overlap(database):
+    execute(
+        database,
+        "INSERT INTO anomaly.model_versions (version, detector, artefact, sha256, trained_from,"
+        " trained_to, readings, parameters, library_versions, registered_by)"
+        " VALUES (1, 'prototype', 'x', '{}', '2026-01-01', '2026-01-02', 1, '{}', '{}', 'test')",
+    )
+    entry = (
+        "INSERT INTO anomaly.model_in_force (effective_from, effective_to, version, recorded_by)"
+        " VALUES (:a, :b, 1, 'test')"
+    )
+    execute(database, entry, a="-infinity", b="2026-01-01")
+
+    with pytest.raises(IntegrityError) as refused:
+        execute(database, entry, a="2025-12-31", b=None)
+    assert isinstance(refused.value.orig, ExclusionViolation)
+    execute(database, entry, a="2026-01-01", b=None)

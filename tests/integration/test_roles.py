@@ -1,0 +1,116 @@
+"""What each role must not do, tried."""
+
+import pytest
+from psycopg2 import errors as pg
+from psycopg2.sql import SQL
+
+from anomaly.postgres.database import Database
+from deployment import counters, insert, rows, score, train
+
+FORBIDDEN = {
+    "anomaly_scorer": [
+        "INSERT INTO anomaly.meter_readings (utc_timestamp) VALUES (now())",
+        "UPDATE anomaly.meter_readings SET machine_1 = 0",
+        "DELETE FROM anomaly.meter_readings",
+        "UPDATE anomaly.scoring_runs SET inserted = 0",
+        "DELETE FROM anomaly.scoring_runs",
+        "DELETE FROM anomaly.anomaly_results_history",
+        "INSERT INTO anomaly.model_in_force (effective_from, version, recorded_by)"
+        " VALUES ('-infinity', 1, 'x')",
+        "UPDATE anomaly.model_versions SET sha256 = '{}'",
+        "TRUNCATE anomaly.anomaly_results",
+        "DROP TABLE anomaly.anomaly_results",
+        "UPDATE anomaly.machines SET name = 'x'",
+        "CREATE TABLE anomaly.mine ()",
+    ],
+    "anomaly_trainer": [
+        "UPDATE anomaly.meter_readings SET machine_1 = 0",
+        "DELETE FROM anomaly.anomaly_results",
+        "UPDATE anomaly.anomaly_results SET anomaly = 0",
+        "INSERT INTO anomaly.scoring_runs (run_id, window_start, window_end, written_to, origin,"
+        " command, package_version) VALUES (0, now(), now(), now(), 'live', 'x', 'x')",
+        "UPDATE anomaly.model_versions SET sha256 = '{}'",
+        "DELETE FROM anomaly.model_versions",
+        "DELETE FROM anomaly.model_in_force",
+        "UPDATE anomaly.model_in_force SET version = 1",
+        "SELECT anomaly.ensure_partitions(now(), now())",
+    ],
+    "anomaly_api": [
+        "UPDATE anomaly.meter_readings SET machine_1 = 0",
+        "DELETE FROM anomaly.anomaly_results",
+        "INSERT INTO anomaly.machines (machine_id, source_key, name) VALUES (99, 'x', 'x')",
+        "UPDATE anomaly.incidents SET state = 'closed'",
+    ],
+    "anomaly_bi": [
+        "SELECT * FROM anomaly.anomaly_results",
+        "SELECT * FROM anomaly.meter_readings",
+        "SELECT * FROM anomaly.scoring_runs",
+        "SELECT * FROM anomaly.anomaly_results_as_of(now())",
+        "INSERT INTO bi.verdicts (machine_id) VALUES (1)",
+        "DELETE FROM bi.latest",
+        "CREATE VIEW bi.mine AS SELECT 1",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [(role, statement) for role, statements in FORBIDDEN.items() for statement in statements],
+)
+def test_a_role_must_not(database, role, statement):
+    with database.transaction() as transaction:
+        transaction.execute(SQL(f"SET LOCAL ROLE {role}"))
+        with pytest.raises((pg.InsufficientPrivilege, pg.ObjectNotInPrerequisiteState)):
+            transaction.execute(SQL(statement))
+
+
+def test_a_reading_transaction_cannot_write_even_what_its_role_may(database):
+    with (
+        database.transaction("anomaly_scorer", read_only=True) as transaction,
+        pytest.raises(pg.ReadOnlySqlTransaction),
+    ):
+        transaction.execute(SQL("DELETE FROM anomaly.anomaly_results"))
+
+
+def test_the_bi_reader_sees_the_views(database, settings, postgres):
+    insert(database, counters(96 * 2))
+    train(database, settings, end=96 * 2)
+    score(database, settings, 0, 96 * 2)
+    postgres.create_user("bi_reader_test", "secret")
+    postgres.grant_role("anomaly_bi", "bi_reader_test")
+    url = postgres.url(database.engine.url.database, "bi_reader_test", "secret")
+    reader = Database(url, settings)
+
+    ((verdicts,),) = rows(reader, "SELECT count(*) FROM bi.verdicts")
+    latest = rows(reader, "SELECT machine_id, machine FROM bi.latest ORDER BY 1")
+    ((anomalies,),) = rows(reader, "SELECT count(*) FROM bi.anomalies")
+
+    reader.dispose()
+    assert (verdicts, latest) == (4 * 96, [(1, "machine_1"), (2, "machine_2")])
+    assert 0 < anomalies < verdicts
+
+
+def test_statements_locks_and_idle_transactions_are_bounded(database):
+    with database.transaction("anomaly_scorer") as transaction:
+        bounds = transaction.execute(
+            SQL(
+                "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
+                " current_setting('idle_in_transaction_session_timeout'), current_user"
+            )
+        )
+
+    assert bounds == [("15min", "5min", "30min", "anomaly_scorer")]
+
+
+def test_every_table_view_and_column_of_the_contract_has_a_comment(database):
+    uncommented = rows(
+        database,
+        "SELECT n.nspname || '.' || c.relname || coalesce('.' || a.attname, '')"
+        "  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE n.nspname IN ('anomaly', 'bi') AND c.relkind IN ('r', 'p', 'v')"
+        "   AND NOT c.relispartition"
+        "   AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)",
+    )
+
+    assert uncommented == []

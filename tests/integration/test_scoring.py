@@ -1,0 +1,298 @@
+"""Scoring on a real Postgres: what is read, judged and written, example by example."""
+
+from datetime import timedelta
+
+import pytest
+
+from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
+from anomaly.schema import Origin
+from anomaly.scoring import Job, Scorer
+from anomaly.settings import ReadingKind
+from anomaly.windows import Window
+from deployment import (
+    CONTEXT,
+    QUARTER,
+    at,
+    change,
+    counters,
+    delete,
+    execute,
+    insert,
+    rows,
+    score,
+    tick,
+    train,
+    verdicts,
+)
+
+DAY = 96
+
+
+@pytest.fixture
+def trained(database, settings):
+    """Nine days of two machines, a model trained on eight of them, nothing scored."""
+    insert(database, counters(9 * DAY))
+    train(database, settings)
+    return database
+
+
+def test_every_reading_gets_one_verdict(trained, settings):
+    report = score(trained, settings, 0, 9 * DAY)
+
+    assert (report.read, report.inserted, report.updated) == (18 * DAY, 18 * DAY, 0)
+    assert rows(trained, "SELECT count(*) FROM anomaly.anomaly_results") == [(18 * DAY,)]
+
+
+def test_writing_a_window_twice_changes_nothing(trained, settings):
+    score(trained, settings, 0, DAY)
+    before = rows(trained, "SELECT xmin::text, * FROM anomaly.anomaly_results ORDER BY 2, 3")
+
+    again = score(trained, settings, 0, DAY)
+
+    assert (again.unchanged, again.changed) == (2 * DAY, 0)
+    assert (
+        rows(trained, "SELECT xmin::text, * FROM anomaly.anomaly_results ORDER BY 2, 3") == before
+    )
+    assert rows(trained, "SELECT count(*) FROM anomaly.anomaly_results_history") == [(0,)]
+
+
+def test_every_verdict_joins_the_ledger_row_that_wrote_it(trained, settings):
+    score(trained, settings, 0, DAY)
+
+    assert rows(
+        trained,
+        "SELECT count(*) FROM anomaly.anomaly_results JOIN anomaly.scoring_runs USING (run_id)",
+    ) == [(2 * DAY,)]
+
+
+def test_a_dry_run_counts_and_writes_nothing(trained, settings):
+    report = score(trained, settings, 0, DAY, dry_run=True)
+
+    assert report.inserted == 2 * DAY
+    assert verdicts(trained) == {}
+    assert rows(trained, "SELECT count(*) FROM anomaly.scoring_runs") == [(0,)]
+
+
+def test_missing_and_infinite_readings_get_no_verdict_and_are_counted(trained, settings):
+    change(trained, 5, "NULL")
+    change(trained, 6, "'NaN'")
+    change(trained, 7, "'Infinity'", machine=2)
+
+    report = score(trained, settings, 0, DAY)
+
+    assert (report.read, report.scored) == (2 * DAY - 3, 2 * DAY - 3)
+    assert report.missing == 3 + 3 * DAY  # the three machines without any reading count too
+    assert verdicts(trained)[1, at(7)]["quality"] == "gap"
+
+
+def test_the_reading_before_the_window_is_looked_up(trained, settings):
+    score(trained, settings, 5, 6)
+
+    first = verdicts(trained)[1, at(5)]
+
+    assert first["quality"] == "ok"
+    assert first["power_diff"] == pytest.approx(5, abs=2.5)
+
+
+def test_a_reading_after_an_outage_of_days_finds_its_predecessor(trained, settings):
+    delete(trained, 1, 5 * DAY)
+
+    score(trained, settings, 5 * DAY, 5 * DAY + 1)
+
+    found = verdicts(trained)[1, at(5 * DAY)]
+    assert found["quality"] == "gap"
+    assert found["power_diff"] == pytest.approx(5, abs=0.5)
+
+
+def test_a_corrected_reading_rescores_its_successor_behind_the_window(trained, settings):
+    score(trained, settings, 0, DAY)
+    change(trained, 9, "machine_1 + 0.5")
+
+    report = score(trained, settings, 9, 10)
+
+    assert report.updated == 2
+    assert rows(
+        trained, "SELECT utc_timestamp, cause FROM anomaly.anomaly_results_history ORDER BY 1"
+    ) == [
+        (at(9), "corrected"),
+        (at(10), "rescored"),
+    ]
+
+
+def test_a_deleted_reading_is_retracted_within_the_limit_only(trained, settings):
+    score(trained, settings, 0, DAY)
+    delete(trained, 9)
+
+    narrow = score(trained, settings, 8, 11)
+    assert (narrow.retracted, narrow.retraction_withheld) == (0, 2)
+
+    allowed = score(trained, settings, 8, 11, retractable=2)
+    assert (allowed.retracted, allowed.retraction_withheld) == (2, 0)
+    assert (1, at(9)) not in verdicts(trained)
+    assert verdicts(trained)[1, at(10)]["quality"] == "gap"
+
+
+def test_an_emptied_source_deletes_nothing(trained, settings):
+    score(trained, settings, 0, DAY)
+    execute(trained, "TRUNCATE anomaly.meter_readings")
+
+    report = score(trained, settings, 0, DAY, retractable=10**9)
+
+    assert report.retracted == 0
+    assert len(verdicts(trained)) == 2 * DAY
+
+
+def test_a_purged_past_keeps_its_verdicts(trained, settings):
+    score(trained, settings, 0, DAY)
+    delete(trained, 0, 50)
+
+    report = score(trained, settings, 0, DAY, retractable=10**9)
+
+    assert report.retracted == 0
+
+
+def test_without_a_model_a_tick_says_what_to_do_and_loses_nothing(database, settings):
+    insert(database, counters(9 * DAY))
+    for end in (8 * DAY + 1, 8 * DAY + 2):
+        with pytest.raises(NoModelError, match="anomaly train --promote"):
+            tick(database, settings, end)
+    train(database, settings)
+
+    tick(database, settings, 8 * DAY + 30)
+
+    scored = {moment for _, moment in verdicts(database)}
+    assert min(scored) == at(8 * DAY) - settings.lateness
+    assert max(scored) == at(8 * DAY + 29)
+
+
+def test_an_outage_of_any_length_is_caught_up_by_the_next_tick(trained, settings):
+    tick(trained, settings, 10)
+
+    tick(trained, settings, 9 * DAY)
+
+    assert {moment for _, moment in verdicts(trained)} == {at(n) for n in range(9 * DAY)}
+
+
+def test_an_empty_span_is_leapt_over(trained, settings):
+    tick(trained, settings, 10)
+    later = counters(4).assign(utc_timestamp=[at(n) + timedelta(days=3650) for n in range(4)])
+    insert(trained, later)
+
+    ends = at(4) + timedelta(days=3650)
+    report = Scorer(trained, settings).score_tick(Window(ends - QUARTER, ends), CONTEXT)
+
+    assert report.windows < 6
+    assert (1, ends - QUARTER) in verdicts(trained)
+
+
+def test_a_reading_that_is_not_due_waits(trained, settings):
+    tick(trained, settings, 10)
+
+    assert max(moment for _, moment in verdicts(trained)) == at(9)
+
+
+def test_a_late_reading_is_found_by_the_next_tick_and_marked_late(trained, settings):
+    delete(trained, 9)
+    for end in (10, 11):
+        tick(trained, settings, end)
+    insert(trained, counters(10).iloc[9:])
+
+    tick(trained, settings, 12)
+
+    assert rows(
+        trained,
+        "SELECT DISTINCT origin::text FROM anomaly.anomaly_results WHERE utc_timestamp = :t",
+        t=at(9),
+    ) == [("late",)]
+
+
+def test_a_reading_later_than_the_lateness_is_found_by_its_ingestion_time(trained, settings):
+    execute(trained, "UPDATE anomaly.meter_readings SET ingested_at = :t", t=at(0))
+    late = counters(10).iloc[9:]
+    delete(trained, 9)
+    tick(trained, settings, 10)
+    tick(trained, settings, 60)
+    insert(trained, late)
+
+    tick(trained, settings, 61)
+
+    assert (1, at(9)) in verdicts(trained)
+    assert verdicts(trained)[1, at(10)]["quality"] == "ok"  # re-scored with its predecessor
+
+
+def test_a_second_version_judges_only_what_comes_after_it(trained, settings):
+    score(trained, settings, 0, 20)
+    before = verdicts(trained)
+    train(trained, settings, end=4 * DAY)
+
+    score(trained, settings, 0, 40)
+
+    after = verdicts(trained)
+    assert {key: after[key] for key in before} == before
+    assert {after[1, at(n)]["model_version"] for n in range(20)} == {1}
+    assert {after[1, at(n)]["model_version"] for n in range(20, 40)} == {2}
+
+
+def test_an_overtaken_attempt_reads_again_and_the_newest_stays(trained, settings, monkeypatch):
+    scorer = Scorer(trained, settings)
+    original = scorer.reader.read
+    overtaken = []
+
+    def read_slowly(*arguments, **options):
+        found = original(*arguments, **options)
+        if not overtaken:
+            overtaken.append(True)
+            change(trained, 9, "machine_1 + 0.5")
+            score(trained, settings, 5, 15)
+        return found
+
+    monkeypatch.setattr(scorer.reader, "read", read_slowly)
+    report = scorer.score_window(Window(at(0), at(20)), Job(Origin.BACKFILL, CONTEXT))
+
+    assert overtaken
+    assert (report.inserted, report.updated) == (20, 0)
+    assert (
+        verdicts(trained)[1, at(9)]["reading"]
+        == rows(
+            trained,
+            "SELECT machine_1 FROM anomaly.meter_readings WHERE utc_timestamp = :t",
+            t=at(9),
+        )[0][0]
+    )
+
+
+def test_an_attempt_that_is_always_overtaken_gives_up_with_a_reason(trained, settings, monkeypatch):
+    scorer = Scorer(trained, settings)
+    original = scorer.reader.read
+
+    def read_slowly(*arguments, **options):
+        found = original(*arguments, **options)
+        score(trained, settings, 5, 6)
+        return found
+
+    monkeypatch.setattr(scorer.reader, "read", read_slowly)
+    with pytest.raises(StaleAttemptError, match="has published an overlapping window"):
+        scorer.score_window(Window(at(0), at(20)), Job(Origin.BACKFILL, CONTEXT))
+
+
+def test_a_model_of_watts_refuses_counters(trained, settings):
+    watts = settings.model_copy(update={"reading_kind": ReadingKind.POWER_W})
+
+    with pytest.raises(SettingsError, match="was trained on energy_kwh"):
+        score(trained, watts, 0, 10)
+
+
+def test_what_operators_saw_then_can_be_asked(trained, settings):
+    score(trained, settings, 0, 20)
+    ((then,),) = rows(trained, "SELECT clock_timestamp()")
+    change(trained, 9, "machine_1 + 0.5")
+    score(trained, settings, 0, 20)
+
+    query = (
+        "SELECT reading FROM anomaly.anomaly_results_as_of(:t)"
+        " WHERE machine_id = 1 AND utc_timestamp = :r"
+    )
+    ((old,),) = rows(trained, query, t=then, r=at(9))
+    ((now,),) = rows(trained, query, t=then + timedelta(hours=1), r=at(9))
+
+    assert now == pytest.approx(old + 0.5)

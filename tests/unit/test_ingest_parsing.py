@@ -1,0 +1,569 @@
+"""A CSV file is read exactly, or refused with file, line, column, value and next step."""
+
+import gzip
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis_profiles import PROPERTY
+
+from anomaly import ingest
+from anomaly.errors import IngestError
+from anomaly.ingest import read_readings
+from anomaly.schema import RECORD
+from anomaly.settings import Settings, load_settings
+
+HEADER = "utc_timestamp,machine_1,machine_2\n"
+ROW = "2017-03-07T04:45:00Z,1.5,2.5\n"
+START = datetime(2017, 3, 7, tzinfo=UTC)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Name of a file that does not exist yet."""
+    return tmp_path / "readings.csv"
+
+
+def refusal(file: Path, content: str | bytes, settings: Settings) -> str:
+    """Write a file that cannot be read and return the error without the folder."""
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(IngestError) as error:
+        read_readings(file, settings)
+    return str(error.value).removeprefix(f"{file.parent}/")
+
+
+def wide(readings: list[float], *, start: datetime = START) -> str:
+    """A file in which machine 1 has these readings, a quarter-hour apart."""
+    lines = [
+        f"{(start + n * timedelta(minutes=15)).isoformat()},{reading}\n"
+        for n, reading in enumerate(readings)
+    ]
+    return "utc_timestamp,machine_1\n" + "".join(lines)
+
+
+def long_settings() -> Settings:
+    return load_settings(
+        {},
+        source_layout="long",
+        source_table="readings",
+        source_timestamp_column="time",
+        source_machine_column="machine",
+        source_value_column="kwh",
+        source_ingested_at_column="arrived",
+    )
+
+
+# What is read -------------------------------------------------------------
+
+
+def test_readings_come_out_in_the_order_of_the_record(file: Path, settings: Settings) -> None:
+    file.write_text("machine_2,utc_timestamp,area_offices\n1.5,2017-03-07T04:45:00Z,3\n")
+
+    readings = read_readings(file, settings)
+
+    assert list(readings.columns) == ["utc_timestamp", "area_offices", "machine_2"]
+    assert readings.iloc[0, 1:].tolist() == [3.0, 1.5]
+
+
+def test_the_whole_record_of_22_fields_is_accepted(file: Path, settings: Settings) -> None:
+    local = "2017-03-07T05:45:00+0100"
+    file.write_text(",".join(RECORD) + f"\n2017-03-07T04:45:00Z,{local}" + ",1" * 20 + "\n")
+
+    readings = read_readings(file, settings)
+
+    assert list(readings.columns) == list(RECORD)
+    assert readings["cet_cest_timestamp"].tolist() == [local]
+
+
+def test_rows_are_indexed_by_the_line_an_editor_shows(file: Path, settings: Settings) -> None:
+    quoted = '"2017-03-07T05:00:00Z","\n1.5",2\n'
+    file.write_text(HEADER + "\n\n" + ROW + quoted + ROW.replace("04:45", "05:15"))
+
+    readings = read_readings(file, settings)
+
+    assert readings.index.tolist() == [4, 5, 7]
+
+
+def test_empty_cells_and_nan_are_missing_readings(file: Path, settings: Settings) -> None:
+    file.write_text(HEADER + "2017-03-07T04:45:00Z, ,NaN\n" + "2017-03-07T05:00:00Z,,-nan\n")
+
+    readings = read_readings(file, settings)
+
+    assert readings[["machine_1", "machine_2"]].isna().all(axis=None)
+
+
+@PROPERTY
+@given(reading=st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_is_read_to_the_last_bit(
+    reading: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("exact") / "readings.csv"
+    file.write_text(wide([reading]))
+
+    readings = read_readings(file, load_settings({}))
+
+    assert readings["machine_1"].tolist() == [reading]
+
+
+@PROPERTY
+@given(moment=st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)), hours=st.integers(-12, 12))
+def test_any_offset_names_the_same_moment(
+    moment: datetime, hours: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    utc = moment.replace(tzinfo=UTC)
+    sign, local = "-" if hours < 0 else "+", (moment + timedelta(hours=hours)).isoformat()
+    file = tmp_path_factory.mktemp("offset") / "readings.csv"
+    file.write_text(f"utc_timestamp,machine_1\n{local}{sign}{abs(hours):02d}:00,1\n")
+
+    readings = read_readings(file, load_settings({}))
+
+    assert readings["utc_timestamp"].dt.to_pydatetime().tolist() == [utc]
+
+
+def test_a_gzipped_file_is_read_like_a_plain_one(file: Path, settings: Settings) -> None:
+    zipped = file.with_suffix(".csv.gz")
+    zipped.write_bytes(gzip.compress((HEADER + ROW).encode()))
+
+    assert read_readings(zipped, settings)["machine_2"].tolist() == [2.5]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(
+    file: Path, settings: Settings
+) -> None:
+    file.write_bytes((HEADER + ROW).replace("\n", "\r\n").encode("utf-8-sig"))
+
+    assert read_readings(file, settings)["machine_2"].tolist() == [2.5]
+
+
+def test_chunks_do_not_change_what_is_read(
+    file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(wide([float(n) for n in range(100)]))
+    at_once = read_readings(file, settings)
+
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", 7)
+
+    pd.testing.assert_frame_equal(read_readings(file, settings), at_once)
+
+
+def test_the_real_readings_are_read_whole(shared_data: Path, settings: Settings) -> None:
+    readings = read_readings(shared_data / "industrial3_15min.csv", settings)
+
+    assert readings.shape == (6605, 6)
+    assert readings.index[-1] == 6606
+
+
+# The public file ----------------------------------------------------------
+
+OPSD = (
+    "utc_timestamp,cet_cest_timestamp,DE_KN_industrial1_pv_1,DE_KN_industrial3_ev,"
+    "DE_KN_industrial3_machine_1,interpolated\n"
+)
+
+
+def test_the_public_file_loses_its_prefix_and_its_other_sites(
+    file: Path, settings: Settings
+) -> None:
+    file.write_text(OPSD + "2014-12-11T17:45:00Z,2014-12-11T18:45:00+0100,7,,1.5,x | y\n")
+
+    readings = read_readings(file, settings)
+
+    assert list(readings.columns) == ["utc_timestamp", "cet_cest_timestamp", "ev", "machine_1"]
+    assert readings["machine_1"].tolist() == [1.5]
+
+
+def test_rows_of_the_public_file_without_a_reading_of_the_site_are_skipped(
+    file: Path, settings: Settings
+) -> None:
+    empty = "2014-12-11T17:45:00Z,2014-12-11T18:45:00+0100,7,,,\n"
+    file.write_text(OPSD + empty + "2014-12-11T18:00:00Z,2014-12-11T19:00:00+0100,7,,1.5,\n")
+
+    assert read_readings(file, settings).index.tolist() == [3]
+
+
+def test_a_public_file_without_any_reading_of_the_site_is_refused(
+    file: Path, settings: Settings
+) -> None:
+    said = refusal(file, OPSD + "2014-12-11T17:45:00Z,2014-12-11T18:45:00+0100,7,,,\n", settings)
+
+    assert said == (
+        "readings.csv has no reading in any column DE_KN_industrial3_*: take another part of it"
+    )
+
+
+def test_an_error_in_the_public_file_names_its_own_column(file: Path, settings: Settings) -> None:
+    said = refusal(file, OPSD + "2014-12-11T17:45:00Z,,,,off,\n", settings)
+
+    assert said.startswith("readings.csv, line 2, column DE_KN_industrial3_machine_1: 'off' is not")
+
+
+def test_a_row_without_readings_in_a_file_of_our_own_is_kept(
+    file: Path, settings: Settings
+) -> None:
+    file.write_text(HEADER + "2017-03-07T04:45:00Z,,\n")
+
+    assert len(read_readings(file, settings)) == 1
+
+
+# Files that cannot be read ------------------------------------------------
+
+
+def test_a_missing_file_is_named(file: Path, settings: Settings) -> None:
+    with pytest.raises(IngestError, match=r"nothing\.csv does not exist: check the path"):
+        read_readings(file.with_name("nothing.csv"), settings)
+
+
+def test_a_folder_is_refused(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(IngestError, match="cannot be read: Is a directory"):
+        read_readings(tmp_path, settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty: export it again"),
+        (b"\n\r\n", "is empty: export it again"),
+        (HEADER, "holds a header and no rows: export it again"),
+        ("utc_timestamp;machine_1\n2017-03-07;1,5\n", "separates its columns by ';': write commas"),
+        ("utc_timestamp\tmachine_1\n", r"separates its columns by '\t': write commas"),
+        ("utc_timestamp,Zähler\n".encode("latin-1"), ", line 1: byte 0xe4 is not UTF-8: save"),
+        ((HEADER + ROW).encode("utf-16"), ", line 1 is not text: save the file as CSV in UTF-8"),
+        (b"PK\x03\x04\x00\x00", ", line 1 is not text: save the file as CSV in UTF-8"),
+        (HEADER + '2017-03-07T04:45:00Z,"1,2\n' + ROW, ", line 2 is not CSV"),
+        (gzip.compress(HEADER.encode())[:-9], "is a damaged gzip file"),
+        (b"\x1f\x8bno gzip at all", "is a damaged gzip file"),
+        (HEADER + ROW + "2017-03-07T05:0", ", line 3: the header names 3 columns, this line has 1"),
+        (HEADER + "2017-03-07T05:00:00Z,1,5,2,5\n", ", line 2: the header names 3 columns"),
+    ],
+)
+def test_a_file_that_is_not_a_whole_csv_is_refused(
+    content: str | bytes, said: str, file: Path, settings: Settings
+) -> None:
+    assert refusal(file, content, settings).startswith(
+        "readings.csv" + " " * (said[0] != ",") + said
+    )
+
+
+# Columns ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("utc_timestamp,machine_1,compresor", "unknown column 'compresor': did you mean 'comp"),
+        ("utc_timestamp,Machine_1", "unknown column 'Machine_1': did you mean 'machine_1'?"),
+        (
+            "utc_timestamp,machine_1,xyzzy",
+            "unknown column 'xyzzy': rename or remove it; known: utc",
+        ),
+        ("utc_timestamp,machine_1,machine_6", "column 'machine_6', and anomaly.meter_readings has"),
+        ("utc_timestamp,compressor", "no machine column, it has 'utc_timestamp', 'compressor'"),
+        ("time,machine_1", "no column 'utc_timestamp', it has 'time', 'machine_1': rename one"),
+        (
+            ",utc_timestamp,machine_1",
+            "no name for column 1: remove it (pandas: to_csv(index=False))",
+        ),
+        ("utc_timestamp,machine_1,machine_1", "two columns machine_1: keep the right one"),
+        ("utc_timestamp,machine_1,DE_KN_industrial3_machine_1", "two columns machine_1"),
+        ("utc_timestamp,machine_id,reading", "set ANOMALY_SOURCE_LAYOUT=long"),
+    ],
+)
+def test_a_header_that_is_not_the_record_is_refused_with_a_way_out(
+    header: str, said: str, file: Path, settings: Settings
+) -> None:
+    assert said in refusal(file, header + "\n", settings)
+
+
+def test_columns_that_are_no_readings_are_left_out(file: Path, settings: Settings) -> None:
+    file.write_text(
+        "utc_timestamp,machine_1,interpolated,ingested_at\n2017-03-07T04:45:00Z,1,x,y\n"
+    )
+
+    assert list(read_readings(file, settings).columns) == ["utc_timestamp", "machine_1"]
+
+
+def test_any_column_can_be_mapped_to_a_machine(file: Path) -> None:
+    settings = load_settings({}, source_machines={"compressor": 7})
+    file.write_text("utc_timestamp,compressor\n2017-03-07T04:45:00Z,1\n")
+
+    assert read_readings(file, settings)["compressor"].tolist() == [1.0]
+
+
+# Numbers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["inf", "-inf", "+Infinity", "1e999"])
+def test_an_infinity_is_refused(cell: str, file: Path, settings: Settings) -> None:
+    said = refusal(file, HEADER + ROW + f"2017-03-07T05:00:00Z,1,{cell}\n", settings)
+
+    assert said.startswith(
+        f"readings.csv, line 3, column machine_2: '{cell}' is infinite: leave it"
+    )
+
+
+@pytest.mark.parametrize("cell", ["n/a", "12 kWh", "1_000", "٣", "0x10", "true", "NULL"])
+def test_text_in_place_of_a_number_is_refused(cell: str, file: Path, settings: Settings) -> None:
+    said = refusal(file, HEADER + ROW + f"\n2017-03-07T05:00:00Z,{cell},1\n", settings)
+
+    assert said == (
+        f"readings.csv, line 4, column machine_1: '{cell}' is not a number:"
+        " leave it empty where nothing was read"
+    )
+
+
+def test_a_decimal_comma_is_refused_with_a_hint(file: Path, settings: Settings) -> None:
+    said = refusal(file, HEADER + '2017-03-07T05:00:00Z,"1,5",1\n', settings)
+
+    assert said.endswith("column machine_1: '1,5' is not a number: write a decimal point")
+
+
+@PROPERTY
+@given(rows=st.integers(1, 60), bad=st.data())
+def test_the_line_of_a_bad_cell_is_named_wherever_it_is(
+    rows: int, bad: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    line = bad.draw(st.integers(2, rows + 1))
+    lines = wide([1.0] * rows).splitlines()
+    lines[line - 1] += "x"
+    file = tmp_path_factory.mktemp("bad") / "readings.csv"
+
+    said = refusal(file, "\n".join(lines), load_settings({}))
+
+    assert said.startswith(f"readings.csv, line {line}, column machine_1: '1.0x'")
+
+
+# Timestamps ---------------------------------------------------------------
+
+
+def test_a_timestamp_without_a_zone_is_refused_until_a_setting_says_which(
+    file: Path, settings: Settings
+) -> None:
+    said = refusal(file, HEADER + "2024-02-10 14:30:00,1,2\n", settings)
+
+    assert said == (
+        "readings.csv, line 2, column utc_timestamp: '2024-02-10 14:30:00' has no time zone: set"
+        " ANOMALY_SOURCE_TIMEZONE=UTC if it is UTC, else the zone it is written in, for example"
+        " Europe/Berlin"
+    )
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("UTC", 14), ("Europe/Berlin", 13)])
+def test_a_timestamp_without_a_zone_is_read_in_the_zone_of_the_setting(
+    zone: str, hour: int, file: Path
+) -> None:
+    file.write_text(HEADER + "2024-02-10 14:30:00,1,2\n")
+
+    readings = read_readings(file, load_settings({}, source_timezone=zone))
+
+    assert readings["utc_timestamp"].dt.hour.tolist() == [hour]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [("Z", "", "has no time zone and line 2 has one"), ("", "Z", "has a time zone and line 2 has")],
+)
+def test_timestamps_with_and_without_a_zone_do_not_mix(
+    first: str, second: str, said: str, file: Path
+) -> None:
+    rows = f"2017-03-07T04:45:00{first},1,2\n2017-03-07T05:00:00{second},1,2\n"
+
+    message = refusal(file, HEADER + rows, load_settings({}, source_timezone="UTC"))
+
+    assert message.startswith("readings.csv, line 3, column utc_timestamp: '2017-03-07T05:00:00")
+    assert said in message
+
+
+@pytest.mark.parametrize("text", ["07.03.2017 05:00", "1488861900", "2017-02-29T00:00Z", "soon"])
+def test_an_unreadable_timestamp_is_refused(text: str, file: Path, settings: Settings) -> None:
+    said = refusal(file, HEADER + ROW + f"{text},1,2\n", settings)
+
+    assert said.startswith(f"readings.csv, line 3, column utc_timestamp: '{text}' is not a time")
+
+
+def test_an_empty_timestamp_is_refused(file: Path, settings: Settings) -> None:
+    said = refusal(file, HEADER + ROW + ",1,2\n", settings)
+
+    assert said.endswith("line 3, column utc_timestamp: empty, and every row needs a timestamp")
+
+
+def test_an_hour_that_the_clock_skips_is_refused(file: Path) -> None:
+    settings = load_settings({}, source_timezone="Europe/Berlin")
+
+    said = refusal(file, HEADER + "2017-03-26 02:15:00,1,2\n", settings)
+
+    assert "2017-03-26 02:15:00 is an hour that clocks in Europe/Berlin skip" in said
+
+
+def test_an_hour_that_the_clock_shows_twice_is_its_second(file: Path) -> None:
+    file.write_text(HEADER + "2017-10-29 02:15:00,1,2\n")
+
+    readings = read_readings(file, load_settings({}, source_timezone="Europe/Berlin"))
+
+    assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-10-29 01:15Z")]
+
+
+def test_the_label_of_a_timestamp_is_left_to_the_reader_of_the_table(file: Path) -> None:
+    file.write_text(HEADER + ROW)
+
+    readings = read_readings(file, load_settings({}, timestamp_label="end"))
+
+    assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-03-07 04:45Z")]
+
+
+# Repeated rows ------------------------------------------------------------
+
+
+def test_two_rows_of_one_moment_are_refused_whatever_their_offsets(
+    file: Path, settings: Settings
+) -> None:
+    again = ROW.replace("04:45:00Z", "05:45:00+01:00")
+
+    said = refusal(file, HEADER + ROW + ROW.replace("04:45", "05:00") + again, settings)
+
+    assert said == (
+        "readings.csv, lines 2 and 4 have the same utc_timestamp (2017-03-07 04:45:00+00:00):"
+        " keep the right one"
+    )
+
+
+def test_an_hour_that_is_in_the_file_twice_is_refused_with_the_reason(file: Path) -> None:
+    settings = load_settings({}, source_timezone="Europe/Berlin")
+
+    said = refusal(file, HEADER + "2017-10-29 02:15:00,1,2\n" * 2, settings)
+
+    assert said.endswith("where a clock in Europe/Berlin shows an hour twice, write UTC")
+
+
+def test_equal_rows_of_a_long_file_count_once(file: Path) -> None:
+    file.write_text("time,machine,kwh\n2017-03-07T04:45Z,a,1\n2017-03-07T04:45Z,a,1.0\n")
+
+    assert read_readings(file, long_settings()).index.tolist() == [2]
+
+
+@pytest.mark.parametrize("other", ["1.5", ""])
+def test_rows_of_a_long_file_that_contradict_each_other_are_refused(other: str, file: Path) -> None:
+    rows = f"2017-03-07T04:45Z,a,1\n2017-03-07T04:45Z,b,1\n2017-03-07T04:45Z,a,{other}\n"
+
+    said = refusal(file, "time,machine,kwh\n" + rows, long_settings())
+
+    assert said.startswith("readings.csv, lines 2 and 4 have the same time and machine (2017-03-07")
+
+
+# The long layout ----------------------------------------------------------
+
+
+def test_a_long_file_is_read_by_the_names_in_the_settings(file: Path) -> None:
+    file.write_text("kwh,machine,time,arrived\n1.5,press,2017-03-07T04:45Z,x\n")
+
+    readings = read_readings(file, long_settings())
+
+    assert list(readings.columns) == ["time", "machine", "kwh"]
+    assert readings.iloc[0].tolist() == [pd.Timestamp("2017-03-07 04:45Z"), "press", 1.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "time,kwh\n",
+            "no column 'machine', it has 'time', 'kwh': rename one, or set ANOMALY_SOURCE_M",
+        ),
+        (
+            "time,machine\n",
+            "no column 'kwh', it has 'time', 'machine': rename one, or set ANOMALY_SOUR",
+        ),
+        ("time,machine,kwh,site\n", "unknown column 'site'"),
+        (
+            "time,machine,kwh\n2017-03-07T04:45Z, ,1\n",
+            "line 2, column machine: empty, and every row",
+        ),
+    ],
+)
+def test_a_long_file_that_lacks_something_is_refused(content: str, said: str, file: Path) -> None:
+    assert said in refusal(file, content, long_settings())
+
+
+# Kinds of readings --------------------------------------------------------
+
+rng = np.random.default_rng(1)
+POWER = rng.normal(9250, 60, 200).round().tolist()
+COUNTER = np.cumsum(rng.uniform(0, 8, 200)).round(3).tolist()
+
+
+def test_a_counter_is_not_taken_for_power(file: Path) -> None:
+    said = refusal(file, wide(COUNTER), load_settings({}, reading_kind="power_w"))
+
+    assert said == (
+        "readings.csv: machine_1 never falls from line 2 to line 201: it looks like a counter"
+        " in kWh, set ANOMALY_READING_KIND=energy_kwh"
+    )
+
+
+def test_power_is_not_taken_for_a_counter(file: Path, settings: Settings) -> None:
+    said = refusal(file, wide(POWER), settings)
+
+    assert said.startswith("readings.csv: machine_1 falls in ")
+    assert said.endswith("set ANOMALY_READING_KIND=power_w")
+
+
+def test_power_is_read_as_power(file: Path) -> None:
+    file.write_text(wide(POWER))
+
+    assert len(read_readings(file, load_settings({}, reading_kind="power_w"))) == 200
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [COUNTER[:95], [0.0] * 200, [float(n // 20) for n in range(200)]],
+    ids=["too few readings", "always off", "ten values"],
+)
+def test_too_little_to_tell_is_read_as_power(readings: list[float], file: Path) -> None:
+    file.write_text(wide(readings))
+
+    assert len(read_readings(file, load_settings({}, reading_kind="power_w"))) == len(readings)
+
+
+def test_a_counter_may_be_reset(file: Path, settings: Settings) -> None:
+    file.write_text(wide(COUNTER[:60] + COUNTER + COUNTER[:3]))
+
+    assert len(read_readings(file, settings)) == 263
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 20_000])
+def test_the_order_of_lines_does_not_make_a_counter_fall(
+    chunk: int, file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", chunk)
+    header, *lines = wide(COUNTER).splitlines(keepends=True)
+    file.write_text(header + "".join(reversed(lines[:100])) + "".join(lines[100:]))
+
+    assert len(read_readings(file, settings)) == 200
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_kinds_are_told_apart_across_chunks(
+    chunk: int, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", chunk)
+
+    said = refusal(file, wide(COUNTER), load_settings({}, reading_kind="power_w"))
+
+    assert "machine_1 never falls from line 2 to line 201" in said
+
+
+def test_each_machine_of_a_long_file_is_judged_by_itself(file: Path) -> None:
+    rows = [
+        f"{(START + n * timedelta(minutes=15)).isoformat()},{machine},{reading + offset}\n"
+        for n, reading in enumerate(COUNTER)
+        for machine, offset in (("a", 1e6), ("b", 0.0))
+    ]
+    file.write_text("time,machine,kwh\n" + "".join(rows))
+
+    readings = read_readings(file, long_settings())
+
+    assert math.isclose(readings["kwh"].max(), 1e6 + COUNTER[-1])
