@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+from sqlalchemy import text
+
 from anomaly.postgres.database import Database
 from anomaly.postgres.results import RunContext, ScoreReport
 from anomaly.schema import VERDICT_COLUMNS, Origin
@@ -12,7 +14,6 @@ from anomaly.scoring import Job, Scorer
 from anomaly.settings import Settings
 from anomaly.training import Trainer
 from anomaly.windows import Window
-from sqlalchemy import text
 
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 QUARTER = timedelta(minutes=15)
@@ -50,11 +51,15 @@ def execute(database: Database, statement: str, **parameters: object) -> None:
         connection.execute(text(statement), parameters)
 
 
-def change(database: Database, quarter: int, value: str, machine: int = 1) -> None:
-    """Give a reading another value, an SQL expression, without a trace of when."""
+def change(
+    database: Database, quarter: int, value: str, machine: int = 1, *, onward: bool = False
+) -> None:
+    """Give a reading (or all from it on) another value, an SQL expression, without a trace."""
+    compare = ">=" if onward else "="
     execute(
         database,
-        f"UPDATE anomaly.meter_readings SET machine_{machine} = {value} WHERE utc_timestamp = :t",
+        f"UPDATE anomaly.meter_readings SET machine_{machine} = {value}"
+        f" WHERE utc_timestamp {compare} :t",
         t=at(quarter),
     )
 

@@ -106,9 +106,10 @@ def _differences(readings: pd.DataFrame, verdicts: pd.DataFrame, *, exactly: boo
     )
     scored = both[both["side"] == "both"]
     quality = scored["quality"].to_numpy(), scored["quality_scored"].to_numpy()
+    rate = scored["power_diff"].to_numpy(), scored["power_diff_scored"].to_numpy()
     same = (
         (scored["reading"] == scored["reading_scored"])
-        & (scored["power_diff"].fillna(np.inf) == scored["power_diff_scored"].fillna(np.inf))
+        & ((rate[0] == rate[1]) | (np.isnan(rate[0]) & np.isnan(rate[1])))
         & (scored["version"] == scored["model_version"])
         & (quality[0] == quality[1] if exactly else _quality_agrees(*quality))
     )

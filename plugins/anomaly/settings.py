@@ -53,11 +53,17 @@ class Settings(BaseSettings):
     models_url: str = Field("models/", description="folder or file:// URL of the model artefacts")
 
     # The meter table: somebody else's, only ever read
-    source_schema: str = Field("anomaly", min_length=1)
-    source_table: str = Field("meter_readings", min_length=1)
-    source_layout: Layout = Layout.WIDE
-    source_timestamp_column: str = Field("utc_timestamp", min_length=1)
-    source_ingested_at_column: str = Field("ingested_at", description="empty: there is none")
+    source_schema: str = Field("anomaly", min_length=1, description="schema of the meter table")
+    source_table: str = Field("meter_readings", min_length=1, description="the meter table")
+    source_layout: Layout = Field(
+        Layout.WIDE, description="`wide`: a column a machine; `long`: a row a machine-reading"
+    )
+    source_timestamp_column: str = Field(
+        "utc_timestamp", min_length=1, description="when the reading was taken"
+    )
+    source_ingested_at_column: str = Field(
+        "ingested_at", description="when a row was written; empty, or not a column: not known"
+    )
     source_machine_column: str = Field("machine_id", description="long layout: the machine's id")
     source_value_column: str = Field("reading", description="long layout: the reading")
     source_machines: dict[str, int] = Field(
@@ -65,45 +71,72 @@ class Settings(BaseSettings):
         description='wide layout: {"Column": machine_id}; empty: every machine_<n>',
     )
     source_timezone: str = Field("", description="zone of timestamps stored without one")
-    reading_kind: ReadingKind = ReadingKind.ENERGY_KWH
-    interval_minutes: int = Field(15, ge=1, le=1440)
-    timestamp_label: TimestampLabel = TimestampLabel.START
+    reading_kind: ReadingKind = Field(
+        ReadingKind.ENERGY_KWH,
+        description="`energy_kwh`: a cumulative counter; `power_w`: mean power",
+    )
+    interval_minutes: int = Field(15, ge=1, le=1440, description="how often meters are read")
+    timestamp_label: TimestampLabel = Field(
+        TimestampLabel.START, description="which end of its interval a timestamp names"
+    )
 
     # Windows
-    lateness_hours: float = Field(2.0, ge=0, le=24 * 7)
-    max_gap_days: float = Field(7.0, gt=0, le=31)
-    chunk_days: int = Field(7, ge=1, le=366)
-    ingested_overlap_minutes: float = Field(60.0, ge=0)
-    reconcile_days: int = Field(30, ge=1, le=3660)
-    retract_limit: float = Field(0.01, ge=0, le=1)
-    stale_after_hours: float = Field(2.0, ge=0, description="0: never stale")
+    lateness_hours: float = Field(
+        2.0, ge=0, le=24 * 7, description="how far behind a tick looks again"
+    )
+    max_gap_days: float = Field(
+        7.0, gt=0, le=31, description="a previous reading farther back counts as none"
+    )
+    chunk_days: int = Field(
+        7, ge=1, le=366, description="the longest range that is read and published at once"
+    )
+    ingested_overlap_minutes: float = Field(
+        60.0, ge=0, description="how long a writer's transaction may stay open and still be seen"
+    )
+    reconcile_days: int = Field(
+        30, ge=1, le=3660, description="how far back a reconciliation looks"
+    )
+    retract_limit: float = Field(
+        0.01, ge=0, le=1, description="share of a window's verdicts that may be retracted"
+    )
+    stale_after_hours: float = Field(
+        2.0, ge=0, description="age of the newest reading that is a fault; 0: never"
+    )
 
     # Meter faults
-    stuck_margin_hours: float = Field(2.0, ge=0)
+    stuck_margin_hours: float = Field(
+        2.0, ge=0, description="how much longer than ever in training is stuck"
+    )
     stuck_flat_share: float = Field(
         0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
     )
 
     # The detector and its training
-    forest_trees: int = Field(350, ge=1, le=10_000)
-    forest_max_samples: int = Field(256, ge=2)
-    forest_contamination: float = Field(0.05, gt=0, le=0.5)
-    random_seed: int = Field(42, ge=0, le=2**32 - 1)
-    training_weeks: float = Field(8.0, gt=0)
-    judging_days: float = Field(7.0, ge=0)
-    training_min_days: float = Field(7.0, gt=0)
+    forest_trees: int = Field(350, ge=1, le=10_000, description="trees of the forest")
+    forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")
+    forest_contamination: float = Field(
+        0.05, gt=0, le=0.5, description="share of training readings that are anomalies"
+    )
+    random_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of every random choice")
+    training_weeks: float = Field(8.0, gt=0, description="weeks that a training looks back")
+    judging_days: float = Field(
+        7.0, ge=0, description="newest days that judge and are never trained on"
+    )
+    training_min_days: float = Field(7.0, gt=0, description="least history to train on")
 
     # What the DAGs carry
-    dag_owner: str = "anomaly"
-    dag_pool: str = "default_pool"
-    dag_retries: int = Field(3, ge=0, le=100)
-    dag_retry_delay_seconds: int = Field(60, ge=0)
-    dag_failure_callback: str = Field("", description="dotted path of a callable")
+    dag_owner: str = Field("anomaly", description="owner of every task")
+    dag_pool: str = Field("default_pool", description="pool of every task")
+    dag_retries: int = Field(3, ge=0, le=100, description="retries of every task")
+    dag_retry_delay_seconds: int = Field(60, ge=0, description="pause before a retry")
+    dag_failure_callback: str = Field(
+        "", description="dotted path of what to call when a task fails"
+    )
 
     # How long a statement, a lock or an idle transaction may take
-    statement_timeout_seconds: int = Field(900, ge=0)
-    lock_timeout_seconds: int = Field(300, ge=0)
-    idle_timeout_seconds: int = Field(1800, ge=0)
+    statement_timeout_seconds: int = Field(900, ge=0, description="a statement; 0: no limit")
+    lock_timeout_seconds: int = Field(300, ge=0, description="waiting for a lock; 0: no limit")
+    idle_timeout_seconds: int = Field(1800, ge=0, description="an idle transaction; 0: no limit")
 
     @field_validator("source_timezone")
     @classmethod

@@ -15,7 +15,7 @@ from anomaly.windows import Window
 
 @dataclass(frozen=True)
 class MachineStatus:
-    """One machine: ``ok``, ``learning``, ``silent`` (no verdict lately), ``retired``, ``new``, ..."""
+    """One machine; ``state`` is its newest quality, or ``silent``, ``retired`` or ``new``."""
 
     machine_id: int
     name: str

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from anomaly.demo.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from sqlalchemy import make_url
+
+from anomaly.demo.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 
 # A test's server may lose its data in a power cut and is faster for that.
 FAST = {"fsync": "off"}

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg2.sql import SQL
+
 from anomaly import ingest as ingest_module
 from anomaly.demo import feeder
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
@@ -21,7 +23,6 @@ from anomaly.errors import DatabaseError, IngestError, SourceError
 from anomaly.ingest import IngestReport, ingest
 from anomaly.postgres.database import Database
 from anomaly.settings import Settings, load_settings
-from psycopg2.sql import SQL
 
 START = datetime(2017, 3, 7, tzinfo=UTC)
 HEADER = "utc_timestamp,machine_1,machine_2\n"

@@ -1,0 +1,436 @@
+"""Meters as they are: odd times, duplicates, new and vanishing machines, faults, repairs."""
+
+from datetime import timedelta
+
+import pandas as pd
+import pytest
+
+from anomaly.errors import SourceError
+from anomaly.reconciling import Reconciler
+from anomaly.schema import Origin
+from anomaly.scoring import Job, Scorer
+from anomaly.settings import load_settings
+from anomaly.status import status
+from anomaly.training import Trainer
+from anomaly.windows import Window
+from deployment import (
+    CONTEXT,
+    START,
+    at,
+    change,
+    counters,
+    delete,
+    execute,
+    insert,
+    rows,
+    score,
+    tick,
+    train,
+    verdicts,
+)
+from integration_settings import SMALL
+
+DAY = 96
+
+
+@pytest.fixture
+def trained(database, settings):
+    """Three days of two machines and a model of them."""
+    insert(database, counters(3 * DAY))
+    train(database, settings, end=3 * DAY)
+    return database
+
+
+def reconcile(database, settings, start=0, end=3 * DAY, **options):
+    window = Window(at(start), at(end))
+    return Reconciler(database, settings).reconcile(window, CONTEXT, **options)
+
+
+def qualities(database, *quarters, machine=1):
+    found = verdicts(database)
+    return [found[machine, at(quarter)]["quality"] for quarter in quarters]
+
+
+# Odd input ------------------------------------------------------------------
+
+
+def test_a_reading_off_the_grid_and_several_in_an_interval_are_judged_by_their_own_time(
+    trained, settings
+):
+    moment = at(10) + timedelta(minutes=7)
+    value = counters(DAY)["machine_1"][10:12].mean()
+    insert(trained, pd.DataFrame({"utc_timestamp": [moment], "machine_1": [value]}))
+
+    score(trained, settings, 0, DAY)
+
+    assert verdicts(trained)[1, moment]["quality"] == "ok"
+    assert verdicts(trained)[1, at(11)]["quality"] == "ok"
+
+
+def test_a_reading_a_minute_after_another_is_marked_irregular(trained, settings):
+    moment = at(10) + timedelta(minutes=1)
+    insert(trained, pd.DataFrame({"utc_timestamp": [moment], "machine_1": [15.5]}))
+
+    score(trained, settings, 0, DAY)
+
+    assert verdicts(trained)[1, moment]["quality"] == "irregular"
+    assert abs(verdicts(trained)[1, moment]["power_diff"]) < 20
+
+
+def test_a_machine_that_appears_starts_as_learning(trained, settings):
+    change(trained, 50, "7", machine=4, onward=True)
+
+    score(trained, settings, 0, DAY)
+
+    assert qualities(trained, 50, 51, machine=4) == ["first", "learning"]
+
+
+def test_a_new_column_is_a_new_machine(trained, settings):
+    execute(trained, "ALTER TABLE anomaly.meter_readings ADD machine_17 double precision")
+    change(trained, 5, "1", machine=17)
+
+    score(trained, settings, 0, DAY)
+
+    assert qualities(trained, 5, machine=17) == ["first"]
+    assert rows(trained, "SELECT name FROM anomaly.machines WHERE machine_id = 17") == [
+        ("machine_17",)
+    ]
+
+
+def test_a_machine_that_disappears_keeps_its_verdicts_and_fails_nobody(trained, settings):
+    change(trained, 50, "NULL", machine=2, onward=True)
+
+    report = score(trained, settings, 0, DAY)
+
+    assert report.scored == DAY + 50
+
+
+def test_a_machine_with_a_single_reading_gets_a_verdict(trained, settings):
+    change(trained, 7, "3", machine=5)
+
+    score(trained, settings, 0, DAY)
+
+    assert qualities(trained, 7, machine=5) == ["first"]
+
+
+def test_times_that_name_the_interval_s_end_are_stored_as_its_start(trained, settings):
+    ends = load_settings({}, models_url=settings.models_url, timestamp_label="end", **SMALL)
+
+    score(trained, ends, 10, 12)
+
+    stored = rows(
+        trained,
+        "SELECT reading, utc_timestamp FROM anomaly.anomaly_results"
+        " WHERE machine_id = 1 ORDER BY 2",
+    )
+    source = rows(
+        trained,
+        "SELECT machine_1, utc_timestamp - interval '15 minutes' FROM anomaly.meter_readings"
+        " WHERE utc_timestamp > :a AND utc_timestamp <= :b ORDER BY 2",
+        a=at(10),
+        b=at(12),
+    )
+    assert stored == source
+
+
+def test_a_local_day_of_23_hours_and_one_of_25_lose_no_machine(database, settings):
+    execute(database, "CREATE TABLE anomaly.local_readings (at timestamp, machine_1 float8)")
+    execute(
+        database,
+        "INSERT INTO anomaly.local_readings SELECT t AT TIME ZONE 'Europe/Berlin',"
+        " extract(epoch FROM t - '2026-03-27Z'::timestamptz) / 3600 FROM generate_series("
+        " '2026-03-27Z'::timestamptz, '2026-03-31Z'::timestamptz, interval '15 minutes') AS t",
+    )
+    execute(database, "GRANT SELECT ON anomaly.local_readings TO anomaly_source")
+    local = load_settings(
+        {},
+        models_url=settings.models_url,
+        source_table="local_readings",
+        source_timestamp_column="at",
+        source_ingested_at_column="",
+        source_timezone="Europe/Berlin",
+        **SMALL,
+    )
+    window = Window.parse("2026-03-27", "2026-03-31")
+    Trainer(database, local).train(window, by="test", put_in_force=True)
+    report = Scorer(database, local).score_range(window, Job(Origin.BACKFILL, CONTEXT))
+
+    assert report.read == 4 * DAY
+    assert rows(
+        database,
+        "SELECT DISTINCT quality::text, round(power_diff::numeric, 6)"
+        "  FROM anomaly.anomaly_results WHERE quality <> 'first'",
+    ) == [("ok", 1)]
+
+
+def test_a_source_without_the_machines_of_the_settings_is_refused(trained, settings):
+    wrong = load_settings({}, models_url=settings.models_url, source_machines={"pump": 1})
+
+    with pytest.raises(SourceError, match="has no column 'pump'"):
+        score(trained, wrong, 0, DAY)
+
+
+# Meter faults ---------------------------------------------------------------
+
+
+def test_a_counter_reset_is_no_anomaly_and_the_next_reading_is_right_again(trained, settings):
+    change(trained, 60, "machine_1 - 60", machine=1, onward=True)
+
+    score(trained, settings, 0, DAY)
+
+    reset = verdicts(trained)[1, at(60)]
+    assert (reset["quality"], reset["anomaly"], reset["anomaly_score"]) == ("reset", 0, None)
+    assert reset["reason"].startswith("meter reset: the counter fell by")
+    assert qualities(trained, 61) == ["ok"]
+
+
+def test_a_roll_over_that_was_announced_keeps_its_power(trained, settings):
+    score(trained, settings, 0, 1)
+    execute(trained, "UPDATE anomaly.machines SET rolls_over_at = 1000 WHERE machine_id = 1")
+    execute(
+        trained, "UPDATE anomaly.meter_readings SET machine_1 = (990 + machine_1)::numeric % 1000"
+    )
+
+    score(trained, settings, 0, DAY)
+
+    ((_, power),) = rows(
+        trained,
+        "SELECT utc_timestamp, power_kw FROM anomaly.anomaly_results WHERE quality = 'rollover'",
+    )
+    assert power == pytest.approx(5, abs=3)
+
+
+def test_more_power_than_the_machine_can_draw_is_impossible(trained, settings):
+    score(trained, settings, 0, 1)
+    execute(trained, "UPDATE anomaly.machines SET max_power_kw = 50 WHERE machine_id = 1")
+    change(trained, 40, "machine_1 + 100")
+
+    score(trained, settings, 0, DAY)
+
+    assert qualities(trained, 40, 41, 42) == ["impossible", "reset", "ok"]
+
+
+def test_a_meter_that_stands_still_is_stuck_and_learns_to_move_again(trained, settings):
+    ((value,),) = rows(
+        trained, "SELECT machine_1 FROM anomaly.meter_readings WHERE utc_timestamp = :t", t=at(20)
+    )
+    for quarter in range(21, 40):
+        change(trained, quarter, str(value))
+
+    score(trained, settings, 0, DAY)
+
+    assert qualities(trained, 21, 28, 29, 39, 40) == ["ok", "ok", "stuck", "stuck", "ok"]
+    assert "meter stuck: no change for" in verdicts(trained)[1, at(39)]["reason"]
+
+
+def test_a_correction_far_into_a_flat_run_rescores_the_run_behind_it(trained, settings):
+    ((value,),) = rows(
+        trained, "SELECT machine_1 FROM anomaly.meter_readings WHERE utc_timestamp = :t", t=at(20)
+    )
+    for quarter in range(21, 60):
+        change(trained, quarter, str(value))
+    score(trained, settings, 0, DAY)
+    assert qualities(trained, 50) == ["stuck"]
+    change(trained, 45, f"{value} + 1")
+
+    score(trained, settings, 45, 46)
+
+    assert qualities(trained, 46, 50) == ["reset", "ok"]
+
+
+# Late, corrected, deleted -----------------------------------------------------
+
+
+def test_reconcile_finds_what_was_changed_without_a_trace(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    change(trained, 9, "machine_1 + 0.2")
+    delete(trained, 20)
+    change(trained, 30, "NULL", machine=2)
+
+    report = reconcile(trained, settings)
+    again = reconcile(trained, settings)
+
+    assert (report.missing, report.changed, report.deleted) == (0, 5, 3)  # with successors
+    assert report.scores.retracted == 3
+    assert (again.missing, again.changed, again.deleted, again.scores.windows) == (0, 0, 0, 0)
+
+
+def test_reconcile_rescores_only_what_differs(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    change(trained, 9, "machine_1 + 0.2")
+
+    report = reconcile(trained, settings)
+
+    assert report.scores.windows == 1
+    assert report.scores.updated == 2  # the reading and its successor
+
+
+def test_reconcile_withholds_a_mass_deletion_until_it_is_allowed(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    delete(trained, 50, 100)
+
+    withheld = reconcile(trained, settings)
+    allowed = reconcile(trained, settings, allow_retract=True)
+
+    assert (withheld.scores.retracted, withheld.scores.retraction_withheld) == (0, 100)
+    assert allowed.scores.retracted == 100
+
+
+def test_a_dry_reconciliation_writes_nothing(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    delete(trained, 20)
+
+    report = reconcile(trained, settings, dry_run=True)
+
+    assert report.scores.retracted == 2
+    assert len(verdicts(trained)) == 6 * DAY
+
+
+def test_a_duplicate_that_arrives_later_is_marked_by_reconcile(database, settings):
+    execute(database, "ALTER TABLE anomaly.meter_readings DROP CONSTRAINT meter_readings_pkey")
+    insert(database, counters(3 * DAY))
+    train(database, settings, end=3 * DAY)
+    score(database, settings, 0, 3 * DAY)
+    insert(database, counters(10).tail(1))
+
+    reconcile(database, settings)
+
+    assert qualities(database, 9) == ["duplicate"]
+
+
+def test_a_writer_whose_transaction_was_open_across_a_tick_is_not_missed(trained, settings):
+    late = counters(11).tail(1)
+    delete(trained, 10)
+    execute(trained, "UPDATE anomaly.meter_readings SET ingested_at = now() - interval '1 day'")
+    with trained.engine.connect() as writer, writer.begin() as transaction:
+        writer.exec_driver_sql(
+            "INSERT INTO anomaly.meter_readings (utc_timestamp, machine_1, machine_2)"
+            " VALUES (%s, %s, %s)",
+            (late["utc_timestamp"].iloc[0].to_pydatetime(), 15.5, 30.0),
+        )
+        insert(trained, counters(3 * DAY + 1).tail(1))  # written and seen meanwhile
+        tick(trained, settings, 3 * DAY + 1)
+        transaction.commit()
+    assert (1, at(10)) not in verdicts(trained)
+
+    tick(trained, settings, 3 * DAY + 2)
+
+    assert (1, at(10)) in verdicts(trained)
+
+
+def test_loading_the_past_of_years_does_not_hold_up_the_ticks(trained, settings):
+    old = counters(40).assign(utc_timestamp=[at(n) - timedelta(days=400) for n in range(40)])
+    tick(trained, settings, 3 * DAY)
+    insert(trained, old)
+
+    tick(trained, settings, 3 * DAY)
+
+    assert min(moment for _, moment in verdicts(trained)) == at(0)  # the rest is a backfill's work
+
+
+# Status -----------------------------------------------------------------------
+
+
+def test_status_of_an_empty_deployment_says_what_to_do(database, settings):
+    found = status(database, settings, at(0))
+
+    assert [problem.split(":")[0] for problem in found.problems] == [
+        "no model is in force",
+        "the meter table has no readings",
+    ]
+
+
+def test_status_speaks_of_lag_gaps_late_and_future_readings_and_machines(trained, settings):
+    tick(trained, settings, 2 * DAY)
+    change(trained, 9, "machine_1 + 0.2")
+    execute(trained, "UPDATE anomaly.machines SET active_to = :t WHERE machine_id = 2", t=at(DAY))
+
+    found = status(trained, settings, at(2 * DAY + 4))
+
+    assert found.model_version == 1
+    assert found.watermark == at(2 * DAY)
+    assert found.lag_minutes == 60
+    assert found.newest_reading == at(2 * DAY + 3)
+    assert found.future_readings == DAY - 4
+    assert found.unscored == 2 * (2 * DAY + 4) - 2 * 9
+    assert not found.stale
+    states = {machine.machine_id: machine.state for machine in found.machines}
+    assert (states[1], states[2], states[3]) == ("ok", "retired", "new")
+    assert found.runs[0]["command"] == "test"
+
+
+def test_status_is_stale_when_the_meters_fall_silent(trained, settings):
+    found = status(trained, settings, at(3 * DAY) + timedelta(hours=3))
+
+    assert found.stale
+    assert any("the newest reading is of" in problem for problem in found.problems)
+
+
+# The long layout ----------------------------------------------------------------
+
+
+@pytest.fixture
+def long(database, tmp_path):
+    """A long table of watts with text ids, without a key, every five minutes."""
+    execute(
+        database,
+        "CREATE TABLE anomaly.long_readings (meter text, at timestamptz, watts numeric,"
+        " ingested_at timestamptz DEFAULT now())",
+    )
+    execute(
+        database,
+        "INSERT INTO anomaly.long_readings (meter, at, watts)"
+        " SELECT meter, t, 1000 + 50 * random() FROM unnest(ARRAY['press', '12', 'oven']) AS meter,"
+        " generate_series(CAST(:a AS timestamptz), CAST(:b AS timestamptz), interval '5 min') AS t",
+        a=START,
+        b=START + timedelta(days=2),
+    )
+    execute(database, "GRANT SELECT ON anomaly.long_readings TO anomaly_source")
+    return load_settings(
+        {},
+        models_url=str(tmp_path / "models"),
+        source_layout="long",
+        source_table="long_readings",
+        source_timestamp_column="at",
+        source_machine_column="meter",
+        source_value_column="watts",
+        reading_kind="power_w",
+        interval_minutes=5,
+        **SMALL,
+    )
+
+
+def test_a_long_table_of_watts_is_trained_scored_and_reconciled(database, long):
+    train(database, long, end=2 * DAY)
+    report = score(database, long, 0, 2 * DAY)
+    execute(
+        database,
+        "UPDATE anomaly.long_readings SET watts = 9000 WHERE meter = 'oven' AND at = :t",
+        t=at(9),
+    )
+
+    repaired = reconcile(database, long, end=2 * DAY)
+
+    assert report.read == 3 * 2 * 288
+    assert rows(database, "SELECT machine_id, source_key FROM anomaly.machines ORDER BY 1") == [
+        (12, "12"),
+        (13, "oven"),
+        (14, "press"),
+    ]
+    assert repaired.changed == 2  # the reading and its successor
+    found = verdicts(database)[13, at(9)]
+    assert (found["reading"], found["power_kw"], found["quality"]) == (9000.0, 9.0, "ok")
+
+
+def test_the_latest_written_of_two_rows_for_one_reading_counts(database, long):
+    train(database, long, end=2 * DAY)
+    execute(
+        database,
+        "INSERT INTO anomaly.long_readings VALUES ('oven', :t, 5, now() + interval '1 hour')",
+        t=at(9),
+    )
+
+    score(database, long, 0, DAY)
+
+    found = verdicts(database)[13, at(9)]
+    assert (found["reading"], found["quality"]) == (5.0, "duplicate")
