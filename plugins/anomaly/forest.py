@@ -1,6 +1,5 @@
 """The prototype's detector: one Isolation Forest over ``power_diff`` and the machine."""
 
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -9,26 +8,9 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import IsolationForest
 
+from anomaly.detector import Scores
 from anomaly.preprocessing import feature_columns
 from anomaly.settings import ReadingKind, Settings
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a detector says of readings, in their order.
-
-    Attributes
-    ----------
-    score : array of float
-        0 to 1, higher is more abnormal.
-    anomaly : array of bool
-    reason : array of str or None
-        In words, for anomalies.
-    """
-
-    score: npt.NDArray[np.float64]
-    anomaly: npt.NDArray[np.bool_]
-    reason: npt.NDArray[np.object_]
 
 
 class PrototypeDetector:
@@ -69,8 +51,9 @@ class PrototypeDetector:
         """The score above which a reading is an anomaly."""
         return -float(self.forest.offset_)
 
-    def score(self, measured: pd.DataFrame) -> Scores:
+    def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score readings; a machine that training did not see is judged by ``power_diff`` alone."""
+        measured = measured[wanted]
         if measured.empty:
             nothing = np.empty(0)
             return Scores(nothing, nothing.astype(bool), nothing.astype(object))

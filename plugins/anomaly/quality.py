@@ -172,11 +172,11 @@ def _flat_hours(frame: pd.DataFrame, longest: timedelta | None) -> Floats:
     begins = frame["change"].to_numpy() != 0  # NaN, the first of a machine, begins one too
     start = np.maximum.accumulate(np.where(begins, np.arange(len(frame)), 0))
     if longest is not None:
-        start = np.maximum(start, _earliest_within(frame["machine_id"].to_numpy(), ticks, longest))
+        start = np.maximum(start, earliest_within(frame["machine_id"].to_numpy(), ticks, longest))
     return (ticks - ticks[start]) / _MICROSECONDS_PER_HOUR
 
 
-def _earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: timedelta) -> Ints:
+def earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: timedelta) -> Ints:
     """Row of the machine's earliest reading no more than `longest` before each row."""
     span = int(longest / timedelta(microseconds=1))
     lane = np.cumsum(np.diff(machine, prepend=machine[0]) != 0)

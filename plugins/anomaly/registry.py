@@ -20,8 +20,8 @@ from urllib.request import url2pathname
 import joblib
 import pandas as pd
 
+from anomaly.detector import Detector
 from anomaly.errors import ArtefactError, SettingsError
-from anomaly.forest import PrototypeDetector
 
 FORMAT = 1
 _FAMILY = "isolation_forest"
@@ -35,14 +35,14 @@ class Model:
 
     Attributes
     ----------
-    detector : PrototypeDetector
+    detector : Detector
     profiles : DataFrame
         As `anomaly.quality.profile` made it.
     reading_kind : str
     interval_minutes : int
     """
 
-    detector: PrototypeDetector
+    detector: Detector
     profiles: pd.DataFrame
     reading_kind: str
     interval_minutes: int

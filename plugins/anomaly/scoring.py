@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anomaly.differences import compare
 from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
 from anomaly.postgres.database import SCORER, Database, Transaction
-from anomaly.postgres.readings import WindowReader
+from anomaly.postgres.readings import MeasuredWindow, WindowReader
 from anomaly.postgres.results import (
     Attempt,
     Publisher,
@@ -138,7 +139,7 @@ class Scorer:
             runs_seen = count_runs(transaction, window)
             models = self.load(versions)
             measured = self.reader.read(transaction, shape, window)
-        verdicts = self._judge(measured.frame, versions, models).assign(
+        verdicts = self._judge(measured, versions, models).assign(
             origin=_origins(measured.frame, job)
         )
         attempt = Attempt(
@@ -164,7 +165,7 @@ class Scorer:
         ) -> pd.DataFrame:
             versions = in_force(transaction, behind)
             measured = self.reader.read(transaction, shape, behind, list(until))
-            verdicts = self._judge(measured.frame, versions, self.load(versions))
+            verdicts = self._judge(measured, versions, self.load(versions))
             reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
             origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
             return verdicts[reached].assign(origin=origin.value)
@@ -172,18 +173,19 @@ class Scorer:
         return Publisher(self.database, self.reader.source, self.settings, rescore)
 
     def _judge(
-        self, measured: pd.DataFrame, versions: tuple[InForce, ...], models: Mapping[int, Model]
+        self, measured: MeasuredWindow, versions: tuple[InForce, ...], models: Mapping[int, Model]
     ) -> pd.DataFrame:
         """Each reading by the version in force at its own timestamp."""
         parts = []
+        stamps = measured.context["utc_timestamp"]
         for part in versions:
-            stamps = measured["utc_timestamp"]
-            mine = measured[(stamps >= part.window.start) & (stamps < part.window.end)]
-            verdicts = judge_readings(
-                mine.reset_index(drop=True), models[part.version], self.settings
-            )
+            during = (stamps >= part.window.start) & (stamps < part.window.end)
+            mine = measured.inside & during.to_numpy()
+            verdicts = judge_readings(measured.context, mine, models[part.version], self.settings)
             parts.append(verdicts.assign(model_version=part.version))
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat(parts, ignore_index=True).sort_values(
+            ["machine_id", "utc_timestamp"], ignore_index=True
+        )
 
     def load(self, versions: Iterable[InForce]) -> dict[int, Model]:
         """Open the models of the versions in force.
@@ -259,33 +261,39 @@ class Scorer:
         ]
 
 
-def judge_readings(measured: pd.DataFrame, model: Model, settings: Settings) -> pd.DataFrame:
+def judge_readings(
+    measured: pd.DataFrame, wanted: npt.NDArray[np.bool_], model: Model, settings: Settings
+) -> pd.DataFrame:
     """Verdicts on measured readings: a pure function of them and the model.
 
     Parameters
     ----------
     measured : DataFrame
-        As `anomaly.quality.measure` returns it.
+        As `anomaly.quality.measure` returns it, with what precedes the readings wanted.
+    wanted : array of bool
+        Which rows to judge.
 
     Returns
     -------
     DataFrame
-        ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
+        A row each: ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
         ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
         ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality``.
     """
-    quality = judge(measured, model.profiles, settings)
+    mine = measured[wanted].reset_index(drop=True)
+    quality = judge(mine, model.profiles, settings)
     sound = quality < Quality.STUCK
-    scores = model.detector.score(measured[sound])
-    score = np.full(len(measured), np.nan)
-    threshold = np.full(len(measured), model.detector.threshold)
-    anomaly = np.zeros(len(measured), dtype=np.int64)
-    reason = explain_faults(measured, quality)
+    chosen = wanted.copy()
+    chosen[wanted] = sound
+    scores = model.detector.score(measured, chosen)
+    score = np.full(len(mine), np.nan)
+    anomaly = np.zeros(len(mine), dtype=np.int64)
+    reason = explain_faults(mine, quality)
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
     columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
-    return measured[columns].assign(
+    return mine[columns].assign(
         anomaly_score=score,
-        threshold=threshold,
+        threshold=model.detector.threshold,
         anomaly=anomaly,
         reason=reason,
         quality=names(quality),

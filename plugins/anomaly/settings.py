@@ -37,6 +37,13 @@ class TimestampLabel(StrEnum):
     END = "end"
 
 
+class DetectorName(StrEnum):
+    """Which detector is trained: several signals a machine, or the prototype's one."""
+
+    SIGNALS = "signals"
+    PROTOTYPE = "prototype"
+
+
 class Settings(BaseSettings):
     """The product's settings; each field is the environment variable ``ANOMALY_<FIELD>``.
 
@@ -112,6 +119,12 @@ class Settings(BaseSettings):
     )
 
     # The detector and its training
+    detector: DetectorName = Field(
+        DetectorName.PROTOTYPE, description="which detector a training trains"
+    )
+    alert_budget: float = Field(
+        1.0, gt=0, description="incidents a machine and week that are bearable"
+    )
     forest_trees: int = Field(350, ge=1, le=10_000, description="trees of the forest")
     forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")
     forest_contamination: float = Field(

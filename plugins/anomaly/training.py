@@ -5,20 +5,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from anomaly.detector import Detector
 from anomaly.errors import TrainingError
 from anomaly.forest import PrototypeDetector
 from anomaly.postgres.database import TRAINER, Database, Transaction
+from anomaly.postgres.machines import known_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.versions import promote, register_version
 from anomaly.quality import judge, profile
 from anomaly.registry import Model, Registry, library_versions
 from anomaly.schema import Quality
-from anomaly.settings import Settings
+from anomaly.settings import DetectorName, Settings
+from anomaly.signal_detector import SignalDetector
 from anomaly.windows import Window
 
 _PARAMETERS = (
+    "detector", "alert_budget",
     "forest_trees", "forest_max_samples", "forest_contamination", "random_seed", "reading_kind",
     "interval_minutes", "max_gap_days", "stuck_margin_hours", "stuck_flat_share",
 )  # fmt: skip
@@ -95,9 +100,10 @@ class Trainer:
         self._require_history(window.start, window.end)
         by = by or getpass.getuser()
         sound = self._sound_readings(window)
+        profiles = profile(sound)
         model = Model(
-            PrototypeDetector.fit(sound, self.settings),
-            profile(sound),
+            self._fit(sound, profiles),
+            profiles,
             self.settings.reading_kind.value,
             self.settings.interval_minutes,
         )
@@ -115,6 +121,15 @@ class Trainer:
         """Put a version in force from the next interval that is not yet scored."""
         with self.database.transaction(TRAINER) as transaction:
             return promote(transaction, version, self.settings.interval, by=by, reason=reason)
+
+    def _fit(self, sound: pd.DataFrame, profiles: pd.DataFrame) -> Detector:
+        if self.settings.detector is DetectorName.PROTOTYPE:
+            return PrototypeDetector.fit(sound, self.settings)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            machines = known_machines(transaction)
+        zones = dict(zip(machines["machine_id"], machines["time_zone"], strict=True))
+        often_flat = profiles["flat_share"].to_numpy() > self.settings.stuck_flat_share
+        return SignalDetector.fit(sound, self.settings, zones, often_flat)
 
     def _sound_readings(self, window: Window) -> pd.DataFrame:
         """The window's readings without meter faults."""
@@ -174,7 +189,7 @@ class Trainer:
 
 
 def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:
-    anomaly = model.detector.score(sound).anomaly
+    anomaly = model.detector.score(sound, np.ones(len(sound), dtype=bool)).anomaly
     shares = pd.Series(anomaly).groupby(sound["machine_id"].to_numpy()).mean()
     return {
         "threshold": model.detector.threshold,

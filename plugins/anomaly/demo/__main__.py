@@ -132,7 +132,11 @@ class Demo:
     def _variables(self) -> dict[str, str]:
         # Readings of 2017 are never fresh.
         stale = {"ANOMALY_STALE_AFTER_HOURS": "0"} if self.choices.data else {}
-        return {"ANOMALY_MODELS_URL": str(self.folder / "models"), **stale}
+        return {
+            "ANOMALY_MODELS_URL": str(self.folder / "models"),
+            "ANOMALY_CHUNK_DAYS": "14",
+            **stale,
+        }
 
     def _url(self, database: str, user: str) -> str:
         return self.postgres.url(database, user, self.choices.passwords[user])

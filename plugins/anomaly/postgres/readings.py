@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anomaly.postgres.database import SCORER, Database, Transaction
@@ -25,6 +26,10 @@ class MeasuredWindow:
     ----------
     frame : DataFrame
         Output of `anomaly.quality.measure`, the window's rows only.
+    context : DataFrame
+        The same rows and those that precede them by up to a day.
+    inside : array of bool
+        Which rows of `context` are the window's.
     machines : list of int
         Machines that were read, with or without a reading.
     missing : int
@@ -36,6 +41,8 @@ class MeasuredWindow:
     """
 
     frame: pd.DataFrame
+    context: pd.DataFrame
+    inside: npt.NDArray[np.bool_]
     machines: list[int]
     missing: int
     duplicates: int
@@ -94,9 +101,12 @@ class WindowReader:
         known = known_machines(transaction)
         measured = measure(self._steps["power_diff"].transform(unique), known, self.settings)
         found = int(_inside(finite, window).sum())
-        frame = measured[_inside(measured, window)].reset_index(drop=True)
+        inside = _inside(measured, window).to_numpy()
+        frame = measured[inside].reset_index(drop=True)
         return MeasuredWindow(
             frame,
+            measured,
+            inside,
             _asked(known, shape, machines),
             missing=int(_inside(every, window).sum()) - found,
             duplicates=found - len(frame),

@@ -1,0 +1,41 @@
+"""What a detector is to the rest of the product: scores on readings, and why."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of readings, in their order.
+
+    Attributes
+    ----------
+    score : array of float
+        0 to 1, higher is more abnormal.
+    anomaly : array of bool
+    reason : array of str or None
+        In words, for anomalies.
+    """
+
+    score: npt.NDArray[np.float64]
+    anomaly: npt.NDArray[np.bool_]
+    reason: npt.NDArray[np.object_]
+
+
+class Detector(Protocol):
+    """A trained detector; its verdicts depend on a reading and the day before it alone."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in settings and in the registry."""
+
+    @property
+    def threshold(self) -> float:
+        """The score above which a reading is an anomaly."""
+
+    def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
+        """Score the `wanted` rows of measured readings; the others are what precedes them."""
