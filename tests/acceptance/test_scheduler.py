@@ -1,5 +1,6 @@
 """A real standalone Airflow on a real Postgres: schedule, REST API, assets, log-in."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def history(database, settings, today):
         today - timedelta(hours=1) - (len(frame) - n) * QUARTER for n in range(len(frame))
     ]
     insert(database, frame)
+    execute(database, "UPDATE anomaly.meter_readings SET ingested_at = utc_timestamp")
     window = Window(frame["utc_timestamp"].min(), frame["utc_timestamp"].max())
     Trainer(database, settings).train(window, by="test", put_in_force=True)
     return frame
@@ -120,10 +122,11 @@ def test_a_run_can_be_given_an_interval_of_long_ago(airflow, database, history):
     start = datetime(2017, 5, 14, 23, 45, tzinfo=UTC)
     run_id = airflow.trigger("score_readings", interval=(start, start + QUARTER))
 
-    state = airflow.wait_for_run("score_readings", run_id)
+    airflow.wait_for_run("score_readings", run_id)
 
-    assert state == "success"
-    assert airflow.task_states("score_readings", run_id)["score"] == "success"
+    states = airflow.task_states("score_readings", run_id)
+    # There were no meters then: the run scores its window, and says that nothing came.
+    assert states == {"score": "success", "check_freshness": "failed"}
     assert rows(
         database,
         "SELECT window_end FROM anomaly.scoring_runs WHERE dag_run_id = :run_id",
@@ -161,6 +164,41 @@ def test_reconcile_repairs_a_reading_corrected_without_a_trace(airflow, database
     assert airflow.wait_for_run("reconcile_scores", run_id) == "success"
     causes = "SELECT cause FROM anomaly.anomaly_results_history WHERE utc_timestamp = :t"
     assert rows(database, causes, t=moment) == [("corrected",)]
+
+
+def test_a_native_backfill_reconciles_exactly_its_days(airflow, database, history):
+    first = history["utc_timestamp"].min().floor("D").to_pydatetime() + timedelta(days=3, hours=3)
+    execute(
+        database,
+        "DELETE FROM anomaly.anomaly_results WHERE utc_timestamp >= :a AND utc_timestamp < :b",
+        a=first - timedelta(hours=6),
+        b=first + timedelta(days=1),
+    )
+
+    airflow.backfill("reconcile_scores", first, first)
+    runs = _wait_for_backfill_run(airflow, "reconcile_scores")
+
+    assert [run["state"] for run in runs] == ["success"]
+    found = rows(
+        database,
+        "SELECT min(utc_timestamp), max(utc_timestamp), min(origin::text), max(origin::text)"
+        "  FROM anomaly.anomaly_results WHERE utc_timestamp >= :a AND utc_timestamp < :b",
+        a=first - timedelta(hours=6),
+        b=first + timedelta(days=1),
+    )
+    ((earliest, latest, *origins),) = found
+    assert origins == ["backfill", "backfill"]
+    assert first <= earliest < latest < first + timedelta(days=1)
+
+
+def _wait_for_backfill_run(airflow, dag_id):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = [run for run in airflow.runs(dag_id) if run["run_type"] == "backfill"]
+        if runs and all(run["state"] in ("success", "failed") for run in runs):
+            return runs
+        time.sleep(0.5)
+    raise AssertionError(f"no backfill run of {dag_id} has ended: {airflow.runs(dag_id)}")
 
 
 def test_retraining_registers_a_version_and_puts_it_in_force(airflow, database, history):

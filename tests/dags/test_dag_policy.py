@@ -119,6 +119,31 @@ def test_a_setting_that_is_wrong_stops_the_dag_with_its_name(monkeypatch, airflo
     assert "ANOMALY_DAG_RETRIES is 'many'" in "".join(bag.import_errors.values())
 
 
+def test_owner_pool_retries_and_failure_callback_are_settings(monkeypatch, airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_DAG_OWNER", "plant team")
+    monkeypatch.setenv("ANOMALY_DAG_POOL", "meters")
+    monkeypatch.setenv("ANOMALY_DAG_RETRIES", "7")
+    monkeypatch.setenv("ANOMALY_DAG_FAILURE_CALLBACK", "builtins.print")
+    bag = DagBag(PROJECT / "dags" / "score_readings.py")
+    task = bag.dags["score_readings"].get_task("score")
+
+    assert (task.owner, task.pool, task.retries) == ("plant team", "meters", 7)
+    assert task.on_failure_callback in (print, [print])
+
+
+def test_a_failure_callback_that_does_not_exist_is_named(monkeypatch, airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_DAG_FAILURE_CALLBACK", "nowhere.page_me")
+    bag = DagBag(PROJECT / "dags" / "score_readings.py")
+
+    assert "ANOMALY_DAG_FAILURE_CALLBACK is 'nowhere.page_me'" in "".join(
+        bag.import_errors.values()
+    )
+
+
 def test_the_plugin_scanner_executes_nothing_of_the_package():
     """Airflow executes every .py below plugins/ under its bare stem: `schema`, `windows`, ..."""
     code = (

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -275,32 +276,36 @@ class Demo:
         return choices
 
 
+Folder = Annotated[Path, typer.Option(help="Where the demo lives.")]
+
+
 @app.command()
-def up(data: Annotated[Path | None, typer.Argument(help="CSV of readings.")] = None) -> None:
+def up(
+    data: Annotated[Path | None, typer.Argument(help="CSV of readings.")] = None,
+    folder: Folder = FOLDER,
+) -> None:
     """Bring the demo up."""
-    Demo(FOLDER, data).up()
+    Demo(folder, data).up()
 
 
 @app.command()
-def stop() -> None:
+def stop(folder: Folder = FOLDER) -> None:
     """Stop the demo; its data stay."""
-    if not FOLDER.exists():
+    if not folder.exists():
         console.print("there is no demo to stop")
         return
-    Demo(FOLDER, None).stop()
+    Demo(folder, None).stop()
     console.print("stopped; `make demo` starts it again in seconds")
 
 
 @app.command()
-def reset() -> None:
+def reset(folder: Folder = FOLDER) -> None:
     """Stop the demo and delete its data."""
-    import shutil
-
-    if FOLDER.exists():
-        demo = Demo(FOLDER, None)
+    if folder.exists():
+        demo = Demo(folder, None)
         demo.stop()
         demo.postgres.destroy()
-        shutil.rmtree(FOLDER)
+        shutil.rmtree(folder)
     console.print("the demo is gone; `make demo` makes a new one")
 
 
