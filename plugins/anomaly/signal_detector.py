@@ -99,7 +99,6 @@ class SignalDetector:
         calibration = _calibrate(scaled, rows, len(machine_ids), tables)
         detector = cls(usual, centre, spread, tables, calibration, np.ones(len(machine_ids)))
         p = detector._tail_probabilities(scaled, rows).min(axis=1)
-        detector.train_p = p
         detector.budget_p = _budget_p(p, rows, measured, len(machine_ids), settings.alert_budget)
         return detector
 

@@ -20,9 +20,13 @@ from anomaly.settings import Settings
 from anomaly.windows import Window
 
 STAGED = (
-    "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "anomaly_score",
-    "threshold", "anomaly", "reason", "quality", "origin", "model_version", "behind",
+    ("machine_id", "int4"), ("utc_timestamp", "timestamptz"), ("reading", "float8"),
+    ("power_kw", "float8"), ("power_diff", "float8"), ("anomaly_score", "float8"),
+    ("threshold", "float8"), ("anomaly", "int2"), ("reason", "text"), ("quality", "text"),
+    ("origin", "text"), ("model_version", "int4"), ("behind", "bool"),
 )  # fmt: skip
+"""Columns of the staging table, in its order, and their types."""
+
 _TICK = timedelta(microseconds=1)
 
 Rescore = Callable[[Transaction, Window, Mapping[int, datetime]], pd.DataFrame]
@@ -252,11 +256,8 @@ class _Merge:
         transaction.run("stage_results")
 
     def stage(self, verdicts: pd.DataFrame, *, behind: bool) -> None:
-        staged = verdicts.assign(behind=behind)[list(STAGED)]
-        buffer = BytesIO()
-        staged.to_csv(buffer, header=False, index=False)
-        buffer.seek(0)
-        self.transaction.copy_in("copy_staged", buffer)
+        encoded = binary.encode(verdicts.assign(behind=behind), STAGED)
+        self.transaction.copy_in("copy_staged", BytesIO(encoded))
         self.scored += len(verdicts)
         self.anomalies += int(verdicts["anomaly"].sum())
 
