@@ -1,0 +1,230 @@
+"""What an evaluation found: tables with intervals, and recall against false alerts as a picture."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.table import Table
+
+from anomaly.errors import AnomalyError
+from anomaly.evaluation.judging import median_interval, poisson_bound, ratio_interval, resamples
+
+RATES = (0.5, 1.0, 3.0)
+"""Realised false alerts a machine-week at which contenders are compared."""
+
+_DRAWS = 1000
+
+
+class PictureError(AnomalyError):
+    """The picture needs matplotlib, which is not installed."""
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was judged, a row each; the tables are computed from it.
+
+    Attributes
+    ----------
+    events : DataFrame
+        ``contender, budget, week, seed, machine_id, family, magnitude, start, end``,
+        ``found`` and ``delay_hours``: each event, at each budget.
+    alerts : DataFrame
+        ``contender, budget, week, seed, machine_id, machine_weeks``, ``alerts`` and
+        ``false``: each machine of each case. ``seed`` is NA where nothing was injected.
+    swept : DataFrame
+        ``contender, step, events, found, false, machine_weeks``. Thresholds of a sweep are
+        chosen on training readings too, but which step to read off is chosen on the test.
+    thresholds : DataFrame
+        ``contender, origin, budget, machine_id, threshold``, fixed before the test.
+    contenders : DataFrame
+        ``contender, seconds, vus_pr``.
+    skipped : DataFrame
+        ``contender`` and ``reason``.
+    """
+
+    events: pd.DataFrame
+    alerts: pd.DataFrame
+    swept: pd.DataFrame
+    thresholds: pd.DataFrame
+    contenders: pd.DataFrame
+    skipped: pd.DataFrame
+
+    def summary(self) -> pd.DataFrame:
+        """One row a contender and budget, with 95 % intervals over weeks and seeds.
+
+        ``recall``, ``precision``, ``delay_hours`` (median), ``false_alerts`` (realised, a
+        machine-week, in injected weeks), each with ``_low`` and ``_high``; ``vus_pr``.
+        """
+        units = _Units(self.alerts)
+        rows = [
+            {"contender": name, "budget": budget, "events": len(events)}
+            | units.ratio("recall", events, "found", None)
+            | units.ratio("precision", alerts, "real", "alerts")
+            | units.median("delay_hours", events)
+            | units.ratio("false_alerts", alerts, "false", "machine_weeks")
+            for name, budget, events, alerts in self._groups()
+        ]
+        return pd.DataFrame(rows).merge(self.contenders, on="contender", how="left")
+
+    def families(self) -> pd.DataFrame:
+        """Recall by family and magnitude (``all``: of the family) with 95 % intervals."""
+        units = _Units(self.alerts)
+        everything = pd.concat([self.events, self.events.assign(magnitude="all")])
+        keys = ["contender", "budget", "family", "magnitude"]
+        rows = [
+            dict(zip(keys, key, strict=True))
+            | {"events": len(events)}
+            | units.ratio("recall", events, "found", None)
+            | units.median("delay_hours", events)
+            for key, events in everything.groupby(keys, sort=False)
+        ]
+        return pd.DataFrame(rows)
+
+    def quiet(self) -> pd.DataFrame:
+        """False alerts a machine-week where nothing was injected, and what the budget explains.
+
+        ``low`` and ``high`` are the 95 % Poisson bound of the budget, as a rate.
+        """
+        calm = self.alerts[self.alerts["seed"].isna()]
+        keys = ["contender", "budget"]
+        sums = calm.groupby(keys, sort=False, as_index=False)[["alerts", "machine_weeks"]].sum()
+        bounds = [
+            poisson_bound(budget, weeks)
+            for budget, weeks in zip(sums["budget"], sums["machine_weeks"], strict=True)
+        ]
+        low, high = (
+            np.array([bound[side] for bound in bounds]) / sums["machine_weeks"] for side in (0, 1)
+        )
+        rate = sums["alerts"] / sums["machine_weeks"]
+        within = (rate >= low - 1e-9) & (rate <= high + 1e-9)
+        return sums.assign(rate=rate, low=low, high=high, within=within)
+
+    def curves(self) -> pd.DataFrame:
+        """Recall against realised false alerts, swept."""
+        return self.swept.assign(
+            recall=self.swept["found"] / self.swept["events"],
+            false_alerts=self.swept["false"] / self.swept["machine_weeks"],
+        )
+
+    def at_rates(self, rates: Sequence[float] = RATES) -> pd.DataFrame:
+        """Recall at the same realised false alerts, read off the swept curves.
+
+        NaN where a contender has no threshold that quiet.
+        """
+        rows = [
+            {"contender": name, "false_alerts": rate, "recall_swept": _read_off(curve, rate)}
+            for name, curve in self.curves().groupby("contender", sort=False)
+            for rate in rates
+        ]
+        return pd.DataFrame(rows)
+
+    def table(self) -> Table:
+        """The summary, for a terminal."""
+        table = Table(title="Injected faults: thresholds fixed on training readings")
+        for heading in ("detector", "budget", "event recall", "false alerts a machine-week",
+                        "precision", "delay h", "VUS-PR", "undisturbed weeks"):  # fmt: skip
+            table.add_column(heading, justify="left" if heading == "detector" else "right")
+        quiet = {(row.contender, row.budget): row for row in self.quiet().itertuples()}
+        for row in self.summary().itertuples():
+            calm = quiet.get((row.contender, row.budget))
+            table.add_row(
+                str(row.contender),
+                f"{row.budget:g}",
+                f"{row.recall:.2f} [{row.recall_low:.2f}, {row.recall_high:.2f}]",
+                f"{row.false_alerts:.2f} [{row.false_alerts_low:.2f}, {row.false_alerts_high:.2f}]",
+                _shown(row.precision, 2),
+                _shown(row.delay_hours, 1),
+                _shown(row.vus_pr, 2),
+                f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else "",
+            )
+        table.caption = "\n".join(self.skipped["reason"])
+        return table
+
+    def picture(self, path: Path | str) -> Path:
+        """Write recall against false alerts as PNG: lines are swept, dots fixed on training.
+
+        Raises
+        ------
+        PictureError
+            When matplotlib is not installed.
+        """
+        try:
+            figures = importlib.import_module("matplotlib.figure")
+        except ImportError:
+            raise PictureError(
+                "the picture needs matplotlib: install requirements-bench.txt"
+            ) from None
+        figure = figures.Figure(figsize=(9, 6), layout="constrained")
+        axes = figure.subplots()
+        fixed = self.summary()
+        for name, curve in self.curves().groupby("contender", sort=False):
+            swept = curve.sort_values("false_alerts")
+            (line,) = axes.plot(swept["false_alerts"], swept["recall"], label=name, lw=1.5)
+            dots = fixed[fixed["contender"] == name]
+            axes.plot(dots["false_alerts"], dots["recall"], "o", color=line.get_color())
+        axes.set(
+            xscale="symlog", xlim=(0, 20), ylim=(0, 1),
+            xlabel="realised false alerts a machine-week", ylabel="event recall",
+            title="Lines: swept. Dots: thresholds fixed on training readings",
+        )  # fmt: skip
+        axes.set_xticks([0, *RATES, 10], labels=[f"{rate:g}" for rate in (0, *RATES, 10)])
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+        figure.savefig(path, dpi=120)
+        return Path(path)
+
+    def _groups(self) -> Iterator[tuple[str, float, pd.DataFrame, pd.DataFrame]]:
+        injected = self.alerts[self.alerts["seed"].notna()]
+        alerts = injected.assign(real=injected["alerts"] - injected["false"])
+        pairs = alerts[["contender", "budget"]].drop_duplicates()
+        for name, budget in pairs.itertuples(index=False):
+            events, counted = (
+                frame[(frame["contender"] == name) & (frame["budget"] == budget)]
+                for frame in (self.events, alerts)
+            )
+            yield name, budget, events, counted
+
+
+class _Units:
+    """The bootstrap's units: a seed of a week each, drawn alike for all contenders."""
+
+    def __init__(self, alerts: pd.DataFrame) -> None:
+        injected = alerts.loc[alerts["seed"].notna(), ["week", "seed"]].drop_duplicates()
+        self._index = pd.MultiIndex.from_frame(injected.astype("int64"))
+        self._counts = resamples(injected["week"].to_numpy(), draws=_DRAWS)
+
+    def ratio(
+        self, name: str, frame: pd.DataFrame, numerator: str, denominator: str | None
+    ) -> dict[str, float]:
+        """A ratio of sums (of the rows, without a denominator) and its interval."""
+        rows = frame.assign(above=frame[numerator], below=frame[denominator] if denominator else 1)
+        unit = self._unit(frame)
+        above, below = (
+            np.bincount(unit, weights=rows[side].to_numpy(float), minlength=len(self._index))
+            for side in ("above", "below")
+        )
+        low, high = ratio_interval(above, below, self._counts)
+        value = above.sum() / below.sum() if below.sum() else float("nan")
+        return {name: float(value), f"{name}_low": low, f"{name}_high": high}
+
+    def median(self, name: str, frame: pd.DataFrame) -> dict[str, float]:
+        """A median over the rows and its interval."""
+        low, high = median_interval(frame[name], self._unit(frame), self._counts)
+        return {name: float(frame[name].median()), f"{name}_low": low, f"{name}_high": high}
+
+    def _unit(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+        keys = pd.MultiIndex.from_frame(frame[["week", "seed"]].astype("int64"))
+        return np.asarray(self._index.get_indexer(keys), np.int64)
+
+
+def _shown(value: object, digits: int) -> str:
+    return "-" if pd.isna(number := float(str(value))) else f"{number:.{digits}f}"
+
+
+def _read_off(curve: pd.DataFrame, rate: float) -> float:
+    best = curve.groupby("false_alerts")["recall"].max().sort_index().cummax()
+    return float(np.interp(rate, best.index, best, left=np.nan))

@@ -1,0 +1,386 @@
+"""Thresholds come from training readings alone, and contenders are treated alike."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anomaly.errors import SourceError, TrainingError
+from anomaly.evaluation.contenders import (
+    AbsoluteChange,
+    HourOfWeekResidual,
+    JointForest,
+    LibraryDetector,
+    PrototypeForest,
+    RandomAlerts,
+    baselines,
+)
+from anomaly.evaluation.injection import Family
+from anomaly.evaluation.judging import group_incidents
+from anomaly.evaluation.labelled import judge_labelled, read_labelled
+from anomaly.evaluation.protocol import Scored, evaluate
+from anomaly.evaluation.report import PictureError
+from anomaly.evaluation.thresholds import ladders, thresholds
+from anomaly.evaluation.trials import CONTEXT, rolling_origins, tidy
+from anomaly.settings import load_settings
+
+SETTINGS = load_settings({}, forest_trees=20)
+START = pd.Timestamp("2017-03-06", tz="UTC")
+WEEK = timedelta(weeks=1)
+
+
+def counters(days=49):
+    times = pd.date_range(START, START + pd.Timedelta(days=days), freq="15min", inclusive="left")
+    rng = np.random.default_rng(5)
+    works = (times.hour >= 8) & (times.hour < 18) & (times.day_of_week < 5)
+    shift = np.where(works, 30.0, 0.0) + rng.gamma(2, 0.1, len(times))
+    power = {1: shift, 2: 9 + rng.gamma(2, 0.5, len(times))}
+    return pd.concat(
+        pd.DataFrame(
+            {"utc_timestamp": times, "machine_id": machine, "reading": np.cumsum(kilowatts) / 4}
+        )
+        for machine, kilowatts in power.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def readings():
+    return counters()
+
+
+@pytest.fixture(scope="module")
+def origins(readings):
+    return rolling_origins(readings, settings=SETTINGS, count=2)
+
+
+class Told:
+    """A contender that knows the readings as they were: an oracle, a silent or a spying one."""
+
+    def __init__(self, truth, silent=False, hard=True):
+        self.truth = tidy(truth).assign(real=lambda frame: power(frame))
+        self.name = "silent" if silent else "told"
+        self.silent, self.hard, self.shown = silent, hard, []
+
+    def fit(self, train):
+        self.shown.append(("fit", train["utc_timestamp"].max()))
+        self.train = train
+        return self
+
+    def training_scores(self):
+        self.shown.append(("training_scores", self.train["utc_timestamp"].max()))
+        return Scored(np.zeros(len(self.train)))
+
+    def score(self, frames):
+        self.shown.append(("score", max(frame["utc_timestamp"].max() for frame in frames)))
+        return [self._score(frame) for frame in frames]
+
+    def _score(self, frame):
+        keys = ["machine_id", "utc_timestamp"]
+        known = frame.assign(power=power(frame)).merge(self.truth, on=keys, how="left")
+        score = (known["power"] - known["real"]).abs().to_numpy() * (not self.silent)
+        first = frame["utc_timestamp"].min()
+        all_rows = self.truth[self.truth["utc_timestamp"].between(first, frame[keys[1]].max())]
+        missing = all_rows.merge(frame[keys], on=keys, how="left", indicator=True)
+        missing = missing.loc[missing["_merge"] == "left_only", keys]
+        hard = missing if self.hard and not self.silent else None
+        return Scored(np.where(score > 1e-3, score, 0.0), hard)
+
+
+def power(frame):
+    apart = frame.groupby("machine_id")["utc_timestamp"].diff() / pd.Timedelta(hours=1)
+    return (frame.groupby("machine_id")["reading"].diff() / apart).where(apart < 0.3)
+
+
+def single(scores, every=15):
+    times = pd.date_range(START, periods=len(scores), freq=f"{every}min")
+    return pd.DataFrame({"machine_id": 1, "utc_timestamp": times}), np.asarray(scores, float)
+
+
+def incidents(train, score, threshold):
+    return len(group_incidents(train[score >= threshold]))
+
+
+def test_a_threshold_lets_through_as_many_incidents_as_the_budget_and_no_more():
+    train, score = single(np.random.default_rng(0).random(2000))
+    for budget in (0.5, 1, 3, 7):
+        cut = thresholds(train, score, budget=budget, weeks=3)[1]
+        assert incidents(train, score, cut) == int(budget * 3)
+
+
+def test_every_higher_threshold_keeps_the_budget_too():
+    rng = np.random.default_rng(1)
+    train, score = single(np.convolve(rng.normal(size=2000), np.ones(12), mode="same"))
+
+    cut = thresholds(train, score, budget=4, weeks=3)[1]
+
+    assert max(incidents(train, score, level) for level in np.unique(score[score >= cut])) == 12
+
+
+def test_scores_that_tie_are_let_through_together_or_not_at_all():
+    score = np.zeros(500)
+    score[[50, 150, 250, 350]] = 1.0
+    train, score = single(score)
+
+    assert thresholds(train, score, budget=3, weeks=1)[1] > 1.0
+    assert incidents(train, score, thresholds(train, score, budget=4, weeks=1)[1]) == 4
+
+
+def test_a_constant_score_never_alarms():
+    train, score = single(np.full(500, 0.3))
+
+    assert thresholds(train, score, budget=3, weeks=1)[1] > 0.3
+
+
+def test_hard_alarms_use_up_the_budget():
+    train, score = single(np.random.default_rng(0).random(2000))
+    hard = train.iloc[[100, 300]]
+
+    cut = thresholds(train, score, budget=3, weeks=1, alarms=hard)[1]
+
+    assert len(group_incidents(pd.concat([train[score >= cut], hard]))) == 3
+    assert incidents(train, score, cut) == 1
+
+
+def test_a_machine_without_scores_gets_no_alarm():
+    train, score = single(np.full(20, np.nan))
+
+    assert thresholds(train, score, budget=3, weeks=1)[1] == np.inf
+
+
+def test_thresholds_beyond_the_training_scores_rise_with_their_spread():
+    ladder = ladders(*single(np.arange(101.0)), most=2)[1]
+
+    assert ladder.rungs[0] == pytest.approx(100)
+    assert ladder.beyond(0.5) == pytest.approx(125)
+
+
+def test_origins_train_on_at_least_five_weeks_and_test_on_weeks_that_do_not_overlap(readings):
+    found = rolling_origins(counters(days=68), settings=SETTINGS)
+
+    assert len(found) == 5
+    assert all(origin.train.end - origin.train.start >= 5 * WEEK for origin in found)
+    assert all(origin.train.end == origin.test.start for origin in found)
+    assert all(a.test.end == b.test.start for a, b in pairwise(found))
+    assert [(o.test.end - o.test.start).days for o in found] == [7, 7, 7, 7, 5]
+
+
+def test_readings_too_short_for_the_origins_are_refused(readings):
+    with pytest.raises(TrainingError, match=r"last 49\.0 days: 5 origins need 68"):
+        rolling_origins(readings, settings=SETTINGS)
+
+
+def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(readings, origins):
+    report = evaluate(
+        readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4, vus=False
+    )
+
+    summary = report.summary()
+    assert len(report.events) > 0
+    assert (summary["recall"] == 1).all()
+    assert (summary["false_alerts"] == 0).all()
+    assert (report.quiet()["alerts"] == 0).all()
+
+
+def test_a_silent_contender_finds_nothing(readings, origins):
+    told = Told(readings, silent=True)
+
+    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2, vus=False)
+
+    assert (report.summary()["recall"] == 0).all()
+    assert (report.alerts["alerts"] == 0).all()
+
+
+def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
+    found = {}
+    for hard in (True, False):
+        report = evaluate(
+            readings, [Told(readings, hard=hard)], settings=SETTINGS, origins=origins, seeds=12,
+            budgets=(1,), vus=False,
+        )  # fmt: skip
+        dropouts = report.events[report.events["family"] == Family.DROPOUT]
+        found[hard] = dropouts["found"].mean()
+    assert found == {True: 1, False: 0}
+
+
+def test_a_test_week_is_shown_only_after_training_scores_were_asked_for(readings, origins):
+    spy = Told(readings)
+
+    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+
+    steps = [step for step, _ in spy.shown]
+    assert steps == ["fit", "training_scores", "score"] * 2
+    for (_, seen), origin in zip(spy.shown[::3], origins, strict=True):
+        assert seen < origin.test.start
+
+
+def test_frames_begin_with_context_and_end_with_the_test_week(readings, origins):
+    shown = []
+
+    class Spy(Told):
+        def score(self, frames):
+            shown.append((frames[0]["utc_timestamp"].min(), frames[0]["utc_timestamp"].max()))
+            return super().score(frames)
+
+    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+
+    assert [first for first, _ in shown] == [origin.test.start - CONTEXT for origin in origins]
+    assert all(last < o.test.end for (_, last), o in zip(shown, origins, strict=True))
+
+
+def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, origins):
+    contenders = [HourOfWeekResidual(SETTINGS), PrototypeForest(SETTINGS), JointForest(SETTINGS)]
+    last, kept = origins[-1:], []
+    for factor in (1, 1000):
+        poisoned = readings.assign(
+            reading=readings["reading"].where(
+                readings["utc_timestamp"] < last[0].test.start, readings["reading"] * factor
+            )
+        )
+        kept.append(
+            evaluate(
+                poisoned, contenders, settings=SETTINGS, origins=last, seeds=1, vus=False
+            ).thresholds
+        )
+    pd.testing.assert_frame_equal(*kept)
+
+
+def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
+    class Calibrated(Told):
+        def thresholds(self, budget):
+            return {1: np.inf, 2: np.inf}
+
+    report = evaluate(
+        readings, [Calibrated(readings, hard=False)], settings=SETTINGS, origins=origins, seeds=2,
+        vus=False,
+    )  # fmt: skip
+
+    assert (report.summary()["recall"] == 0).all()
+    assert report.swept["found"].max() > 0
+
+
+def test_random_alerts_keep_their_budget_and_find_little(readings, origins):
+    report = evaluate(
+        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20, vus=False
+    )
+
+    summary = report.summary().set_index("budget")
+    assert summary.loc[1.0, "false_alerts"] == pytest.approx(1, abs=0.6)
+    assert summary.loc[1.0, "recall"] < 0.3
+    assert (summary["recall_low"] <= summary["recall"]).all()
+    assert (summary["recall"] <= summary["recall_high"]).all()
+
+
+def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, origins):
+    missing = LibraryDetector(SETTINGS, algorithm="NotThere")
+
+    report = evaluate(
+        readings, [missing, AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1,
+        vus=False,
+    )  # fmt: skip
+
+    assert report.skipped["contender"].tolist() == ["PyOD NotThere"]
+    assert "requirements-bench.txt" in report.skipped["reason"][0]
+    assert report.contenders["contender"].tolist() == ["|diff|"]
+
+
+@pytest.mark.parametrize("algorithm", ["ECOD", "KNN"])
+def test_detectors_of_the_library_score_every_reading_that_has_a_predecessor(readings, algorithm):
+    pytest.importorskip("pyod", reason="PyOD (requirements-bench.txt) is not installed")
+    train = tidy(counters(days=10))
+
+    scores = LibraryDetector(SETTINGS, algorithm=algorithm).fit(train).training_scores().score
+
+    assert np.isnan(scores).sum() == 4  # the first of a machine has no power, the next no change
+
+
+def test_a_frames_scores_do_not_depend_on_the_frames_beside_it(readings):
+    train, other = tidy(counters(days=21)), tidy(counters(days=8))
+    frame = train[train["utc_timestamp"] >= START + pd.Timedelta(days=14)].reset_index(drop=True)
+    for contender in (HourOfWeekResidual(SETTINGS), PrototypeForest(SETTINGS)):
+        fitted = contender.fit(train)
+        alone, beside = fitted.score([frame])[0], fitted.score([other, frame])[1]
+        assert np.array_equal(alone.score, beside.score, equal_nan=True)
+
+
+def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(readings, origins):
+    contenders = [RandomAlerts(SETTINGS), AbsoluteChange(SETTINGS)]
+
+    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3, vus=False)
+
+    assert report.table().row_count == len(report.summary()) == len(report.quiet()) == 6
+    assert len(report.at_rates()) == 6
+    families = report.families()
+    total = families[families["magnitude"] == "all"].groupby(["contender", "budget"])["events"]
+    assert (total.sum() == len(report.events) / 6).all()
+
+
+def test_the_picture_is_a_png_or_says_what_it_needs(readings, origins, tmp_path):
+    report = evaluate(
+        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1, vus=False
+    )
+    try:
+        path = report.picture(tmp_path / "picture.png")
+    except PictureError as error:
+        assert "matplotlib" in str(error)  # noqa: PT017
+    else:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def labelled_csv(tmp_path, minutes=5, label=1):
+    times = pd.date_range(START, START + pd.Timedelta(days=18), freq=f"{minutes}min")
+    watts = 1000 + np.random.default_rng(0).normal(0, 10, len(times))
+    marked = np.zeros(len(times), dtype=int)
+    for day in (10, 12, 17):
+        rows = slice(day * 1440 // minutes, (day * 1440 + 60) // minutes)
+        watts[rows], marked[rows] = 3000, label
+    path = tmp_path / "labelled.csv"
+    table = {"utc_timestamp": times, "machine_id": "pump", "reading": watts, "label": marked}
+    pd.DataFrame(table).to_csv(path, index=False)
+    return path
+
+
+def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
+    settings = load_settings({}, reading_kind="power_w", interval_minutes=5)
+
+    labelled = read_labelled(labelled_csv(tmp_path), settings)
+    report = judge_labelled(
+        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1), vus=False
+    )
+
+    assert labelled.machines == {"pump": 1}
+    assert [event.end - event.start for event in labelled.events] == [timedelta(minutes=55)] * 3
+    assert report.summary()["recall"].tolist() == [1, 1]
+    assert report.quiet().empty
+
+
+def test_a_labelled_table_at_another_interval_than_the_settings_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="5 minutes apart, not 15: set ANOMALY_INTERVAL_MINUTES"):
+        read_labelled(labelled_csv(tmp_path), SETTINGS)
+
+
+def test_a_label_that_is_neither_0_nor_1_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="label 2 in column 'label' is neither 0 nor 1"):
+        read_labelled(labelled_csv(tmp_path, minutes=15, label=2), SETTINGS)
+
+
+def test_a_labelled_table_without_labels_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="column 'truth' is missing"):
+        read_labelled(labelled_csv(tmp_path, minutes=15), SETTINGS, label="truth")
+
+
+def test_on_real_readings_luck_finds_far_less_than_a_change_of_power(shared_data):
+    wide = pd.read_csv(shared_data / "industrial3_15min.csv", parse_dates=["utc_timestamp"])
+    names = {f"machine_{number}": number for number in (1, 2, 3)}
+    long = wide.rename(columns=names).melt(
+        "utc_timestamp", list(names.values()), "machine_id", "reading"
+    )
+
+    report = evaluate(
+        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4, vus=False
+    )
+
+    recall = report.summary().set_index(["contender", "budget"])["recall"]
+    assert recall["random", 1.0] < 0.15 < 0.35 < recall["|diff|", 1.0]
+    assert report.thresholds["origin"].nunique() == 5
