@@ -85,6 +85,17 @@ class SignalDetector:
         often_flat: npt.NDArray[np.bool_],
     ) -> Self:
         """Train on measured readings without meter faults, sorted by machine and time."""
+        return cls.fit_and_score(measured, settings, time_zones, often_flat)[0]
+
+    @classmethod
+    def fit_and_score(
+        cls,
+        measured: pd.DataFrame,
+        settings: Settings,
+        time_zones: Mapping[int, str],
+        often_flat: npt.NDArray[np.bool_],
+    ) -> tuple[Self, Floats]:
+        """Train as `fit` does, and give each training reading's held-out tail probability."""
         machine_ids = np.unique(measured["machine_id"].to_numpy())
         zones = [time_zones.get(int(machine), "UTC") for machine in machine_ids]
         usual = usual_day(measured, zones, settings.interval)
@@ -100,7 +111,14 @@ class SignalDetector:
         detector = cls(usual, centre, spread, tables, calibration, np.ones(len(machine_ids)))
         p = detector._tail_probabilities(scaled, rows).min(axis=1)
         detector.budget_p = _budget_p(p, rows, measured, len(machine_ids), settings.alert_budget)
-        return detector
+        return detector, p
+
+    def tail_probability(self, measured: pd.DataFrame) -> Floats:
+        """Smallest tail probability of each reading's signals; 1 where there is none."""
+        rows = self.usual.rows(measured["machine_id"].to_numpy())
+        signals = measure_signals(measured, self.usual)
+        tails = self._tail_probabilities((signals - self.centre[rows]) / self.spread[rows], rows)
+        return np.where(rows < 0, 1.0, tails.min(axis=1))
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score the `wanted` readings, given with those that precede them by up to a day."""
