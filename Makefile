@@ -45,6 +45,7 @@ lock: $(STAMP) ## Write requirements*.txt anew from requirements*.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements.txt requirements-dev.in -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bootstrap.in -o requirements-bootstrap.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 
 # uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
 $(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml

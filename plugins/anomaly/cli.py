@@ -16,7 +16,7 @@ from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from anomaly import __version__
-from anomaly.errors import AnomalyError, DatabaseError
+from anomaly.errors import AnomalyError, DatabaseError, SettingsError
 from anomaly.ingest import ingest as ingest_file
 from anomaly.postgres.database import Database
 from anomaly.postgres.migrations import check_migrated
@@ -193,6 +193,59 @@ def models_list(as_json: AsJson = False) -> None:
         "readings",
     )
     _print_rows("Model versions", rows, columns)
+
+
+@app.command()
+def evaluate(
+    budgets: Annotated[
+        str, typer.Option(help="Bearable alerts a machine and week, several by comma.")
+    ] = "0.5,1,3",
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV of readings with a column `label`, 0 or 1.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Default: the first reading.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    machines: Annotated[str, typer.Option(help="Ids by comma; default: all that move.")] = "",
+    seeds: Annotated[int, typer.Option(help="Injections a test week.", min=1)] = 40,
+    picture: Annotated[Path | None, typer.Option(help="PNG: recall against false alerts.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the detector `signals` beside baselines, on injected faults or on labels."""
+    from anomaly.evaluating import evaluate_deployment, evaluate_labels
+
+    asked = _budgets(budgets)
+    if labels is not None:
+        report = evaluate_labels(labels, load_settings(), budgets=asked)
+    else:
+        database, settings = _connect()
+        window = Window.parse(start, end) if start and end else None
+        report = evaluate_deployment(
+            database,
+            settings,
+            datetime.now(UTC),
+            window=window,
+            machines=[int(part) for part in machines.split(",") if part],
+            budgets=asked,
+            seeds=seeds,
+        )
+    if as_json:
+        _print_json(report.summary().to_dict("records"))
+    else:
+        _out.print(report.table())
+    for _, reason in report.skipped.itertuples(index=False):
+        _progress.print(reason, style="yellow", markup=False)
+    if picture is not None:
+        _progress.print(f"picture: {report.picture(picture)}", markup=False)
+
+
+def _budgets(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise SettingsError(f"--budgets is {text!r}: write numbers above 0, e.g. 0.5,1,3")
+    return found
 
 
 @app.command()

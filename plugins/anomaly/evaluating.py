@@ -1,0 +1,86 @@
+"""Judge the product's detector beside baselines, on a deployment's readings or labelled ones."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from anomaly.errors import TrainingError
+from anomaly.evaluation.contenders import baselines
+from anomaly.evaluation.labelled import judge_labelled, read_labelled
+from anomaly.evaluation.product import SignalsContender
+from anomaly.evaluation.protocol import Contender, evaluate
+from anomaly.evaluation.report import EvaluationReport
+from anomaly.postgres.database import TRAINER, Database
+from anomaly.postgres.machines import known_machines
+from anomaly.postgres.readings import WindowReader
+from anomaly.quality import profile
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+
+def evaluate_deployment(
+    database: Database,
+    settings: Settings,
+    now: datetime,
+    *,
+    window: Window | None = None,
+    machines: Sequence[int] = (),
+    budgets: Sequence[float],
+    seeds: int,
+) -> EvaluationReport:
+    """Inject faults into readings of the meter table, and judge who finds them.
+
+    Parameters
+    ----------
+    window : Window, optional
+        Default: all readings that are due.
+    machines : sequence of int, optional
+        Default: every machine that has moved; a dead one has nothing to find.
+    """
+    reader = WindowReader(settings)
+    with database.transaction(TRAINER, read_only=True) as transaction:
+        extent = reader.source.extent(transaction, reader.source.describe(transaction))
+    if extent is None:
+        raise TrainingError(f"{settings.source_name} is empty: load readings first")
+    chosen = window or Window(extent[0], extent[1] + settings.interval).due(now, settings.interval)
+    shape = reader.prepare(database, chosen, TRAINER)
+    with database.transaction(TRAINER, read_only=True) as transaction:
+        measured = reader.read(transaction, shape, chosen).frame
+        zones = known_machines(transaction)["time_zone"]
+    wanted = list(machines) or _moving(measured)
+    readings = measured[measured["machine_id"].isin(wanted)]
+    zone = str(zones.mode().iloc[0])
+    return evaluate(
+        readings[["utc_timestamp", "machine_id", "reading"]],
+        contenders(settings, zone),
+        settings=settings,
+        zone=zone,
+        seeds=seeds,
+        budgets=budgets,
+    )
+
+
+def evaluate_labels(
+    file: Path, settings: Settings, *, budgets: Sequence[float]
+) -> EvaluationReport:
+    """Judge on a CSV with a column of labels."""
+    return judge_labelled(
+        read_labelled(file, settings),
+        contenders(settings, "UTC"),
+        settings=settings,
+        budgets=budgets,
+    )
+
+
+def contenders(settings: Settings, zone: str) -> list[Contender]:
+    """Ours first, then the baselines; one whose library is missing is left out, with the reason."""
+    return [SignalsContender(settings, zone), *baselines(settings, zone)]
+
+
+def _moving(measured: pd.DataFrame) -> list[int]:
+    still = profile(measured)["flat_share"].to_numpy()
+    ids = np.unique(measured["machine_id"].to_numpy())
+    return [int(machine) for machine in ids[still < 0.9]]
