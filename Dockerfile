@@ -10,7 +10,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
 
 RUN useradd --uid 50000 --create-home --home-dir /home/airflow airflow \
-    && mkdir -p /opt/airflow/models /opt/airflow/logs \
+    && mkdir -p /opt/airflow/models /opt/airflow/logs /opt/airflow/secrets \
     && chown -R airflow /opt/airflow
 
 WORKDIR /opt/airflow

@@ -32,7 +32,7 @@ test-slow: $(STAMP) ## Real scheduler and other Postgres versions
 
 test-all: test test-slow ## Both
 
-lint: $(STAMP) ## Style, types, imports, compose file
+lint: $(STAMP) ## Style, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -84,6 +83,20 @@ def interval_of(context: Context, interval: timedelta) -> Window:
     return Window(due - interval, due)
 
 
+def due_at(context: Context, interval: timedelta) -> datetime:
+    """When a run was due: a scheduled one at its interval's end, any other when it was started.
+
+    Airflow gives a run that was started by hand the last interval of the schedule, which
+    for a daily or weekly DAG ended hours or days before.
+    """
+    run = context["dag_run"]
+    if str(run.run_type) in ("scheduled", "backfill"):
+        return interval_of(context, interval).end
+    from anomaly.windows import floor_to_interval
+
+    return floor_to_interval(run.run_after, interval)
+
+
 def run_context(context: Context) -> RunContext:
     """Who asks: for the ledger."""
     from anomaly.postgres.results import RunContext
@@ -102,10 +115,9 @@ def announce(context: Context, asset: Asset, window: Window, **details: Any) -> 
 
 
 def announce_scores(context: Context, window: Window, report: ScoreReport) -> dict[str, int]:
-    """Announce published verdicts; return the counts for the task's log and XCom."""
-    counts = asdict(report)
-    announce(context, SCORES, window, **counts)
-    return counts
+    """Announce what was published, else `window`; return the counts for log and XCom."""
+    announce(context, SCORES, report.span() or window, **report.counts())
+    return report.counts()
 
 
 def _callback(dotted_path: str) -> Callable[[Context], None]:

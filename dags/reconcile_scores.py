@@ -31,6 +31,7 @@ from anomaly_wiring import (
     announce,
     default_args,
     deployment,
+    due_at,
     interval_of,
     run_context,
 )
@@ -61,8 +62,6 @@ def reconcile_scores() -> None:
     @task(outlets=[SCORES])
     def reconcile() -> dict[str, int]:
         """Compare, and re-score what differs."""
-        from dataclasses import asdict
-
         from anomaly.reconciling import Reconciler
         from anomaly.schema import Origin
 
@@ -73,8 +72,8 @@ def reconcile_scores() -> None:
             report = Reconciler(database, settings).reconcile(
                 window, run_context(context), origin=Origin.BACKFILL if backfill else Origin.LATE
             )
-        counts = asdict(report)
-        counts |= counts.pop("scores")
+        found = ("compared", "missing", "changed", "deleted")
+        counts = {name: getattr(report, name) for name in found} | report.scores.counts()
         announce(context, SCORES, window, **counts)
         return counts
 
@@ -89,7 +88,7 @@ def range_of(context: Context, settings: Settings) -> Window:
     if run.run_type == "backfill":
         return interval_of(context, timedelta(days=1)).due(run.run_after, settings.interval)
     start, end = context["params"]["start"], context["params"]["end"]
-    until = parse_moment(end) if end else interval_of(context, settings.interval).end
+    until = parse_moment(end) if end else due_at(context, settings.interval)
     since = parse_moment(start) if start else until - settings.reconcile_horizon
     return Window(since, until).due(run.run_after, settings.interval)
 

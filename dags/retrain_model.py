@@ -24,7 +24,14 @@ from typing import Any
 from airflow.sdk import CronDataIntervalTimetable, dag, get_current_context, task
 
 from anomaly.settings import load_settings
-from anomaly_wiring import FIRST_DAY, MODELS, announce, default_args, deployment, interval_of
+from anomaly_wiring import (
+    FIRST_DAY,
+    MODELS,
+    announce,
+    default_args,
+    deployment,
+    due_at,
+)
 
 settings = load_settings()
 
@@ -51,7 +58,7 @@ def retrain_model() -> None:
         run = context["dag_run"]
         with deployment() as (database, settings):
             trainer = Trainer(database, settings)
-            due = interval_of(context, settings.interval).end
+            due = due_at(context, settings.interval)
             report = trainer.train(
                 trainer.default_window(due),
                 by=f"{run.dag_id} {run.run_id}",

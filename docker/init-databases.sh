@@ -12,4 +12,6 @@ CREATE ROLE anomaly_app LOGIN CREATEROLE PASSWORD :'anomaly';
 CREATE DATABASE anomaly OWNER anomaly_app;
 CREATE ROLE anomaly_bi NOLOGIN;
 CREATE ROLE bi_reader LOGIN PASSWORD :'bi' IN ROLE anomaly_bi;
+ALTER ROLE bi_reader SET statement_timeout = '60s';
+ALTER ROLE bi_reader SET idle_in_transaction_session_timeout = '5min';
 SQL

@@ -7,6 +7,9 @@
 DO $$
 DECLARE
     role_name text;
+    -- Before Postgres 16 every member may SET ROLE; since then it is a right of its own.
+    acting    text := CASE WHEN current_setting('server_version_num')::int >= 160000
+                           THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY[
         'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api',
@@ -15,26 +18,33 @@ BEGIN
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+                -- For a login made directly of a role; tasks, which SET ROLE, bring their own.
+                EXECUTE format('ALTER ROLE %I SET statement_timeout = %L', role_name,
+                               CASE role_name WHEN 'anomaly_bi' THEN '60s'
+                                              WHEN 'anomaly_api' THEN '30s' ELSE '15min' END);
+                EXECUTE format('ALTER ROLE %I SET lock_timeout = %L', role_name, '30s');
+                EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L',
+                               role_name, CASE role_name WHEN 'anomaly_bi' THEN '5min'
+                                                         ELSE '30min' END);
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL;
         END;
     END LOOP;
 
-    -- The login that migrates may act as the roles that tasks take on. One that
-    -- made the roles is a member without the right to SET ROLE (Postgres 16), so
-    -- it is granted in any case; superusers need no grant.
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        FOREACH role_name IN ARRAY ARRAY[
-            'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
-        ] LOOP
+    -- The login that migrates may act as the roles that tasks take on. Where an
+    -- administrator has granted them already there is nothing to do.
+    FOREACH role_name IN ARRAY ARRAY[
+        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
+    ] LOOP
+        IF NOT pg_has_role(current_user, role_name, acting) THEN
             BEGIN
                 EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
             EXCEPTION WHEN internal_error THEN
                 NULL; -- another database of the cluster grants the same just now
             END;
-        END LOOP;
-    END IF;
+        END IF;
+    END LOOP;
 
     -- Who may read the meter table: one role to grant it to, three that have it.
     FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer', 'anomaly_api'] LOOP
@@ -47,6 +57,13 @@ BEGIN
         END IF;
     END LOOP;
 
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO anomaly_owner', current_database());
+    IF NOT has_database_privilege('anomaly_owner', current_database(), 'CREATE') THEN
+        EXECUTE format('GRANT CREATE ON DATABASE %I TO anomaly_owner', current_database());
+    END IF;
+    IF NOT has_database_privilege('anomaly_owner', current_database(), 'CREATE') THEN
+        RAISE insufficient_privilege USING MESSAGE =
+            format('this login may not grant CREATE on database %s to anomaly_owner',
+                   current_database());
+    END IF;
 END
 $$;

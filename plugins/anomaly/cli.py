@@ -1,6 +1,5 @@
 """The command line ``anomaly``: every command prints a table, or JSON with ``--json``."""
 
-import getpass
 import json
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import psycopg2
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -27,7 +27,7 @@ from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
 from anomaly.settings import Settings, load_settings
 from anomaly.status import status as take_stock
-from anomaly.training import Trainer
+from anomaly.training import Trainer, current_user
 from anomaly.windows import Window, parse_moment
 
 NEEDS_ATTENTION = 3
@@ -63,6 +63,12 @@ def main() -> None:
         _fail(str(error))
     except DBAPIError as error:
         _fail(f"the database refused: {str(error.orig).strip().splitlines()[0]}")
+    except psycopg2.Error as error:
+        _fail(f"the database refused: {str(error).strip().splitlines()[0]}")
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror}")
+    except OverflowError:
+        _fail("a time in the meter table or in the settings lies beyond the year 9999")
 
 
 @app.callback(invoke_without_command=True)
@@ -114,7 +120,7 @@ def train(
     trainer = Trainer(database, settings)
     report = trainer.train(
         _training_window(trainer, start, end),
-        by=getpass.getuser(),
+        by=current_user(),
         put_in_force=promote,
         reason="anomaly train --promote",
     )
@@ -169,10 +175,10 @@ def reconcile(
         allow_retract=allow_retract,
         dry_run=dry_run,
     )
+    facts = {name: value for name, value in vars(report).items() if name != "scores"}
     if as_json:
-        return _print_json(asdict(report))
-    facts = asdict(report)
-    _print_facts("Reconciled", facts | facts.pop("scores"))
+        return _print_json(facts | {"scores": report.scores.counts()})
+    _print_facts("Reconciled", facts | report.scores.counts())
 
 
 @models_app.command("list")
@@ -281,8 +287,8 @@ def _score(
     )
     report = _score_with_progress(Scorer(database, settings), window, job)
     if as_json:
-        return _print_json(asdict(report) | {"dry_run": dry_run})
-    _print_facts("Would be scored" if dry_run else "Scored", asdict(report))
+        return _print_json(report.counts() | {"dry_run": dry_run})
+    _print_facts("Would be scored" if dry_run else "Scored", report.counts())
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:

@@ -156,7 +156,14 @@ class MachineMelter(StatelessTransformer):
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return ``utc_timestamp``, ``ingested_at`` where given, ``machine``, ``reading``."""
         ids = [name for name in _ID_COLUMNS if name in X]
-        return X.melt(id_vars=ids, var_name="machine", value_name="reading")
+        # Not `DataFrame.melt`: it refuses a meter that is called "reading" itself.
+        meters = [name for name in X if name not in ids]
+        repeated = pd.concat([X[ids]] * len(meters), ignore_index=True) if meters else X[ids][:0]
+        readings = [X[name].to_numpy(dtype=float) for name in meters] or [np.empty(0)]
+        return repeated.assign(
+            machine=np.repeat(np.asarray(meters, dtype=object), len(X)),
+            reading=np.concatenate(readings),
+        )
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [*(name for name in _ID_COLUMNS if name in names), "machine", "reading"]
@@ -322,7 +329,7 @@ def feature_columns(machine_ids: Sequence[int] | None = None) -> ColumnTransform
 def reading_steps(settings: Settings) -> list[tuple[str, StatelessTransformer]]:
     """Steps one to seven for a wide table; a long one starts at the fourth, `MissingDropper`."""
     return [
-        ("column_dropper", ColumnDropper()),
+        ("column_dropper", _unmapped_dropper(settings)),
         (
             "timestamp_parser",
             TimestampParser(
@@ -337,6 +344,12 @@ def reading_steps(settings: Settings) -> list[tuple[str, StatelessTransformer]]:
         ("machine_time_sorter", MachineTimeSorter()),
         ("power_diff", PowerDiff(settings.interval_minutes, settings.max_gap_days)),
     ]
+
+
+def _unmapped_dropper(settings: Settings) -> ColumnDropper:
+    """The first step, sparing columns that the settings map to machines."""
+    dropped = ("cet_cest_timestamp", *OTHER_METERS)
+    return ColumnDropper([name for name in dropped if name not in settings.source_machines])
 
 
 def build_pipeline(settings: Settings) -> Pipeline:

@@ -18,6 +18,10 @@ from anomaly.settings import ReadingKind, Settings
 REACH = timedelta(hours=24)
 """How far back and forward a reading influences verdicts; a flat run is measured no longer."""
 
+MOST_FLAT_HOURS = 12.0
+"""On a machine that hardly ever stands still, flat for longer is stuck, whatever training saw:
+a meter that froze then must not excuse it now."""
+
 _ROLLOVER_SHARE = 0.01  # of the counter's range: a larger step over zero is a reset
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 
@@ -71,7 +75,9 @@ def judge(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) ->
     """
     known = profiles.reindex(measured["machine_id"])
     learning = known["readings"].isna().to_numpy()
-    limit = known["longest_flat_hours"].to_numpy(float) + settings.stuck_margin_hours
+    limit = np.minimum(
+        known["longest_flat_hours"].to_numpy(float) + settings.stuck_margin_hours, MOST_FLAT_HOURS
+    )
     rarely_flat = known["flat_share"].to_numpy(float) <= settings.stuck_flat_share
     stuck = rarely_flat & (measured["flat_hours"].to_numpy() > limit)
     return _worst(

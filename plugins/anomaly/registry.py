@@ -76,8 +76,11 @@ class Registry:
     def save(self, model: Model, version: int, manifest: Mapping[str, Any]) -> Artefact:
         """Write version `version`, under a temporary name first.
 
-        A folder of that version which the database does not know is what a killed
-        training left behind: it is replaced.
+        Raises
+        ------
+        ArtefactError
+            When the folder cannot be written, or is there already: nothing that
+            exists is ever replaced.
         """
         folder = self._path(version)
         with self._temporary_folder() as temporary:
@@ -87,10 +90,17 @@ class Registry:
             sha256 = {path.name: _sha256(path.read_bytes()) for path in temporary.iterdir()}
             for path in temporary.iterdir():
                 _flush(path)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
+            temporary.rename(folder)  # refuses a folder that holds something
         _flush(folder.parent)
         return Artefact(folder.relative_to(self.root).as_posix(), sha256)
+
+    def highest_version(self) -> int:
+        """The highest number that has a folder, whoever wrote it; 0 where there is none.
+
+        A killed training may have left one, or another database shares the models.
+        """
+        folders = (self.root / _FAMILY).glob("v*")
+        return max((int(path.name[1:]) for path in folders if path.name[1:].isdecimal()), default=0)
 
     def load(self, artefact: Artefact) -> Model:
         """Open a version whose bytes match the database's hashes.
@@ -109,11 +119,15 @@ class Registry:
     @contextmanager
     def _temporary_folder(self) -> Iterator[Path]:
         family = self.root / _FAMILY
-        family.mkdir(parents=True, exist_ok=True)
         temporary = family / f".writing-{uuid.uuid4().hex}"
-        temporary.mkdir()
         try:
+            temporary.mkdir(parents=True)
             yield temporary
+        except OSError as error:
+            raise ArtefactError(
+                f"cannot write below {self.root} ({error.strerror}): give this account the folder"
+                " of ANOMALY_MODELS_URL; nothing was registered"
+            ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -94,7 +94,10 @@ class Scorer:
         """
         watermark, seen = self._live_coverage()
         start = min(watermark or interval.start, interval.start) - self.settings.lateness
-        window = Window(start, interval.end)
+        due = floor_to_interval(interval.end, self.settings.interval)
+        if due <= start:
+            return ScoreReport()
+        window = Window(start, due)
         job = Job(Origin.LIVE, context, late_before=watermark)
         try:
             report = self._score_late(window, seen, context)

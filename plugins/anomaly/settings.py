@@ -9,7 +9,13 @@ from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError as SourceError
 
 from anomaly.errors import SettingsError
 
@@ -53,7 +59,20 @@ class Settings(BaseSettings):
         From `load_settings`, naming the variable, the value found and what is allowed.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from `load_settings` alone, which says where it reads."""
+        return (init_settings,)
 
     # Where things are
     database_url: str = Field("", description="Postgres URL for the command line")
@@ -98,7 +117,10 @@ class Settings(BaseSettings):
         7, ge=1, le=366, description="the longest range that is read and published at once"
     )
     ingested_overlap_minutes: float = Field(
-        60.0, ge=0, description="how long a writer's transaction may stay open and still be seen"
+        60.0,
+        ge=0,
+        le=100_000,
+        description="longest open transaction whose rows a tick still sees",
     )
     reconcile_days: int = Field(
         30, ge=1, le=3660, description="how far back a reconciliation looks"
@@ -107,7 +129,7 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="share of a window's verdicts that may be retracted"
     )
     stale_after_hours: float = Field(
-        2.0, ge=0, description="age of the newest reading that is a fault; 0: never"
+        2.0, ge=0, le=87_600, description="age of the newest reading that is a fault; 0: never"
     )
 
     # Meter faults
@@ -131,11 +153,11 @@ class Settings(BaseSettings):
         0.05, gt=0, le=0.5, description="share of training readings that are anomalies"
     )
     random_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of every random choice")
-    training_weeks: float = Field(8.0, gt=0, description="weeks that a training looks back")
+    training_weeks: float = Field(8.0, gt=0, le=5200, description="weeks a training looks back")
     judging_days: float = Field(
-        7.0, ge=0, description="newest days that judge and are never trained on"
+        7.0, ge=0, le=3660, description="newest days that judge and are never trained on"
     )
-    training_min_days: float = Field(7.0, gt=0, description="least history to train on")
+    training_min_days: float = Field(7.0, gt=0, le=3660, description="least history to train on")
 
     # What the DAGs carry
     dag_owner: str = Field("anomaly", description="owner of every task")
@@ -147,8 +169,12 @@ class Settings(BaseSettings):
     )
 
     # How long a statement, a lock or an idle transaction may take
-    statement_timeout_seconds: int = Field(900, ge=0, description="a statement; 0: no limit")
-    lock_timeout_seconds: int = Field(300, ge=0, description="waiting for a lock; 0: no limit")
+    statement_timeout_seconds: int = Field(
+        900, ge=0, le=2_000_000, description="a statement; 0: no limit"
+    )
+    lock_timeout_seconds: int = Field(
+        300, ge=0, le=2_000_000, description="waiting for a lock; 0: no limit"
+    )
     idle_timeout_seconds: int = Field(1800, ge=0, description="an idle transaction; 0: no limit")
 
     @field_validator("source_timezone")
@@ -215,7 +241,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     Parameters
     ----------
     environment : mapping of str to str, optional
-        Where ``ANOMALY_*`` is looked up to check for unknown names; default ``os.environ``.
+        Where ``ANOMALY_*`` is looked up; default ``os.environ``.
     **overrides : object
         Fields that win over the environment.
 
@@ -224,22 +250,33 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     SettingsError
         Naming the variable, the value found and what is allowed.
     """
-    _refuse_unknown_names(os.environ if environment is None else environment)
+    variables = os.environ if environment is None else environment
+    _refuse_misspelt_names(variables)
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings.model_validate(_read(variables) | overrides)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(issue) for issue in error.errors())) from None
-    except ValueError as error:  # pydantic-settings: a value that is not JSON
-        raise SettingsError(f'{error}: write JSON, for example {{"Pump A": 1}}') from None
+    except SourceError:
+        value = variables.get(PREFIX + "SOURCE_MACHINES")
+        raise SettingsError(
+            f'{PREFIX}SOURCE_MACHINES is {value!r}: write JSON, for example {{"Pump A": 1}}'
+        ) from None
 
 
-def _refuse_unknown_names(environment: Mapping[str, str]) -> None:
+def _read(variables: Mapping[str, str]) -> dict[str, object]:
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in variables.items() if value}
+    return source()
+
+
+def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
+    """Refuse what looks like a setting; other programs' ``ANOMALY_*`` variables are left alone."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists them all"
-            raise SettingsError(f"{name} is not a setting: {hint}")
+            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+            if close:
+                raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
 
 
 def _explain(issue: Mapping[str, object]) -> str:

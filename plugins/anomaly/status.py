@@ -10,7 +10,7 @@ from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.source import MeterSource
 from anomaly.settings import Settings
-from anomaly.windows import Window
+from anomaly.windows import Window, floor_to_interval
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,15 @@ class Status:
     lag_minutes : float or None
         How far the watermark is behind `as_of`.
     unscored : int or None
-        Readings of the last ``reconcile_days`` without a verdict; None without a model.
+        Readings of the last ``reconcile_days`` without a verdict, but for the interval
+        that has just ended; None without a model.
     outdated : int or None
-        Verdicts there on a reading that has changed or is gone.
+        Verdicts there on a reading that has changed.
+    without_reading : int or None
+        Verdicts there whose reading is gone.
     future_readings : int
         Rows of the meter table that are not due yet.
-    late_verdicts, repaired_verdicts, retractions_withheld : int
+    late_verdicts, repaired_verdicts : int
         Of the last 24 hours.
     """
 
@@ -56,10 +59,10 @@ class Status:
     lag_minutes: float | None
     unscored: int | None
     outdated: int | None
+    without_reading: int | None
     future_readings: int
     late_verdicts: int
     repaired_verdicts: int
-    retractions_withheld: int
     model_version: int | None
     model_trained_to: datetime | None
     machines: list[MachineStatus]
@@ -80,10 +83,11 @@ class Status:
                 f"{self.unscored} readings without a verdict and {self.outdated} verdicts out of"
                 " date: run `anomaly reconcile`"
             )
-        if self.retractions_withheld:
+        if self.without_reading:
             found.append(
-                f"{self.retractions_withheld} verdicts have lost their reading and were kept:"
-                " if the deletion was meant, run `anomaly reconcile --allow-retract`"
+                f"{self.without_reading} verdicts have lost their reading: the next"
+                " reconciliation retracts them; if they are more than it may, and the deletion"
+                " was meant, run `anomaly reconcile --allow-retract`"
             )
         return found
 
@@ -104,7 +108,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         version = transaction.rows("current_version")
         machines = _machines(transaction, settings, as_of)
         runs = [dict(row) for row in transaction.rows("status_runs")]
-    unscored, outdated = _differences(database, settings, as_of)
+    unscored, outdated, without_reading = _differences(database, settings, as_of)
     return Status(
         as_of=as_of,
         newest_reading=newest,
@@ -113,10 +117,10 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         lag_minutes=(as_of - watermark) / timedelta(minutes=1) if watermark else None,
         unscored=unscored,
         outdated=outdated,
+        without_reading=without_reading,
         future_readings=future,
         late_verdicts=late["late_verdicts"],
         repaired_verdicts=late["repaired_verdicts"],
-        retractions_withheld=late["retractions_withheld"],
         model_version=version[0]["version"] if version else None,
         model_trained_to=version[0]["trained_to"] if version else None,
         machines=machines,
@@ -141,13 +145,16 @@ def is_stale(newest: datetime | None, settings: Settings, as_of: datetime) -> bo
 
 def _differences(
     database: Database, settings: Settings, as_of: datetime
-) -> tuple[int, int] | tuple[None, None]:
-    window = Window(as_of - timedelta(days=settings.reconcile_days), as_of)
+) -> tuple[int, int, int] | tuple[None, None, None]:
+    # The interval that has just ended is the running tick's work.
+    end = floor_to_interval(as_of, settings.interval) - settings.interval
     try:
-        found = compare(database, WindowReader(settings), window.due(as_of, settings.interval))
+        found = compare(
+            database, WindowReader(settings), Window(end - settings.reconcile_horizon, end)
+        )
     except NoModelError:
-        return None, None
-    return len(found.missing), len(found.changed) + len(found.deleted)
+        return None, None, None
+    return len(found.missing), len(found.changed), len(found.deleted)
 
 
 def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> list[MachineStatus]:

@@ -1,6 +1,7 @@
 """Train a model version, register it, and put it in force."""
 
 import getpass
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -98,7 +99,7 @@ class Trainer:
             nothing is registered then.
         """
         self._require_history(window.start, window.end)
-        by = by or getpass.getuser()
+        by = by or current_user()
         sound = self._sound_readings(window)
         profiles = profile(sound)
         model = Model(
@@ -168,7 +169,8 @@ class Trainer:
         by: str,
     ) -> int:
         transaction.rows("lock_versions")
-        version = int(transaction.value("next_version"))
+        known = int(transaction.value("next_version"))
+        version = max(known, self.registry.highest_version() + 1)
         details: dict[str, Any] = {
             "detector": model.detector.name,
             "trained_from": window.start,
@@ -186,6 +188,14 @@ class Trainer:
         artefact = self.registry.save(model, version, plain)
         register_version(transaction, version, artefact, details)
         return version
+
+
+def current_user() -> str:
+    """Who runs this, for the record; in a container the account may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:

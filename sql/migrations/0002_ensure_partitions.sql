@@ -17,6 +17,7 @@ DECLARE
     part        text;
     made        integer := 0;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('anomaly.ensure_partitions'));
     IF last_month - month_start > interval '200 years' THEN
         RAISE EXCEPTION 'ensure_partitions: % to % is longer than 200 years', first_moment, end_moment;
     END IF;

@@ -1,4 +1,7 @@
 -- The ledger's row of a published window.
+--
+-- ingested_through is never later than now: a row from the future must not blind
+-- the ticks to what is written until then.
 INSERT INTO anomaly.scoring_runs (
     run_id, window_start, window_end, written_to, origin, dag_id, dag_run_id, command, readings,
     missing, duplicates, scored, inserted, updated, unchanged, retracted, retraction_withheld,
@@ -6,4 +9,8 @@ INSERT INTO anomaly.scoring_runs (
 VALUES (
     :run_id, :start, :end, :written_to, :origin, :dag_id, :dag_run_id, :command, :readings,
     :missing, :duplicates, :scored, :inserted, :updated, :unchanged, :retracted,
-    :retraction_withheld, :anomalies, :ingested_through, :package_version, :published_at)
+    :retraction_withheld, :anomalies,
+    CASE WHEN CAST(:ingested_through AS timestamptz) IS NOT NULL
+         THEN least(CAST(:ingested_through AS timestamptz), CAST(:published_at AS timestamptz))
+    END,
+    :package_version, :published_at)

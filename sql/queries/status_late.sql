@@ -1,7 +1,6 @@
 -- What was written late or repaired since a moment.
 SELECT count(*) FILTER (WHERE origin = 'late') AS late_runs,
        coalesce(sum(inserted) FILTER (WHERE origin = 'late'), 0)::bigint AS late_verdicts,
-       coalesce(sum(updated + retracted), 0)::bigint AS repaired_verdicts,
-       coalesce(sum(retraction_withheld), 0)::bigint AS retractions_withheld
+       coalesce(sum(updated + retracted), 0)::bigint AS repaired_verdicts
   FROM anomaly.scoring_runs
  WHERE published_at >= :since

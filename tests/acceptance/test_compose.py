@@ -43,7 +43,7 @@ def test_with_generated_secrets_it_is_valid_and_none_is_used_twice(project):
 
     assert result.returncode == 0, result.stderr
     secrets = re.findall(r"=(.+)", (project / ".env").read_text())
-    assert len(secrets) == len(set(secrets)) == 7
+    assert len(secrets) == len(set(secrets)) == 8
     assert all(len(secret) >= 32 for secret in secrets)
 
 

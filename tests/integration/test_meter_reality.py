@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from anomaly.errors import SourceError
+from anomaly.postgres.machines import register_machines
 from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
@@ -163,6 +164,53 @@ def test_a_local_day_of_23_hours_and_one_of_25_lose_no_machine(database, setting
     ) == [("ok", 1)]
 
 
+def test_a_column_that_is_no_machine_by_default_can_be_mapped(trained, settings):
+    execute(trained, "UPDATE anomaly.meter_readings SET compressor = machine_1")
+    mapped = load_settings(
+        {},
+        models_url=settings.models_url,
+        source_machines={"compressor": 6, "machine_1": 1},
+        **SMALL,
+    )
+
+    report = score(trained, mapped, 0, DAY)
+
+    assert report.read == 2 * DAY
+    assert verdicts(trained)[6, at(5)]["reading"] == verdicts(trained)[1, at(5)]["reading"]
+
+
+def test_two_columns_of_one_machine_are_refused(trained, settings):
+    execute(trained, "ALTER TABLE anomaly.meter_readings ADD machine_01 double precision")
+
+    with pytest.raises(SourceError, match="would be machine 1, as 'machine_1' is"):
+        score(trained, settings, 0, DAY)
+
+
+def test_a_row_from_the_future_does_not_blind_the_ticks(trained, settings):
+    written = "UPDATE anomaly.meter_readings SET ingested_at = CAST(:w AS timestamptz)"
+    for quarter, moment in ((2, "infinity"), (3, at(400_000).isoformat())):
+        execute(trained, f"{written} WHERE utc_timestamp = :t", w=moment, t=at(quarter))
+    tick(trained, settings, 10)
+
+    ((seen,),) = rows(trained, "SELECT max(ingested_through) <= now() FROM anomaly.scoring_runs")
+
+    assert seen
+
+
+def test_machines_that_are_new_to_two_at_once_both_get_a_number(database):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def register(key):
+        with database.transaction("anomaly_scorer") as transaction:
+            return register_machines(transaction, {key: 7 if key == "7" else None})
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(register, ["press", "oven", "7", "saw"]))
+
+    assert made == [1, 1, 1, 1]
+    assert len(rows(database, "SELECT machine_id FROM anomaly.machines")) == 4
+
+
 def test_a_source_without_the_machines_of_the_settings_is_refused(trained, settings):
     wrong = load_settings({}, models_url=settings.models_url, source_machines={"pump": 1})
 
@@ -221,6 +269,19 @@ def test_a_meter_that_stands_still_is_stuck_and_learns_to_move_again(trained, se
 
     assert qualities(trained, 21, 28, 29, 39, 40) == ["ok", "ok", "stuck", "stuck", "ok"]
     assert "meter stuck: no change for" in verdicts(trained)[1, at(39)]["reason"]
+
+
+def test_a_meter_that_froze_in_training_does_not_excuse_it_later(database, settings):
+    last = 40 * DAY
+    frame = counters(41 * DAY)
+    for first in (2 * DAY, last):
+        frame.loc[first : first + 60, "machine_1"] = frame.loc[first, "machine_1"]
+    insert(database, frame)
+    train(database, settings, end=last)
+
+    score(database, settings, last, last + DAY)
+
+    assert qualities(database, last + 40, last + 60) == ["ok", "stuck"]  # 10 and 15 hours
 
 
 def test_a_correction_far_into_a_flat_run_rescores_the_run_behind_it(trained, settings):
@@ -352,11 +413,34 @@ def test_status_speaks_of_lag_gaps_late_and_future_readings_and_machines(trained
     assert found.lag_minutes == 60
     assert found.newest_reading == at(2 * DAY + 3)
     assert found.future_readings == DAY - 4
-    assert found.unscored == 2 * (2 * DAY + 4) - 2 * 9
+    assert found.unscored == 2 * (2 * DAY + 3) - 2 * 9  # the last interval has just ended
     assert not found.stale
     states = {machine.machine_id: machine.state for machine in found.machines}
     assert (states[1], states[2], states[3]) == ("ok", "retired", "new")
     assert found.runs[0]["command"] == "test"
+
+
+def test_status_calls_a_machine_silent_and_after_a_week_retired(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+
+    soon = status(trained, settings, at(3 * DAY + 20))
+    late = status(trained, settings, at(12 * DAY))
+
+    assert {machine.state for machine in soon.machines[:2]} == {"silent"}
+    assert {machine.state for machine in late.machines[:2]} == {"retired"}
+
+
+def test_status_counts_a_deleted_reading_until_it_is_reconciled(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    delete(trained, 20)
+
+    before = status(trained, settings, at(3 * DAY))
+    reconcile(trained, settings)
+    after = status(trained, settings, at(3 * DAY))
+
+    assert (before.without_reading, after.without_reading) == (2, 0)
+    assert any("have lost their reading" in problem for problem in before.problems)
+    assert after.problems == []
 
 
 def test_status_is_stale_when_the_meters_fall_silent(trained, settings):

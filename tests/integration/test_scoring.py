@@ -282,6 +282,16 @@ def test_a_model_of_watts_refuses_counters(trained, settings):
         score(trained, watts, 0, 10)
 
 
+def test_a_tick_of_hourly_readings_waits_until_the_hour_is_over(trained, settings):
+    hourly = settings.model_copy(update={"interval_minutes": 60})
+    Scorer(trained, hourly)  # the model's interval differs, so only the window is looked at
+
+    with pytest.raises(SettingsError, match="every 15 minutes"):
+        Scorer(trained, hourly).score_tick(Window(at(4), at(5)), CONTEXT)
+    none = settings.model_copy(update={"interval_minutes": 60, "lateness_hours": 0.0})
+    assert Scorer(trained, none).score_tick(Window(at(4), at(5)), CONTEXT).windows == 0
+
+
 def test_what_operators_saw_then_can_be_asked(trained, settings):
     score(trained, settings, 0, 20)
     ((then,),) = rows(trained, "SELECT clock_timestamp()")

@@ -154,9 +154,7 @@ def test_two_trainings_at_once_get_a_number_each(filled, settings):
     ) == [(1,)]
 
 
-def test_a_training_killed_before_its_commit_leaves_no_version_and_is_swept(
-    filled, settings, monkeypatch
-):
+def test_a_training_killed_before_its_commit_leaves_no_version(filled, settings, monkeypatch):
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -167,8 +165,16 @@ def test_a_training_killed_before_its_commit_leaves_no_version_and_is_swept(
     assert folder(settings).exists()
     assert rows(filled, "SELECT count(*) FROM anomaly.model_versions") == [(0,)]
 
-    assert train(filled, settings) == 1
+    assert train(filled, settings) == 2  # what lies there is nobody's, and is not touched
     assert score(filled, settings, 0, DAY).inserted == 2 * DAY
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_registered(filled, settings):
+    Path(settings.models_url).write_text("not a folder")
+
+    with pytest.raises(ArtefactError, match="cannot write below"):
+        train(filled, settings)
+    assert rows(filled, "SELECT count(*) FROM anomaly.model_versions") == [(0,)]
 
 
 def test_rolling_back_keeps_what_was_decided_on_record(filled, settings):

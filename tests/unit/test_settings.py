@@ -46,5 +46,23 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 def test_a_mapping_that_is_not_json_is_refused(monkeypatch):
     monkeypatch.setenv("ANOMALY_SOURCE_MACHINES", "Pump=1")
 
-    with pytest.raises(SettingsError, match="write JSON"):
+    with pytest.raises(SettingsError, match="ANOMALY_SOURCE_MACHINES is 'Pump=1': write JSON"):
         load_settings()
+
+
+def test_an_empty_value_is_the_default_and_infinity_is_none():
+    empty = {"ANOMALY_SOURCE_MACHINES": "", "ANOMALY_LATENESS_HOURS": ""}
+
+    assert load_settings(empty) == load_settings({})
+    with pytest.raises(SettingsError, match="ANOMALY_STALE_AFTER_HOURS is 'inf'"):
+        load_settings({"ANOMALY_STALE_AFTER_HOURS": "inf"})
+
+
+def test_variables_of_other_programs_are_left_alone():
+    assert load_settings({"ANOMALY_DB_PASSWORD": "x", "ANOMALY_SERVICE_HOST": "y"})
+
+
+def test_a_given_environment_is_the_only_one_that_is_read(monkeypatch):
+    monkeypatch.setenv("ANOMALY_SOURCE_TABLE", "foreign")
+
+    assert load_settings({}).source_table == "meter_readings"

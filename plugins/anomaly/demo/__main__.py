@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from anomaly.windows import Window, floor_to_interval
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / ".demo"
+RECORD = "demo.json"
 WEEKS = 10
 SEED = 7
 INTERVAL = timedelta(minutes=15)
@@ -67,7 +68,7 @@ class Demo:
     def __init__(self, folder: Path, data: Path | None) -> None:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder / "postgres")
-        self._record = folder / "demo.json"
+        self._record = folder / RECORD
         self.choices = self._choose(data)
         self._feeder = BackgroundProcess(folder / "feeder.json", folder / "feeder.log")
 
@@ -147,7 +148,12 @@ class Demo:
     def _start_postgres(self) -> None:
         self.postgres.start()
         for user, password in self.choices.passwords.items():
-            self.postgres.create_user(user, password, may_create_roles=user == "anomaly_app")
+            self.postgres.create_user(
+                user,
+                password,
+                may_create_roles=user == "anomaly_app",
+                statement_timeout="60s" if user == "bi_reader" else "0",
+            )
         self.postgres.create_database("airflow", owner="airflow")
         self.postgres.create_database("anomaly", owner="anomaly_app")
 
@@ -291,7 +297,7 @@ def up(
 @app.command()
 def stop(folder: Folder = FOLDER) -> None:
     """Stop the demo; its data stay."""
-    if not folder.exists():
+    if not (folder / RECORD).exists():
         console.print("there is no demo to stop")
         return
     Demo(folder, None).stop()
@@ -302,10 +308,17 @@ def stop(folder: Folder = FOLDER) -> None:
 def reset(folder: Folder = FOLDER) -> None:
     """Stop the demo and delete its data."""
     if folder.exists():
+        if not (folder / RECORD).exists():
+            raise AnomalyError(f"{folder} holds no demo ({RECORD}): nothing was deleted")
         demo = Demo(folder, None)
         demo.stop()
         demo.postgres.destroy()
-        shutil.rmtree(folder)
+        for part in ("airflow", "models"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        for file in (RECORD, "feeder.json", "feeder.log"):
+            (folder / file).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # stays when something of somebody else's is in it
     console.print("the demo is gone; `make demo` makes a new one")
 
 

@@ -194,7 +194,14 @@ class EmbeddedPostgres:
         with suppress(pg_errors.DuplicateDatabase, pg_errors.UniqueViolation):
             self._execute(statement)
 
-    def create_user(self, name: str, password: str, *, may_create_roles: bool = False) -> None:
+    def create_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        may_create_roles: bool = False,
+        statement_timeout: str = "0",
+    ) -> None:
         """Create a login, or give an existing one this password."""
         creating = sql.SQL("CREATE ROLE {}").format(sql.Identifier(name))
         with suppress(pg_errors.DuplicateObject):
@@ -203,6 +210,12 @@ class EmbeddedPostgres:
         self._execute(
             sql.SQL("ALTER ROLE {} LOGIN {} PASSWORD {}").format(
                 sql.Identifier(name), power, sql.Literal(password)
+            )
+        )
+
+        self._execute(
+            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(
+                sql.Identifier(name), sql.Literal(statement_timeout)
             )
         )
 

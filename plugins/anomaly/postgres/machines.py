@@ -31,6 +31,7 @@ def register_machines(transaction: Transaction, machines: Mapping[str, int | Non
     int
         How many were new; registering again adds none and changes none.
     """
+    transaction.rows("lock_machines")
     return transaction.run(
         "register_machines", keys=list(machines), wanted_ids=list(machines.values())
     )

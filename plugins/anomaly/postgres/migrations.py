@@ -8,7 +8,7 @@ from psycopg2.sql import SQL, Identifier
 from sqlalchemy.exc import ProgrammingError
 
 from anomaly.errors import DatabaseError
-from anomaly.postgres.database import OWNER, Database, Transaction, sql_file, sql_files
+from anomaly.postgres.database import OWNER, SCORER, Database, Transaction, sql_file, sql_files
 from anomaly.settings import Settings
 
 
@@ -51,7 +51,8 @@ def _make_roles(transaction: Transaction) -> None:
     except pg.InsufficientPrivilege as error:
         raise DatabaseError(
             f"this login may not make the product's roles ({str(error).splitlines()[0]});"
-            " let an administrator run sql/roles.sql once and grant the roles to it"
+            " let an administrator run sql/roles.sql in this database once and grant"
+            " anomaly_owner, anomaly_scorer, anomaly_trainer and anomaly_api to it"
         ) from None
 
 
@@ -82,21 +83,29 @@ def _let_source_be_read(database: Database, settings: Settings, report: Migratio
         SQL("GRANT USAGE ON SCHEMA {} TO anomaly_source").format(schema),
         SQL("GRANT SELECT ON {}.{} TO anomaly_source").format(schema, table),
     ]
+    why = "anomaly_source may not read it yet"
     try:
         with database.transaction() as transaction:
-            if transaction.value(
-                "source_is_readable", schema=settings.source_schema, table=settings.source_table
-            ):
+            if _source_is_readable(transaction, settings):
                 return
             for grant in grants:
                 transaction.execute(grant)
+            # Without the right to grant, Postgres only warns.
+            if _source_is_readable(transaction, settings):
+                return
     except (pg.InsufficientPrivilege, pg.UndefinedTable, pg.InvalidSchemaName) as error:
-        with database.transaction() as transaction:
-            statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
-        report.notes.append(
-            f"{str(error).splitlines()[0]}: let the owner of {settings.source_name} run:"
-            f" {statements};"
+        why = str(error).splitlines()[0]
+    with database.transaction() as transaction:
+        statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
+    report.notes.append(f"{why}: let the owner of {settings.source_name} run: {statements};")
+
+
+def _source_is_readable(transaction: Transaction, settings: Settings) -> bool:
+    return bool(
+        transaction.value(
+            "source_is_readable", schema=settings.source_schema, table=settings.source_table
         )
+    )
 
 
 def check_migrated(database: Database) -> None:
@@ -108,7 +117,7 @@ def check_migrated(database: Database) -> None:
         Naming the first one that is missing.
     """
     try:
-        with database.transaction(read_only=True) as transaction:
+        with database.transaction(SCORER, read_only=True) as transaction:
             applied = {row["name"] for row in transaction.rows("applied_migrations")}
     except ProgrammingError:
         applied = set()

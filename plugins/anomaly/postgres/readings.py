@@ -9,7 +9,7 @@ import pandas as pd
 
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.machines import known_machines, register_machines
-from anomaly.postgres.source import MeterSource, SourceShape
+from anomaly.postgres.source import LARGEST_ID, MeterSource, SourceShape
 from anomaly.preprocessing import reading_steps
 from anomaly.quality import REACH, measure
 from anomaly.settings import Layout, Settings
@@ -79,7 +79,7 @@ class WindowReader:
                 if key not in taken and number not in taken
             }
         keys = self.source.unknown_machines(transaction, shape, window)
-        return {key: int(key) if key.isdecimal() and int(key) < 2**31 else None for key in keys}
+        return {key: int(key) if _is_id(key) else None for key in keys}
 
     def read(
         self,
@@ -144,6 +144,11 @@ class WindowReader:
         return pd.concat([others, again], ignore_index=True)
 
 
+def _is_id(key: str) -> bool:
+    """Whether a key can be a machine's id as it stands; larger numbers are names."""
+    return key.isdecimal() and int(key) <= LARGEST_ID
+
+
 def _asked(known: pd.DataFrame, shape: SourceShape, machines: list[int] | None) -> list[int]:
     if machines is not None:
         return machines
@@ -156,5 +161,6 @@ def _inside(frame: pd.DataFrame, window: Window) -> pd.Series:
 
 
 def _newest(ingested_at: pd.Series) -> datetime | None:
-    known = ingested_at[ingested_at != np.iinfo(np.int64).min]
+    limits = np.iinfo(np.int64)
+    known = ingested_at[~ingested_at.isin([limits.min, limits.max])]
     return None if known.empty else _PG_EPOCH + timedelta(microseconds=int(known.max()))

@@ -91,13 +91,25 @@ class ScoreReport:
     retraction_withheld: int = 0
     anomalies: int = 0
     windows: int = 0
+    published: tuple[Window, ...] = ()
 
     def __add__(self, other: "ScoreReport") -> "ScoreReport":
-        return ScoreReport(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
+        mine, others = self.counts(), other.counts()
+        added = {name: mine[name] + others[name] for name in mine}
+        return ScoreReport(**added, published=self.published + other.published)
 
-    def counts(self) -> list[int]:
-        """The counts in the order of the fields."""
-        return list(asdict(self).values())
+    def counts(self) -> dict[str, int]:
+        """The counts by name, without the windows they were counted in."""
+        return {name: count for name, count in vars(self).items() if name != "published"}
+
+    def span(self) -> Window | None:
+        """From the first moment published to the last; None where nothing was."""
+        if not self.published:
+            return None
+        return Window(
+            min(window.start for window in self.published),
+            max(window.end for window in self.published),
+        )
 
     @property
     def changed(self) -> int:
@@ -263,7 +275,7 @@ class _Merge:
 
     def write(self, written_to: datetime) -> None:
         run = self.transaction.run
-        self.transaction.rows("ensure_partitions", start=self.window["start"], end=written_to)
+        self.transaction.rows("ensure_partitions")
         run("index_staged")
         run("supersede_changed", start=self.window["start"], written_to=written_to, **self.at)
         self.updated = run(
@@ -298,10 +310,11 @@ class _Merge:
             retraction_withheld=self.withheld,
             anomalies=self.anomalies,
             windows=1,
+            published=(attempt.window,),
         )
 
     def record(self, report: ScoreReport, written_to: datetime, context: RunContext) -> None:
-        counts = asdict(report)
+        counts = report.counts()
         counts["readings"] = counts.pop("read")
         del counts["windows"]
         self.transaction.run(

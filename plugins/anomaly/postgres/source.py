@@ -16,6 +16,7 @@ from anomaly.settings import Layout, Settings, TimestampLabel
 from anomaly.windows import Window
 
 _MACHINE_COLUMN = re.compile(r"machine_(\d+)")
+LARGEST_ID = 999_999_999
 _NUMBER_TYPES = {
     "smallint", "integer", "bigint", "real", "double precision", "numeric",
 }  # fmt: skip
@@ -84,8 +85,16 @@ class MeterSource:
                 f"{self.settings.source_name} has no machine_<n> column:"
                 " map its columns in ANOMALY_SOURCE_MACHINES"
             )
-        for column in machines:
+        by_id: dict[int, str] = {}
+        for column, machine_id in machines.items():
             self._require_number(types, column)
+            if machine_id > LARGEST_ID or machine_id in by_id:
+                other = f", as {by_id[machine_id]!r} is" if machine_id in by_id else ""
+                raise SourceError(
+                    f"{self.settings.source_name}.{column} would be machine {machine_id}{other}:"
+                    f" give each an id up to {LARGEST_ID} in ANOMALY_SOURCE_MACHINES"
+                )
+            by_id[machine_id] = column
         return machines
 
     def _require(self, types: dict[str, str], column: str, setting: str) -> None:
