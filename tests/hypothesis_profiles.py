@@ -1,0 +1,38 @@
+"""How many examples the property tests try: chosen by ``PROPERTIES=quick|full|long``."""
+
+import os
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, settings
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Examples a property and a state machine, its steps, and whether they are always the same."""
+
+    properties: int
+    machine: int
+    steps: int
+    same: bool
+
+
+PROFILES = {
+    "quick": Profile(properties=8, machine=50, steps=12, same=False),
+    "full": Profile(properties=25, machine=500, steps=12, same=True),
+    "long": Profile(properties=400, machine=5_000, steps=20, same=False),
+}
+CHOSEN = PROFILES[os.environ.get("PROPERTIES", "full")]
+
+_COMMON = {
+    "deadline": None,  # the database's speed is no property
+    "derandomize": CHOSEN.same,
+    "database": None,  # a failure prints how to reproduce it
+    "print_blob": True,
+    "suppress_health_check": [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+}
+PROPERTY = settings(max_examples=CHOSEN.properties, **_COMMON)
+MACHINE = settings(max_examples=CHOSEN.machine, stateful_step_count=CHOSEN.steps, **_COMMON)
