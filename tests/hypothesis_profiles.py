@@ -17,8 +17,8 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile(properties=8, machine=50, steps=12, same=False),
-    "full": Profile(properties=25, machine=500, steps=12, same=True),
+    "quick": Profile(properties=3, machine=50, steps=12, same=False),
+    "full": Profile(properties=8, machine=500, steps=12, same=True),
     "long": Profile(properties=400, machine=5_000, steps=20, same=False),
 }
 CHOSEN = PROFILES[os.environ.get("PROPERTIES", "full")]

@@ -184,6 +184,8 @@ def _flat_hours(frame: pd.DataFrame, longest: timedelta | None) -> Floats:
 
 def earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: timedelta) -> Ints:
     """Row of the machine's earliest reading no more than `longest` before each row."""
+    if not len(ticks):
+        return np.empty(0, dtype=np.int64)
     span = int(longest / timedelta(microseconds=1))
     lane = np.cumsum(np.diff(machine, prepend=machine[0]) != 0)
     keys = lane * (int(np.ptp(ticks)) + span + 1) + (ticks - ticks.min())

@@ -68,7 +68,7 @@ class UsualDay:
             here = zones == zone
             local = readings["utc_timestamp"][here].dt.tz_convert(ZoneInfo(str(zone)))
             minutes = (local.dt.hour * 60 + local.dt.minute).to_numpy()
-            types[here] = (local.dt.dayofweek >= 5).to_numpy().astype(np.int64)
+            types[here] = (local.dt.day_of_week >= 5).to_numpy().astype(np.int64)
             slots[here] = minutes * self.median.shape[2] // (24 * 60)
         return types, slots
 

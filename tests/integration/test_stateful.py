@@ -1,0 +1,421 @@
+"""Whatever readings do and whenever runs come, reconciled verdicts are the oracle's.
+
+A machine of random steps: readings arrive in order, late, ahead of time and
+twice; they are corrected (telling so or not) and deleted; ticks, backfills and
+reconciliations run; versions are trained, promoted and rolled back. It keeps
+its own list of readings and its own version map.
+"""
+
+import math
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+import pytest
+from deployments import (
+    BASE,
+    LONG,
+    QUARTER,
+    TESTS,
+    UNKEYED,
+    WIDE,
+    Deployment,
+    Record,
+    differences,
+)
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis_profiles import CHOSEN, MACHINE
+
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.errors import NoModelError, TrainingError
+from anomaly.postgres.database import TRAINER
+from anomaly.postgres.versions import promote
+from anomaly.training import Trainer
+from anomaly.windows import Window
+from oracle import Entry, Verdict
+
+LAYOUTS = (WIDE, UNKEYED, LONG)
+COMMON = ("late", "corrected", "deleted", "promotion")
+"""What at least a fifth of the examples must hold."""
+
+PLACES = st.integers(0, 10_000)
+CHANGES = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.1, 2.0, 14.9, 15.1, 500.0, -3.0, -995.0])
+HOLES = st.sampled_from([None, math.nan, math.inf, -math.inf])
+Changes = tuple[float | None, float | None, float | None]
+FEEDS = st.one_of(
+    st.lists(st.tuples(*[st.one_of(CHANGES, CHANGES, HOLES)] * 3), min_size=1, max_size=8),
+    st.sampled_from([[(0.0, 1.1, 1.1)], [(1.1, 0.0, 1.1)], [(0.7, 0.7, 0.0)]]).map(
+        lambda steps: steps * 10
+    ),
+)
+"""What each machine's next readings add to those before: anything, or a meter stands still."""
+ODD_TIMES = st.sampled_from([0, 0, 0, 0, 7, 1])
+
+
+class ResultsMachine(RuleBasedStateMachine):
+    """A meter table, a clock and a version map, beside the deployment that follows them."""
+
+    deployments: ClassVar[dict[str, Deployment]] = {}
+    seen: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: set[str] = set()
+        self.records: list[Record] = []
+        self.version_map: list[Entry] = []
+        self.scored_to: datetime | None = None
+        self.now = self.delivered_to = BASE
+
+    @initialize(
+        layout=st.sampled_from(LAYOUTS),
+        version=st.sampled_from([1, 1, 2, None]),
+        scored=st.booleans(),
+        hours=st.integers(1, 30),
+        changes=FEEDS,
+    )
+    def begin(
+        self,
+        layout: object,
+        version: int | None,
+        scored: bool,
+        hours: int,
+        changes: list[Changes],
+    ) -> None:
+        self.layout = layout
+        self.deployment = self.deployments[layout.name]
+        self.deployment.reset(version)
+        self.version_map = [Entry(None, None, version)] if version else []
+        self.now = BASE + timedelta(hours=hours)
+        steps = [changes[step % len(changes)] for step in range(4 * hours)]
+        self._deliver(steps)
+        if version and scored:
+            self.deployment.score(BASE, self.now)
+            self._scored(self.now)
+
+    # Readings ---------------------------------------------------------------
+
+    @rule(changes=FEEDS, lost=st.sampled_from([0, 0, 1, 4]))
+    def readings_arrive_in_order(self, changes: list[Changes], lost: int) -> None:
+        self.delivered_to += lost * QUARTER
+        self._deliver(changes)
+
+    @rule(
+        place=PLACES,
+        machine=st.integers(0, 2),
+        odd=ODD_TIMES,
+        change=CHANGES,
+        times=st.sampled_from([0, 1, 1, 2, 5]),
+    )
+    def readings_arrive_late(
+        self, place: int, machine: int, odd: int, change: float, times: int
+    ) -> None:
+        key = self.layout.keys[machine]
+        odd_time = self._moment(place) + timedelta(minutes=odd)
+        for at in [*self._free_moments(key, place)[:times], odd_time]:
+            self._fill(at, key, self._value_before(at, key) + change)
+
+    @rule(place=PLACES, change=st.one_of(HOLES, CHANGES), age=st.sampled_from([None, -1, 0, 0, 1]))
+    def a_reading_arrives_twice(self, place: int, change: float | None, age: int | None) -> None:
+        if self.layout.unique or not self.records:
+            return
+        rival = self._record(place)
+        self._note("duplicated", rival)
+        written = None if age is None else (rival.ingested_at or self.now) + age * QUARTER
+        cells = {key: _plus(old, change) for key, old in rival.cells.items()}
+        self._add(Record(rival.at, cells, written))
+
+    @rule(place=PLACES, change=st.one_of(CHANGES, CHANGES, HOLES), told=st.booleans())
+    def a_reading_is_corrected(self, place: int, change: float | None, told: bool) -> None:
+        if not self.records:
+            return
+        record = self._record(place)
+        self._note("corrected", record)
+        if not told:
+            self._note("corrected in silence", record)
+        key = sorted(record.cells)[place % len(record.cells)]
+        record.cells[key] = _plus(record.cells[key] or 100.0, change)
+        if told:
+            record.ingested_at = self.now
+        self.deployment.rewrite(record)
+
+    @rule(place=PLACES, times=st.sampled_from([1, 1, 2, 10]))
+    def readings_are_deleted(self, place: int, times: int) -> None:
+        if not self.records:
+            return
+        first = place % len(self.records)
+        gone = self.records[first : first + times]
+        self._note("deleted", *gone)
+        self.records[first : first + times] = []
+        self.deployment.remove(gone)
+
+    # Runs -------------------------------------------------------------------
+
+    @rule(
+        intervals=st.sampled_from([1, 1, 2, 4, 8, 40, 110]),
+        changes=FEEDS,
+        lagging=st.booleans(),
+    )
+    def time_passes_and_a_tick_comes(
+        self, intervals: int, changes: list[Changes], lagging: bool
+    ) -> None:
+        self.now += intervals * QUARTER
+        if not lagging:
+            self._deliver(changes)
+        self._tick()
+        if lagging:
+            self._deliver(changes)
+
+    @rule(place=PLACES, odd=ODD_TIMES, intervals=st.sampled_from([1, 4, 30, 150]))
+    def a_range_is_scored_again(self, place: int, odd: int, intervals: int) -> None:
+        start = self._moment(place) + timedelta(minutes=odd)
+        end = min(start + intervals * QUARTER, self.now)
+        if self.version_map and start < end:
+            self.deployment.score(start, end)
+            self._scored(end)
+            self._check_range(start, end)
+
+    @rule()
+    def everything_is_reconciled(self) -> None:
+        if not self.version_map:
+            return
+        self.kinds.add("reconciled")
+        self.deployment.reconciler.reconcile(Window(BASE, self.now), TESTS, allow_retract=True)
+        ((scored_to,),) = self.deployment.execute(
+            "SELECT max(window_end) FROM anomaly.scoring_runs WHERE window_start < window_end"
+        )
+        assert scored_to is None or scored_to <= self.now
+        if scored_to is not None:
+            self._scored(scored_to)
+        self._check_range(BASE, self.now)
+
+    # Versions ----------------------------------------------------------------
+
+    @rule(version=st.sampled_from([1, 2, 3, 1, 2, 3, 1, None]))
+    def a_version_is_promoted(self, version: int | None) -> None:
+        """One of those trained beforehand, or (rarely) a new one."""
+        if version is None:
+            self._train()
+            return
+        self.kinds.add("promotion")
+        with self.deployment.database.transaction(TRAINER) as transaction:
+            start = promote(transaction, version, QUARTER, by="tests", reason="")
+        self._promoted(version, start)
+
+    @rule(version=st.integers(1, 3), place=PLACES, intervals=st.integers(1, 100))
+    def a_version_is_rolled_back(self, version: int, place: int, intervals: int) -> None:
+        start = self._moment(place)
+        end = min(start + intervals * QUARTER, self.now)
+        if self.version_map and start < end:
+            self.kinds.add("roll-back")
+            self.deployment.put_in_force(version, start, end)
+            self._rewrite_map(start, end, version)
+            self.deployment.score(start, end)
+            self._scored(end)
+            self._check_range(start, end)
+
+    # What the machine knows ---------------------------------------------------
+
+    def _tick(self) -> None:
+        if not self.version_map:
+            with pytest.raises(NoModelError):
+                self.deployment.tick(self.now)
+            return
+        self.deployment.tick(self.now)
+        self._scored(self.now)
+        start = self.now - QUARTER - self.deployment.settings.lateness
+        self._check_range(start, self.now, retracted=False)
+
+    def _train(self) -> None:
+        trainer = Trainer(self.deployment.database, self.deployment.settings)
+        try:
+            report = trainer.train(Window(BASE, self.now), put_in_force=True)
+        except TrainingError:
+            return
+        self.kinds |= {"training", "promotion"}
+        self._promoted(report.version, report.effective_from)
+
+    def _deliver(self, steps: list[Changes]) -> None:
+        """Add a row a quarter-hour to the end of the meter table, up to an hour ahead."""
+        arrived, taken = [], {record.at for record in self.records}
+        for changes in steps:
+            while self.delivered_to in taken:
+                self.delivered_to += QUARTER
+            at = self.delivered_to
+            if at >= self.now + timedelta(hours=1):
+                break
+            values = [
+                _plus(self._value_before(at, key), change)
+                for key, change in zip(self.layout.keys, changes, strict=True)
+            ]
+            rows = self.deployment.records(at, values, self.now)
+            arrived += rows
+            self.records += rows
+            self.delivered_to += QUARTER
+            self._note("late", *rows)
+        self.deployment.write(arrived)
+
+    def _fill(self, at: datetime, key: str, value: float) -> None:
+        """Put a reading where there is none: into the row of that time, or a new one."""
+        there = [record for record in self.records if record.at == at and key in record.cells]
+        if any(record.cells[key] is not None for record in there):
+            return
+        if there:
+            there[0].cells[key], there[0].ingested_at = value, self.now
+            self.deployment.rewrite(there[0])
+            self._note("late", there[0])
+        elif self.layout.wide:
+            self._add(Record(at, dict.fromkeys(self.layout.keys) | {key: value}, self.now))
+        else:
+            self._add(Record(at, {key: value}, self.now))
+
+    def _note(self, kind: str, *records: Record) -> None:
+        """Remember that something happened to readings whose time was scored already."""
+        if self.scored_to and any(record.at < self.scored_to for record in records):
+            self.kinds.add(kind)
+
+    def _add(self, record: Record) -> None:
+        self._note("late", record)
+        self.records.append(record)
+        self.deployment.write([record])
+
+    def _record(self, place: int) -> Record:
+        return self.records[place % len(self.records)]
+
+    def _moment(self, place: int) -> datetime:
+        """A quarter-hour between the beginning and now."""
+        return BASE + place % max(1, (self.now - BASE) // QUARTER) * QUARTER
+
+    def _free_moments(self, key: str, place: int) -> list[datetime]:
+        """Quarter-hours before now at which a machine has no reading, from a place on."""
+        taken = {record.at for record in self.records if record.cells.get(key) is not None}
+        quarters = range((self.now - BASE) // QUARTER)
+        free = [at for quarter in quarters if (at := BASE + quarter * QUARTER) not in taken]
+        return free[place % len(free) :] if free else []
+
+    def _value_before(self, at: datetime, key: str) -> float:
+        finite = [
+            (record.at, value)
+            for record in self.records
+            if record.at < at and (value := record.cells.get(key)) is not None
+            if math.isfinite(value)
+        ]
+        return max(finite)[1] if finite else 100.0
+
+    def _scored(self, end: datetime) -> None:
+        self.scored_to = max(end, self.scored_to or end)
+
+    def _promoted(self, version: int, start: datetime | None) -> None:
+        """From the first interval boundary that is not yet scored; all time if nothing is."""
+        since_base = (self.scored_to - BASE) if self.scored_to else None
+        expected = None if since_base is None else BASE - (-since_base // QUARTER) * QUARTER
+        assert start == expected
+        self._rewrite_map(expected, None, version)
+
+    def _rewrite_map(self, start: datetime | None, end: datetime | None, version: int) -> None:
+        pieces = [Entry(start, end, version)]
+        for entry in self.version_map:
+            if start is not None and (entry.start is None or entry.start < start):
+                last = start if entry.end is None else min(start, entry.end)
+                pieces.append(Entry(entry.start, last, entry.version))
+            if end is not None and (entry.end is None or entry.end > end):
+                first = end if entry.start is None else max(end, entry.start)
+                pieces.append(Entry(first, entry.end, entry.version))
+        self.version_map = sorted(
+            pieces, key=lambda entry: entry.start or datetime.min.replace(tzinfo=BASE.tzinfo)
+        )
+        self._check_map()
+
+    # What must hold -------------------------------------------------------------
+
+    def _check_map(self) -> None:
+        rows = self.deployment.execute(
+            """
+            SELECT nullif(effective_from, '-infinity'), effective_to, version
+              FROM anomaly.model_in_force WHERE superseded_at IS NULL ORDER BY effective_from
+            """
+        )
+        assert rows == self.version_map
+
+    def _check_range(self, start: datetime, end: datetime, *, retracted: bool = True) -> None:
+        """Verdicts in a range that was just looked at are the oracle's, one a finite reading."""
+        results = self.deployment.results()
+        right = self.deployment.expected(self.records, self.version_map, due=self.now)
+        self._check_always(results)
+        orphans = results.keys() - right.keys()
+        if retracted and self.records:
+            stamps = [record.at for record in self.records]
+            inside = [key for key in orphans if min(stamps) <= key[1] <= max(stamps)]
+            assert not [key for key in inside if start <= key[1] < end]
+        kept = {key: verdict for key, verdict in results.items() if key not in orphans}
+        assert not differences(_within(kept, start, end), _within(right, start, end))
+
+    def _check_always(self, results: dict[tuple[int, datetime], Verdict]) -> None:
+        """Nothing that is not due, one a reading, each in the ledger; no meter was written."""
+        assert all(at < self.now for _, at in results)
+        ((rows, unknown),) = self.deployment.execute(
+            """
+            SELECT count(*), count(*) FILTER (WHERE run_id NOT IN
+                                              (SELECT run_id FROM anomaly.scoring_runs))
+              FROM anomaly.anomaly_results
+            """
+        )
+        assert (rows, unknown) == (len(results), 0)
+        assert self.deployment.meter_table() == self.deployment.as_stored(self.records)
+
+    def teardown(self) -> None:
+        if sys.exc_info()[0] is None and self.version_map:
+            self.everything_is_reconciled()
+        for kind in sorted(self.kinds):
+            event(kind)
+        type(self).seen.update({*self.kinds, "examples"})
+
+
+def _plus(value: float | None, change: float | None) -> float | None:
+    """A reading that follows `value`, or none."""
+    if change is None or not math.isfinite(change):
+        return change
+    return (100.0 if value is None or not math.isfinite(value) else value) + change
+
+
+def _within(
+    verdicts: dict[tuple[int, datetime], Verdict], start: datetime, end: datetime
+) -> dict[tuple[int, datetime], Verdict]:
+    return {key: verdict for key, verdict in verdicts.items() if start <= key[1] < end}
+
+
+@pytest.fixture(scope="module")
+def deployments(
+    postgres: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Make a deployment of each layout for the machine."""
+    names = []
+    for layout in LAYOUTS:
+        names.append(f"test_{uuid.uuid4().hex[:12]}")
+        postgres.create_database(names[-1], template=migrated)
+        models = tmp_path_factory.mktemp("models")
+        ResultsMachine.deployments[layout.name] = Deployment(postgres, names[-1], layout, models)
+    yield
+    for name, deployment in zip(names, ResultsMachine.deployments.values(), strict=True):
+        deployment.close()
+        postgres.drop_database(name)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("deployments")
+class TestResults(ResultsMachine.TestCase):
+    settings = MACHINE
+
+
+def test_each_thing_that_may_happen_did_in_a_fifth_of_the_examples() -> None:
+    seen = ResultsMachine.seen
+    if seen["examples"] < max(500, CHOSEN.machine):
+        pytest.skip("too few examples to tell, or the machine above did not run")
+
+    shares = {kind: seen[kind] / seen["examples"] for kind in COMMON}
+
+    assert min(shares.values()) >= 0.2, shares
