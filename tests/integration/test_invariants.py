@@ -57,7 +57,9 @@ CHANGES = st.one_of(
 HOLES = st.sampled_from([None, math.nan, math.inf, -math.inf])
 STEPS = st.one_of(
     st.tuples(st.just(1), GAPS, CHANGES),
-    st.tuples(st.integers(3, 30), st.just(15), st.sampled_from([0.0, 0.0, 0.7])),
+    st.tuples(
+        st.one_of(st.integers(3, 30), st.just(110)), st.just(15), st.sampled_from([0.0, 0.0, 0.7])
+    ),
     st.tuples(st.just(1), GAPS, HOLES),
 )
 
@@ -172,13 +174,15 @@ def assert_right(
     version_map: list[oracle.Entry] | None = None,
     due: datetime = END,
 ) -> None:
-    """Compare every verdict with the oracle's, or with that of a fresh start, bit for bit."""
-    if deployment.layout is SIGNALS:
-        before = deployment.verdicts()
-        assert _text(before) == _text(deployment.scored_afresh(BASE - QUARTER, due))
-        return
-    entries = version_map or [oracle.Entry(None, None, 1)]
-    assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
+    """Compare every verdict bit for bit with the oracle's, and with that of a fresh start.
+
+    The oracle knows the prototype's detector, and gives no reasons.
+    """
+    if deployment.layout is not SIGNALS:
+        entries = version_map or [oracle.Entry(None, None, 1)]
+        assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
+    before = deployment.verdicts()
+    assert _text(before) == _text(deployment.scored_afresh(BASE - QUARTER, due))
 
 
 def _text(verdicts: dict[oracle.Key, tuple[Any, ...]]) -> list[str]:
@@ -202,13 +206,9 @@ def test_a_backfill_gives_the_verdicts_of_the_oracle_however_it_is_cut(
     deployment.write(records)
     version_map = two_versions(deployment, data.draw(BOUNDARIES, "boundary"))
 
-    deployment.score(BASE, END)
-    at_once = deployment.verdicts()
-    deployment.execute("TRUNCATE anomaly.anomaly_results, anomaly.scoring_runs")
     for start, end in data.draw(cuts(), "windows"):
         deployment.score(start, end)
 
-    assert _text(deployment.verdicts()) == _text(at_once)
     assert_right(deployment, records, version_map)
     for quality in {verdict.quality for verdict in deployment.results().values()}:
         event(quality)
@@ -230,10 +230,7 @@ def test_live_ticks_give_the_verdicts_of_a_backfill(
     now = BASE + QUARTER
     for now in [BASE + sum(steps[: i + 1]) * QUARTER for i in range(1, len(steps))] + [END]:
         deployment.tick(now)
-    live = deployment.verdicts()
-
     assert_right(deployment, records, version_map)
-    assert _text(live) == _text(deployment.scored_afresh(BASE, END))
 
 
 # 2. Writing again changes nothing ------------------------------------------
