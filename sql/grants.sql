@@ -3,17 +3,20 @@
 GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
 
--- The scorer writes verdicts, their history and the ledger, and adds machines.
+-- The scorer writes verdicts, their history, incidents and the ledger, and adds machines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.anomaly_results TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.anomaly_results_history, anomaly.scoring_runs TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.machines TO anomaly_scorer;
-GRANT SELECT ON anomaly.model_versions, anomaly.model_in_force, anomaly.labels TO anomaly_scorer;
+GRANT SELECT ON anomaly.model_versions, anomaly.model_in_force TO anomaly_scorer;
+GRANT SELECT, INSERT ON anomaly.labels TO anomaly_scorer;
+GRANT SELECT, INSERT, UPDATE ON anomaly.incidents TO anomaly_scorer;
 GRANT USAGE ON SEQUENCE anomaly.fencing_token TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_scorer;
 
 -- The trainer registers versions and keeps the version map; verdicts it only reads.
-GRANT SELECT ON anomaly.anomaly_results, anomaly.scoring_runs, anomaly.labels TO anomaly_trainer;
+GRANT SELECT ON anomaly.anomaly_results, anomaly.scoring_runs, anomaly.incidents, anomaly.labels
+    TO anomaly_trainer;
 GRANT SELECT, INSERT ON anomaly.machines, anomaly.model_versions, anomaly.model_in_force
     TO anomaly_trainer;
 GRANT UPDATE (status, metrics) ON anomaly.model_versions TO anomaly_trainer;

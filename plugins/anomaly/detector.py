@@ -1,6 +1,7 @@
 """What a detector is to the rest of the product: scores on readings, and why."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import numpy as np
@@ -19,11 +20,14 @@ class Scores:
     anomaly : array of bool
     reason : array of str or None
         In words, for anomalies.
+    expected_kw : array of float
+        The power usual for the machine at that time; NaN where the detector knows none.
     """
 
     score: npt.NDArray[np.float64]
     anomaly: npt.NDArray[np.bool_]
     reason: npt.NDArray[np.object_]
+    expected_kw: npt.NDArray[np.float64]
 
 
 class Detector(Protocol):
@@ -36,6 +40,10 @@ class Detector(Protocol):
     @property
     def threshold(self) -> float:
         """The score above which a reading is an anomaly."""
+
+    @property
+    def reach(self) -> timedelta:
+        """How far back a reading influences its verdicts; a day at most."""
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score the `wanted` rows of measured readings; the others are what precedes them."""

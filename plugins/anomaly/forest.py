@@ -1,5 +1,6 @@
 """The prototype's detector: one Isolation Forest over ``power_diff`` and the machine."""
 
+from datetime import timedelta
 from typing import ClassVar, Self
 
 import numpy as np
@@ -30,6 +31,8 @@ class PrototypeDetector:
     """
 
     name: ClassVar[str] = "prototype"
+    reach: ClassVar[timedelta] = timedelta(0)
+    """``power_diff`` looks at the previous reading alone."""
 
     def __init__(self, features: ColumnTransformer, forest: IsolationForest, unit: str) -> None:
         self.features = features
@@ -62,10 +65,11 @@ class PrototypeDetector:
         measured = measured[wanted]
         if measured.empty:
             nothing = np.empty(0)
-            return Scores(nothing, nothing.astype(bool), nothing.astype(object))
+            return Scores(nothing, nothing.astype(bool), nothing.astype(object), nothing)
         samples = self._score_samples(measured)
         anomaly = samples < self.forest.offset_
-        return Scores(-samples, anomaly, self._reasons(measured, anomaly))
+        unknown = np.full(len(samples), np.nan)
+        return Scores(-samples, anomaly, self._reasons(measured, anomaly), unknown)
 
     def _score_samples(self, measured: pd.DataFrame) -> npt.NDArray[np.float64]:
         """The forest's scores; of machines seen often through a step table, bit for bit."""

@@ -49,6 +49,6 @@ class Origin(StrEnum):
 
 VERDICT_COLUMNS = (
     "reading", "power_kw", "power_diff", "anomaly_score", "threshold", "anomaly", "reason",
-    "quality", "model_version",
+    "quality", "model_version", "expected_kw",
 )  # fmt: skip
 """What a verdict is: a function of the readings and the version map alone."""

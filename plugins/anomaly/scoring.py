@@ -281,7 +281,8 @@ def judge_readings(
     DataFrame
         A row each: ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
         ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
-        ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality``.
+        ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
+        ``expected_kw`` (NaN: not known).
     """
     mine = measured[wanted].reset_index(drop=True)
     quality = judge(mine, model.profiles, settings)
@@ -289,10 +290,11 @@ def judge_readings(
     chosen = wanted.copy()
     chosen[wanted] = sound
     scores = model.detector.score(measured, chosen)
-    score = np.full(len(mine), np.nan)
+    score, expected = np.full(len(mine), np.nan), np.full(len(mine), np.nan)
     anomaly = np.zeros(len(mine), dtype=np.int64)
     reason = explain_faults(mine, quality)
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
+    expected[sound] = scores.expected_kw
     columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
     return mine[columns].assign(
         anomaly_score=score,
@@ -300,6 +302,7 @@ def judge_readings(
         anomaly=anomaly,
         reason=reason,
         quality=names(quality),
+        expected_kw=expected,
     )
 
 

@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 from anomaly.detector import Scores
 from anomaly.preprocessing import microseconds
 from anomaly.settings import Settings
-from anomaly.signals import NAMES, UsualDay, explain, measure_signals, usual_day
+from anomaly.signals import NAMES, SPANS, UsualDay, explain, measure_signals, usual_day
 from anomaly.step_table import StepTable, compile_forest
 
 Floats = npt.NDArray[np.float64]
@@ -59,6 +59,7 @@ class SignalDetector:
 
     name: ClassVar[str] = "signals"
     threshold: ClassVar[float] = 0.5
+    reach: ClassVar[timedelta] = max(SPANS)
 
     def __init__(
         self,
@@ -136,7 +137,15 @@ class SignalDetector:
         if len(alarms):
             words = explain(measured, self.usual, np.flatnonzero(wanted)[alarms], strongest[alarms])
             reason[alarms] = words
-        return Scores(budget / (budget + p), anomaly, reason)
+        return Scores(
+            budget / (budget + p), anomaly, reason, self._expected(measured, wanted, rows)
+        )
+
+    def _expected(
+        self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_], rows: Ints
+    ) -> Floats:
+        types, slots = self.usual.slots(measured[wanted], rows)
+        return np.where(rows < 0, np.nan, self.usual.median[rows, types, slots])
 
     def _tail_probabilities(self, scaled: Floats, rows: Ints) -> Floats:
         """Tail probability of each reading and signal; 1 where a signal is not known."""

@@ -15,5 +15,6 @@ CREATE TEMP TABLE staged_results (
     quality       anomaly.reading_quality NOT NULL,
     origin        anomaly.run_origin NOT NULL,
     model_version integer NOT NULL,
+    expected_kw   double precision,
     behind        boolean NOT NULL
 ) ON COMMIT DROP

@@ -1,6 +1,11 @@
 -- Keep the verdicts that the staged ones are about to replace (see update_changed).
-INSERT INTO anomaly.anomaly_results_history
-SELECT r.*, :published_at, :run_id,
+INSERT INTO anomaly.anomaly_results_history (
+    machine_id, utc_timestamp, reading, power_kw, power_diff, anomaly_score, threshold, anomaly,
+    reason, quality, origin, model_version, run_id, scored_at, expected_kw, superseded_at,
+    superseded_by, cause)
+SELECT r.machine_id, r.utc_timestamp, r.reading, r.power_kw, r.power_diff, r.anomaly_score,
+       r.threshold, r.anomaly, r.reason, r.quality, r.origin, r.model_version, r.run_id,
+       r.scored_at, r.expected_kw, :published_at, :run_id,
        CASE WHEN r.reading IS DISTINCT FROM s.reading THEN 'corrected' ELSE 'rescored' END
   FROM anomaly.anomaly_results r
   JOIN pg_temp.staged_results s
@@ -8,7 +13,7 @@ SELECT r.*, :published_at, :run_id,
  WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :written_to
    AND (NOT s.behind OR r.reading = s.reading)
    AND (r.reading, r.power_kw, r.power_diff, r.anomaly_score, r.threshold, r.anomaly, r.reason,
-        r.quality, r.model_version)
+        r.quality, r.model_version, r.expected_kw)
        IS DISTINCT FROM
        (s.reading, s.power_kw, s.power_diff, s.anomaly_score, s.threshold, s.anomaly, s.reason,
-        s.quality, s.model_version)
+        s.quality, s.model_version, s.expected_kw)

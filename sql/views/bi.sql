@@ -6,7 +6,8 @@ COMMENT ON SCHEMA bi IS 'Views for BI tools; the role anomaly_bi sees these and 
 CREATE OR REPLACE VIEW bi.verdicts AS
 SELECT r.utc_timestamp, r.machine_id, m.name AS machine, m.site, r.reading, r.power_kw,
        r.power_diff, r.anomaly_score, r.threshold, r.anomaly, r.reason,
-       r.quality::text AS quality, r.origin::text AS origin, r.model_version, r.scored_at
+       r.quality::text AS quality, r.origin::text AS origin, r.model_version, r.scored_at,
+       r.expected_kw
   FROM anomaly.anomaly_results r
   JOIN anomaly.machines m USING (machine_id);
 COMMENT ON VIEW bi.verdicts IS 'Every current verdict: one row a machine and reading';
@@ -25,10 +26,11 @@ COMMENT ON COLUMN bi.verdicts.quality IS 'What is to be known about the reading'
 COMMENT ON COLUMN bi.verdicts.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.verdicts.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.verdicts.scored_at IS 'When the verdict was written, UTC';
+COMMENT ON COLUMN bi.verdicts.expected_kw IS 'Power usual for the machine at that time, kW; empty where not known';
 
 CREATE OR REPLACE VIEW bi.anomalies AS
 SELECT utc_timestamp, machine_id, machine, site, reading, power_kw, power_diff, anomaly_score,
-       threshold, reason, quality, origin, model_version, scored_at
+       threshold, reason, quality, origin, model_version, scored_at, expected_kw
   FROM bi.verdicts
  WHERE anomaly = 1;
 COMMENT ON VIEW bi.anomalies IS 'The verdicts with anomaly = 1; columns as in bi.verdicts';
@@ -46,12 +48,13 @@ COMMENT ON COLUMN bi.anomalies.quality IS 'What is to be known about the reading
 COMMENT ON COLUMN bi.anomalies.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.anomalies.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.anomalies.scored_at IS 'When the verdict was written, UTC';
+COMMENT ON COLUMN bi.anomalies.expected_kw IS 'Power usual for the machine at that time, kW; empty where not known';
 
 CREATE OR REPLACE VIEW bi.latest AS
 SELECT newest.utc_timestamp, m.machine_id, m.name AS machine, m.site, newest.reading,
        newest.power_kw, newest.power_diff, newest.anomaly_score, newest.threshold,
        newest.anomaly, newest.reason, newest.quality::text AS quality,
-       newest.origin::text AS origin, newest.model_version, newest.scored_at
+       newest.origin::text AS origin, newest.model_version, newest.scored_at, newest.expected_kw
   FROM anomaly.machines m
  CROSS JOIN LATERAL (
        SELECT * FROM anomaly.anomaly_results r
@@ -75,3 +78,34 @@ COMMENT ON COLUMN bi.latest.quality IS 'What is to be known about the reading';
 COMMENT ON COLUMN bi.latest.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.latest.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.latest.scored_at IS 'When the verdict was written, UTC';
+COMMENT ON COLUMN bi.latest.expected_kw IS 'Power usual for the machine at that time, kW; empty where not known';
+
+CREATE OR REPLACE VIEW bi.incidents AS
+SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, i.severity,
+       i.started_at, i.ended_at,
+       extract(epoch FROM coalesce(i.ended_at, i.last_at) - i.started_at) / 3600 AS duration_hours,
+       i.reason, i.peak_score, i.excess_kwh, i.readings, i.origin::text AS origin,
+       i.acknowledged_by, i.opened_at, i.updated_at
+  FROM anomaly.incidents i
+  JOIN anomaly.machines m USING (machine_id)
+ WHERE i.state NOT IN ('withdrawn', 'merged');
+COMMENT ON VIEW bi.incidents IS
+    'Episodes of abnormal readings of a machine, and of meter faults; withdrawn and merged ones are left out';
+COMMENT ON COLUMN bi.incidents.incident_id IS 'Stays the same when the episode is computed again';
+COMMENT ON COLUMN bi.incidents.machine_id IS 'Number of the machine';
+COMMENT ON COLUMN bi.incidents.machine IS 'Name of the machine';
+COMMENT ON COLUMN bi.incidents.site IS 'Where the machine stands';
+COMMENT ON COLUMN bi.incidents.kind IS 'machine: the machine behaves oddly; meter: its meter does';
+COMMENT ON COLUMN bi.incidents.state IS 'open, acknowledged, closed or silenced';
+COMMENT ON COLUMN bi.incidents.severity IS 'notice, warning or critical';
+COMMENT ON COLUMN bi.incidents.started_at IS 'First abnormal interval, UTC';
+COMMENT ON COLUMN bi.incidents.ended_at IS 'End of the last abnormal interval, UTC; empty while it lasts';
+COMMENT ON COLUMN bi.incidents.duration_hours IS 'From its start to its end, or to the last abnormal interval so far';
+COMMENT ON COLUMN bi.incidents.reason IS 'Why, in words';
+COMMENT ON COLUMN bi.incidents.peak_score IS 'Highest anomaly_score in it; empty for meter faults';
+COMMENT ON COLUMN bi.incidents.excess_kwh IS 'Energy beyond the usual while abnormal, kWh; negative where it was less';
+COMMENT ON COLUMN bi.incidents.readings IS 'Abnormal readings in it';
+COMMENT ON COLUMN bi.incidents.origin IS 'What found it: live, late or backfill';
+COMMENT ON COLUMN bi.incidents.acknowledged_by IS 'Who took it on';
+COMMENT ON COLUMN bi.incidents.opened_at IS 'When it was first written, UTC';
+COMMENT ON COLUMN bi.incidents.updated_at IS 'When it was last changed, UTC';

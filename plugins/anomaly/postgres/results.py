@@ -23,7 +23,7 @@ STAGED = (
     ("machine_id", "int4"), ("utc_timestamp", "timestamptz"), ("reading", "float8"),
     ("power_kw", "float8"), ("power_diff", "float8"), ("anomaly_score", "float8"),
     ("threshold", "float8"), ("anomaly", "int2"), ("reason", "text"), ("quality", "text"),
-    ("origin", "text"), ("model_version", "int4"), ("behind", "bool"),
+    ("origin", "text"), ("model_version", "int4"), ("expected_kw", "float8"), ("behind", "bool"),
 )  # fmt: skip
 """Columns of the staging table, in its order, and their types."""
 
