@@ -198,7 +198,8 @@ class Deployment:
         self.execute(
             f"""
             TRUNCATE {self.layout.table}, anomaly.anomaly_results, anomaly.scoring_runs,
-                     anomaly.anomaly_results_history, anomaly.model_in_force;
+                     anomaly.anomaly_results_history, anomaly.model_in_force, anomaly.incidents,
+                     anomaly.labels;
             DELETE FROM anomaly.model_versions WHERE version > 3;
             DELETE FROM anomaly.machines WHERE source_key <> ALL (%s)
             """,
@@ -273,6 +274,21 @@ class Deployment:
             key: oracle.Verdict(*(row[place] for place in places))
             for key, row in self.verdicts().items()
         }
+
+    def incidents(self) -> list[oracle.Episode]:
+        """Every live incident, in the oracle's words."""
+        rows = self.execute(
+            """
+            SELECT machine_id, kind, started_at, last_at, readings, peak_score, ended_at IS NULL
+              FROM anomaly.incidents WHERE state NOT IN ('withdrawn', 'merged')
+            """
+        )
+        return sorted(oracle.Episode(*row) for row in rows)
+
+    def expected_incidents(self) -> list[oracle.Episode]:
+        """What the oracle makes of the verdicts that are there."""
+        ((as_of,),) = self.execute("SELECT max(readings_to) FROM anomaly.scoring_runs")
+        return oracle.episodes(self.results(), as_of, self.meter) if as_of else []
 
     def expected(
         self,

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ PROFILES = {
 }
 CHOSEN = PROFILES[os.environ.get("PROPERTIES", "full")]
 
+_PHASES = [phase for phase in Phase if phase is not Phase.shrink or "SHRINK" in os.environ]
 _COMMON = {
+    "phases": _PHASES,  # SHRINK=1 looks for a smaller failing example, for minutes
     "deadline": None,  # the database's speed is no property
     "derandomize": CHOSEN.same,
     "database": None,  # a failure prints how to reproduce it

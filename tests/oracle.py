@@ -46,6 +46,18 @@ class Verdict(NamedTuple):
     model_version: int
 
 
+class Episode(NamedTuple):
+    """An incident as it must be: a run of abnormal intervals of one machine."""
+
+    machine: int
+    kind: str
+    started_at: datetime
+    last_at: datetime
+    readings: int
+    peak_score: float | None
+    lasts: bool
+
+
 @dataclass(frozen=True)
 class Meter:
     """The settings that verdicts depend on, as plain values."""
@@ -245,3 +257,61 @@ def _flat_hours(readings: Sequence[Reading], place: int, meter: Meter) -> float:
 
 def _hours(duration: timedelta) -> float:
     return duration // timedelta(microseconds=1) / 3_600_000_000
+
+
+# Incidents ------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+
+
+def episodes(verdicts: Mapping[Key, Verdict], as_of: datetime, meter: Meter) -> list[Episode]:
+    """Every incident that the verdicts make, `as_of` being where the newest reading ends."""
+    found = []
+    for machine in sorted({machine for machine, _ in verdicts}):
+        mine = sorted(
+            (at, verdict) for (other, at), verdict in verdicts.items() if other == machine
+        )
+        alarms = [(at, at, verdict.anomaly_score) for at, verdict in mine if verdict.anomaly]
+        faults = [(at, at, None) for at, verdict in mine if verdict.quality in METER_FAULTS]
+        stamps = [at for at, _ in mine]
+        # What was not scored yet is no silence: a reading behind one is marked.
+        marked = [ORDER.index(verdict.quality) >= ORDER.index("gap") for _, verdict in mine]
+        silences = [
+            (before + meter.interval, min(after - meter.interval, before + meter.max_gap), None)
+            for before, after, silent in zip(
+                stamps, [*stamps[1:], as_of], [*marked[1:], True], strict=True
+            )
+            if silent and after - before > max(HOUR, 2 * meter.interval)
+        ]
+        found += _joined(machine, "machine", alarms, [], as_of, meter)
+        found += _joined(machine, "meter", faults, silences, as_of, meter)
+    return sorted(found)
+
+
+def _joined(
+    machine: int,
+    kind: str,
+    readings: Sequence[tuple[datetime, datetime, float | None]],
+    silences: Sequence[tuple[datetime, datetime, float | None]],
+    as_of: datetime,
+    meter: Meter,
+) -> list[Episode]:
+    join = max(HOUR, meter.interval)
+    groups: list[list[tuple[datetime, datetime, float | None]]] = []
+    for stretch in sorted([*readings, *silences], key=lambda stretch: stretch[:2]):
+        if groups and stretch[0] - max(last for _, last, _ in groups[-1]) <= join:
+            groups[-1].append(stretch)
+        else:
+            groups.append([stretch])
+    return [
+        Episode(
+            machine,
+            kind,
+            group[0][0],
+            last := max(last for _, last, _ in group),
+            sum(stretch in readings for stretch in group),
+            max((score for *_, score in group if score is not None), default=None),
+            as_of - meter.interval < last + join,
+        )
+        for group in groups
+    ]

@@ -140,6 +140,20 @@ class Settings(BaseSettings):
         0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
     )
 
+    # Incidents
+    dropout_hours: float = Field(
+        1.0, gt=0, le=24 * 31, description="how long a silent machine is no incident yet"
+    )
+    settle_after_hours: float = Field(
+        72.0,
+        gt=0,
+        le=24 * 366,
+        description="how long a machine may be abnormal before that is its new normal",
+    )
+    price_per_kwh: float = Field(
+        0.0, ge=0, description="price of a kWh, to show what an incident costs; 0: not shown"
+    )
+
     # The detector and its training
     detector: DetectorName = Field(
         DetectorName.PROTOTYPE, description="which detector a training trains"
@@ -223,6 +237,16 @@ class Settings(BaseSettings):
     def reconcile_horizon(self) -> timedelta:
         """How far back a reconciliation looks unless told otherwise."""
         return timedelta(days=self.reconcile_days)
+
+    @property
+    def dropout(self) -> timedelta:
+        """How long a silent machine is no incident yet."""
+        return timedelta(hours=self.dropout_hours)
+
+    @property
+    def settle_after(self) -> timedelta:
+        """How long a machine may be abnormal before that is its new normal."""
+        return timedelta(hours=self.settle_after_hours)
 
     @property
     def zone(self) -> ZoneInfo | None:

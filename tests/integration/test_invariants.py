@@ -182,7 +182,9 @@ def assert_right(
         entries = version_map or [oracle.Entry(None, None, 1)]
         assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
     before = deployment.verdicts()
+    assert deployment.incidents() == deployment.expected_incidents()
     assert _text(before) == _text(deployment.scored_afresh(BASE - QUARTER, due))
+    assert deployment.incidents() == deployment.expected_incidents()
 
 
 def _text(verdicts: dict[oracle.Key, tuple[Any, ...]]) -> list[str]:

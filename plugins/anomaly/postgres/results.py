@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
+from typing import Any
 
 import pandas as pd
 from psycopg2.sql import SQL, Literal
@@ -12,6 +13,7 @@ from anomaly import __version__
 from anomaly.errors import StaleAttemptError
 from anomaly.postgres import binary
 from anomaly.postgres.database import SCORER, Database, Transaction, sql_file
+from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
 from anomaly.postgres.source import MeterSource, SourceShape
 from anomaly.postgres.versions import InForce, in_force
 from anomaly.quality import REACH
@@ -198,7 +200,7 @@ class Publisher:
         """
         with self.database.transaction(SCORER) as transaction:
             published_at = transaction.row("lock_publishing")["published_at"]
-            merge = _Merge(transaction, attempt, published_at)
+            merge = _Merge(transaction, attempt, published_at, self.settings.interval)
             merge.stage(attempt.verdicts, behind=False)
             written_to = self._stage_behind(transaction, merge)
             _refuse_stale(transaction, attempt, written_to)
@@ -206,6 +208,7 @@ class Publisher:
             merge.retract(*self._retraction(transaction, attempt, shape, retractable))
             report = merge.report()
             merge.record(report, written_to, context)
+            self._refresh_incidents(transaction, merge, written_to)
             if dry_run:
                 transaction.rollback()
         return report
@@ -230,6 +233,18 @@ class Publisher:
         behind = Window(attempt.window.end, written_to)
         merge.stage(self.rescore(transaction, behind, until), behind=True)
         return written_to
+
+    def _refresh_incidents(
+        self, transaction: Transaction, merge: "_Merge", written_to: datetime
+    ) -> None:
+        as_of = readings_to(transaction)
+        if as_of is None:
+            return
+        attempt = merge.attempt
+        window = Window(attempt.window.start, written_to)
+        at = merge.at["published_at"]
+        change = Change(window, attempt.machines, as_of, attempt.origin, at)
+        refresh_incidents(transaction, change, self.settings)
 
     def _retraction(
         self,
@@ -258,10 +273,17 @@ class Publisher:
 class _Merge:
     """The statements of one publication, and what they counted."""
 
-    def __init__(self, transaction: Transaction, attempt: Attempt, published_at: datetime) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        attempt: Attempt,
+        published_at: datetime,
+        interval: timedelta,
+    ) -> None:
         self.transaction = transaction
         self.attempt = attempt
-        self.at = {"run_id": attempt.run_id, "published_at": published_at}
+        self.interval = interval
+        self.at: dict[str, Any] = {"run_id": attempt.run_id, "published_at": published_at}
         self.window = {"start": attempt.window.start, "end": attempt.window.end}
         self.scored = self.anomalies = self.inserted = self.updated = 0
         self.retracted = self.withheld = 0
@@ -313,6 +335,10 @@ class _Merge:
             published=(attempt.window,),
         )
 
+    def _readings_to(self) -> datetime | None:
+        newest = self.attempt.verdicts["utc_timestamp"].max()
+        return None if pd.isna(newest) else newest.to_pydatetime() + self.interval
+
     def record(self, report: ScoreReport, written_to: datetime, context: RunContext) -> None:
         counts = report.counts()
         counts["readings"] = counts.pop("read")
@@ -326,6 +352,7 @@ class _Merge:
             written_to=written_to,
             origin=self.attempt.origin.value,
             ingested_through=self.attempt.ingested_through,
+            readings_to=self._readings_to(),
             package_version=__version__,
         )
 

@@ -1,0 +1,235 @@
+"""Keep the table of incidents right: after each publication, and when people say something."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from anomaly.incidents import (
+    CHAIN,
+    Episode,
+    Incident,
+    Kind,
+    Label,
+    LabelName,
+    Severity,
+    Silence,
+    State,
+    find_episodes,
+    join_after,
+    match,
+    with_states,
+)
+from anomaly.postgres.database import Transaction
+from anomaly.schema import Origin
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+_VERDICTS = [
+    "machine_id", "utc_timestamp", "anomaly", "anomaly_score", "threshold", "reason", "quality",
+    "power_kw", "expected_kw", "previous_at",
+]  # fmt: skip
+
+
+Ranges = Mapping[int, tuple[datetime, datetime]]
+"""From a first to a last moment of each machine, both included."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What may have changed incidents: verdicts of `machines` in `window`, as of a moment.
+
+    Attributes
+    ----------
+    as_of : datetime
+        End of the newest interval that has been judged, of any machine.
+    origin : Origin
+        What found incidents that are new.
+    at : datetime
+        When it was found.
+    """
+
+    window: Window
+    machines: Sequence[int]
+    as_of: datetime
+    origin: Origin
+    at: datetime
+
+
+def readings_to(transaction: Transaction) -> datetime | None:
+    """End of the newest interval that has been judged; None before the first."""
+    found: datetime | None = transaction.value("readings_to")
+    return found
+
+
+def refresh_incidents(transaction: Transaction, change: Change, settings: Settings) -> int:
+    """Compute the incidents anew that a change may have touched; return how many differ.
+
+    Runs in the publishing transaction, under its lock, so that verdicts and
+    incidents are never seen apart.
+    """
+    ranges = _candidates(transaction, change, settings)
+    if not ranges:
+        return 0
+    while True:
+        episodes = _episodes(transaction, ranges, change.as_of, settings)
+        known = _known(transaction, _padded(ranges, join_after(settings)))
+        wider = _widened(ranges, episodes, [incident.episode for incident in known])
+        if wider == ranges:
+            break
+        ranges = wider
+    return _write(
+        transaction, _decide(transaction, ranges, known, episodes, change, settings), change
+    )
+
+
+def _candidates(transaction: Transaction, change: Change, settings: Settings) -> Ranges:
+    """The machines to look at, and the range of each: to begin with, the window."""
+    join = join_after(settings)
+    window, machines = change.window, list(change.machines)
+    touched = transaction.rows(
+        "incident_candidates",
+        start=window.start - join,
+        end=window.end + join,
+        machines=machines,
+        silent_since=change.as_of - settings.dropout,
+    )
+    if window.end < change.as_of:
+        touched = [*touched, *transaction.rows("gap_behind", end=window.end, machines=machines)]
+    return dict.fromkeys((row["machine_id"] for row in touched), (window.start, window.end))
+
+
+def _episodes(
+    transaction: Transaction, ranges: Ranges, as_of: datetime, settings: Settings
+) -> list[Episode]:
+    rows = transaction.rows("abnormal_verdicts", **_arrays(ranges))
+    frame = pd.DataFrame([dict(row) for row in rows], columns=_VERDICTS).astype(
+        {
+            "utc_timestamp": "datetime64[us, UTC]",
+            "previous_at": "datetime64[us, UTC]",
+            "anomaly_score": float,
+            "power_kw": float,
+            "expected_kw": float,
+        }
+    )
+    silences = [
+        Silence(row["machine_id"], row["last_at"], row["active_to"])
+        for row in transaction.rows("newest_verdicts", machines=list(ranges))
+    ]
+    return find_episodes(frame, silences, as_of, settings)
+
+
+def _known(transaction: Transaction, ranges: Ranges) -> list[Incident]:
+    return [
+        Incident(
+            Episode(
+                row["machine_id"],
+                Kind(row["kind"]),
+                row["started_at"],
+                row["last_at"],
+                row["readings"],
+                row["reason"],
+                Severity(row["severity"]),
+                row["peak_score"],
+                row["excess_kwh"],
+            ),
+            row["incident_id"],
+            State(row["state"]),
+            row["ended_at"],
+            row["merged_into"],
+            row["acknowledged"],
+        )
+        for row in transaction.rows("known_incidents", **_arrays(ranges))
+    ]
+
+
+def _arrays(ranges: Ranges) -> dict[str, list[object]]:
+    return {
+        "machines": list(ranges),
+        "starts": [start for start, _ in ranges.values()],
+        "ends": [end for _, end in ranges.values()],
+    }
+
+
+def _padded(ranges: Ranges, by: timedelta) -> Ranges:
+    return {machine: (start - by, end + by) for machine, (start, end) in ranges.items()}
+
+
+def _widened(ranges: Ranges, *touched: Iterable[Episode]) -> Ranges:
+    wider = dict(ranges)
+    for episodes in touched:
+        for episode in episodes:
+            start, end = wider[episode.machine_id]
+            wider[episode.machine_id] = (
+                min(start, episode.started_at),
+                max(end, episode.last_at),
+            )
+    return wider
+
+
+def _decide(
+    transaction: Transaction,
+    ranges: Ranges,
+    known: Sequence[Incident],
+    episodes: Sequence[Episode],
+    change: Change,
+    settings: Settings,
+) -> list[tuple[Incident | None, Incident]]:
+    """What each incident was, None where it is new, and what it is now.
+
+    Neighbours whose episodes are as they were may yet change their state.
+    """
+    around = _padded(ranges, settings.settle_after + CHAIN)
+    before = {incident.incident_id: incident for incident in _known(transaction, around)}
+    matched = match(known, episodes, settings.interval)
+    mine = {incident.incident_id for incident in known}
+    others = [incident for number, incident in before.items() if number not in mine]
+    told = with_states([*matched, *others], _labels(transaction, around), change.as_of, settings)
+    return [(before.get(incident.incident_id), incident) for incident in told]
+
+
+def _labels(transaction: Transaction, ranges: Ranges) -> list[Label]:
+    rows = transaction.rows(
+        "labels_during",
+        machines=list(ranges),
+        start=min(start for start, _ in ranges.values()),
+        end=max(end for _, end in ranges.values()),
+    )
+    return [
+        Label(row["machine_id"], LabelName(row["label"]), row["starts_at"], row["ends_at"])
+        for row in rows
+    ]
+
+
+def _write(
+    transaction: Transaction,
+    decided: Sequence[tuple[Incident | None, Incident]],
+    change: Change,
+) -> int:
+    new = [incident for before, incident in decided if before is None]
+    changed = [incident for before, incident in decided if before not in (None, incident)]
+    if new:
+        transaction.run(
+            "insert_incidents", incidents=_as_json(new), origin=change.origin.value, at=change.at
+        )
+    if changed:
+        transaction.run("update_incidents", incidents=_as_json(changed), at=change.at)
+    return len(new) + len(changed)
+
+
+def _as_json(incidents: Iterable[Incident]) -> str:
+    return json.dumps(
+        [asdict(incident.episode) | _without_episode(incident) for incident in incidents],
+        default=datetime.isoformat,
+    )
+
+
+def _without_episode(incident: Incident) -> dict[str, object]:
+    return {
+        "incident_id": incident.incident_id,
+        "state": incident.state.value,
+        "ended_at": incident.ended_at,
+        "merged_into": incident.merged_into,
+    }

@@ -1,0 +1,21 @@
+-- Machines whose incidents a publication may have changed: abnormal verdicts in its
+-- range, incidents there, and incidents that last.
+SELECT r.machine_id
+  FROM anomaly.anomaly_results r
+ WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :end
+   AND (r.anomaly = 1 OR r.quality >= 'gap')
+   AND r.machine_id = ANY (:machines)
+ UNION
+SELECT i.machine_id
+  FROM anomaly.incidents i
+ WHERE i.machine_id = ANY (:machines)
+   AND (i.ended_at IS NULL OR (i.started_at < :end AND i.last_at >= :start))
+ UNION
+-- A machine that the newest verdicts leave out has fallen silent.
+SELECT m.machine_id
+  FROM anomaly.machines m
+ WHERE m.machine_id = ANY (:machines)
+   AND NOT EXISTS (
+       SELECT FROM anomaly.anomaly_results r
+        WHERE r.machine_id = m.machine_id AND r.utc_timestamp >= :silent_since)
+ ORDER BY 1

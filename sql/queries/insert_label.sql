@@ -1,0 +1,4 @@
+-- What somebody says of a machine and a range of time.
+INSERT INTO anomaly.labels (machine_id, during, label, note, labelled_by)
+VALUES (:machine_id, tstzrange(:start, :end), :label, :note, :by)
+RETURNING label_id, labelled_at
