@@ -29,6 +29,10 @@ class NoModelError(AnomalyError):
     """No model version is in force for the readings to be scored."""
 
 
+class LabelError(AnomalyError):
+    """A label or an acknowledgement names a machine or an incident that is not there."""
+
+
 class TrainingError(AnomalyError):
     """The training window does not hold enough readings."""
 

@@ -22,6 +22,7 @@ CHAIN = timedelta(hours=24)
 """Incidents of a machine no farther apart speak of the same change of regime."""
 
 _FAULTS = QUALITY_NAMES[Quality.STUCK :]
+_BEHIND_GAP = QUALITY_NAMES[Quality.GAP :]
 _SETTLED = "; again and again since "
 _WORSE_AFTER = timedelta(hours=4)
 _WARNING, _CRITICAL = 0.8, 0.98  # of the way from the threshold to 1
@@ -60,6 +61,10 @@ class LabelName(StrEnum):
     FALSE_ALARM = "false_alarm"
     MAINTENANCE = "maintenance"
     METER_FAULT = "meter_fault"
+
+
+NOT_NORMAL = (LabelName.REAL, LabelName.MAINTENANCE, LabelName.METER_FAULT)
+"""Readings so labelled are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +292,9 @@ def _faulty_readings(rows: pd.DataFrame) -> list[_Fault]:
 
 
 def _gaps(rows: pd.DataFrame, settings: Settings) -> list[_Fault]:
-    gaps = rows[rows["utc_timestamp"] - rows["previous_at"] > _longest_silence(settings)]
+    """Silences that a reading ended; one behind a range not scored yet is not marked so."""
+    marked = rows[rows["quality"].isin(_BEHIND_GAP)]
+    gaps = marked[marked["utc_timestamp"] - marked["previous_at"] > _longest_silence(settings)]
     return [
         _dropout(int(machine), before.to_pydatetime(), moment.to_pydatetime(), settings)
         for machine, moment, before in zip(

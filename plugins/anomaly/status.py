@@ -12,15 +12,32 @@ from anomaly.postgres.source import MeterSource
 from anomaly.settings import Settings
 from anomaly.windows import Window, floor_to_interval
 
+RATED = timedelta(weeks=4)
+"""How far back alerts are counted."""
+
 
 @dataclass(frozen=True)
 class MachineStatus:
-    """One machine; ``state`` is its newest quality, or ``silent``, ``retired`` or ``new``."""
+    """One machine; ``state`` is its newest quality, or ``silent``, ``retired`` or ``new``.
+
+    Attributes
+    ----------
+    alerts_a_week : float
+        Incidents of the machine itself that began in the last four weeks, a week.
+    alert_budget : float
+        How many are bearable.
+    precision : float or None
+        Share of those that people called real, among those that they called real or
+        false alarms; None where they said nothing.
+    """
 
     machine_id: int
     name: str
     state: str
     newest_verdict: datetime | None
+    alerts_a_week: float
+    alert_budget: float
+    precision: float | None
 
 
 @dataclass(frozen=True)
@@ -158,15 +175,27 @@ def _differences(
 
 
 def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> list[MachineStatus]:
+    rates = {
+        row["machine_id"]: row
+        for row in transaction.rows("alert_rates", start=as_of - RATED, end=as_of)
+    }
     return [
         MachineStatus(
             row["machine_id"],
             row["name"],
             _state(row["newest_verdict"], row["quality"], row["active_to"], settings, as_of),
             row["newest_verdict"],
+            alerts_a_week=rates[row["machine_id"]]["alerts"] / (RATED / timedelta(weeks=1)),
+            alert_budget=rates[row["machine_id"]]["alert_budget"] or settings.alert_budget,
+            precision=_precision(**rates[row["machine_id"]]),
         )
         for row in transaction.rows("status_results")
     ]
+
+
+def _precision(*, real_alerts: int, false_alarms: int, **_: object) -> float | None:
+    said = real_alerts + false_alarms
+    return real_alerts / said if said else None
 
 
 def _state(

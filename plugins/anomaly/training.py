@@ -2,17 +2,21 @@
 
 import getpass
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anomaly.detector import Detector
 from anomaly.errors import TrainingError
 from anomaly.forest import PrototypeDetector
+from anomaly.incidents import NOT_NORMAL, Label
 from anomaly.postgres.database import TRAINER, Database, Transaction
+from anomaly.postgres.incidents import labels_during
 from anomaly.postgres.machines import known_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.versions import promote, register_version
@@ -133,10 +137,15 @@ class Trainer:
         return SignalDetector.fit(sound, self.settings, zones, often_flat)
 
     def _sound_readings(self, window: Window) -> pd.DataFrame:
-        """The window's readings without meter faults."""
+        """The window's readings without meter faults, and without what people said was none.
+
+        False alarms stay: that is how a new normal is learnt.
+        """
         shape = self.reader.prepare(self.database, window, TRAINER)
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             measured = self.reader.read(transaction, shape, window).frame
+            machines = known_machines(transaction)["machine_id"].tolist()
+            labels = labels_during(transaction, machines, window.start, window.end)
         if measured.empty:
             raise TrainingError(
                 f"{self.settings.source_name} has no readings in {window}: choose another range"
@@ -146,7 +155,8 @@ class Trainer:
             measured["utc_timestamp"].max() + self.settings.interval,
         )
         faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
-        return measured[~faulty].reset_index(drop=True)
+        left_out = faulty | _labelled(measured, labels)
+        return measured[~left_out].reset_index(drop=True)
 
     def _require_history(self, start: datetime, end: datetime) -> None:
         days = (end - start) / timedelta(days=1)
@@ -196,6 +206,21 @@ def current_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
+
+
+def _labelled(measured: pd.DataFrame, labels: Iterable[Label]) -> npt.NDArray[np.bool_]:
+    """Readings in ranges that were real faults, maintenance or faults of the meter."""
+    machine, stamps = measured["machine_id"], measured["utc_timestamp"]
+    found = np.zeros(len(measured), dtype=bool)
+    for label in labels:
+        if label.label in NOT_NORMAL:
+            mine = machine == label.machine_id
+            if label.start is not None:
+                mine &= stamps >= label.start
+            if label.end is not None:
+                mine &= stamps < label.end
+            found |= mine.to_numpy()
+    return found
 
 
 def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:

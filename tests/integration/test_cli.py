@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment import counters, delete, insert, rows
+from deployment import counters, delete, execute, insert, rows
 from integration_settings import SMALL
 
 DAY = 96
@@ -125,3 +125,51 @@ def test_an_unmigrated_database_says_what_to_run(anomaly, postgres, database):
 
     postgres.drop_database("bare")
     assert "run `anomaly migrate`" in result.stderr
+
+
+def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings):
+    insert(database, counters(9 * DAY))
+    execute(
+        database,
+        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 400"
+        " WHERE utc_timestamp >= '2026-03-10 23:45Z'",
+    )
+    anomaly("train", "--start", "2026-03-02", "--end", "2026-03-10", "--promote")
+    anomaly("score", "--start", "2026-03-10T22:00Z", "--end", "2026-03-11")
+
+    listed = json.loads(
+        anomaly("incidents", "--machine", "1", "--json", ANOMALY_PRICE_PER_KWH="0.3").stdout
+    )
+    (newest, *_) = [row for row in listed if row["kind"] == "machine"]
+    number = str(newest["incident_id"])
+    taken = anomaly("incidents", "--acknowledge", number, "--by", "night shift", "--json")
+    said = json.loads(
+        anomaly(
+            "label", "machine_1", "false_alarm", "--start", "2026-03-10T23:00Z",
+            "--end", "2026-03-11", "--note", "a test run", "--json",
+        ).stdout
+    )  # fmt: skip
+    closed = json.loads(anomaly("incidents", "--state", "closed", "--json").stdout)
+
+    assert newest["state"] == "open"
+    assert json.loads(taken.stdout)["state"] == "acknowledged"
+    assert (said["machine_id"], said["incidents_changed"]) == (1, 1)
+    assert newest["incident_id"] in [row["incident_id"] for row in closed]
+    assert anomaly("incidents").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["incidents", "--acknowledge", "77"], "there is no incident 77"),
+        (["incidents", "--state", "broken"], "--state is 'broken'"),
+        (["label", "press", "real", "--start", "2026-03-02", "--end", "2026-03-03"], "no machine"),
+        (["label", "1", "real", "--start", "2026-03-03", "--end", "2026-03-02"], "is empty"),
+    ],
+)
+def test_what_cannot_be_said_is_one_clear_line(anomaly, arguments, message):
+    failed = anomaly(*arguments)
+
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1

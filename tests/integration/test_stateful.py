@@ -133,7 +133,8 @@ class ResultsMachine(RuleBasedStateMachine):
     def a_reading_is_corrected(self, place: int, change: float | None, told: bool) -> None:
         if not self.records:
             return
-        record = self._record(place)
+        scored = [record for record in self.records if self._is_scored(record)]
+        record = (scored or self.records)[place % len(scored or self.records)]
         self._note("corrected", record)
         if not told:
             self._note("corrected in silence", record)
@@ -275,8 +276,11 @@ class ResultsMachine(RuleBasedStateMachine):
 
     def _note(self, kind: str, *records: Record) -> None:
         """Remember that something happened to readings whose time was scored already."""
-        if self.scored_to and any(record.at < self.scored_to for record in records):
+        if any(map(self._is_scored, records)):
             self.kinds.add(kind)
+
+    def _is_scored(self, record: Record) -> bool:
+        return self.scored_to is not None and record.at < self.scored_to
 
     def _add(self, record: Record) -> None:
         self._note("late", record)

@@ -24,6 +24,7 @@ from anomaly.cli.console import (
     print_json,
     print_rows,
 )
+from anomaly.cli.incidents import incidents, label
 from anomaly.cli.models import models_app
 from anomaly.errors import AnomalyError, SettingsError
 from anomaly.ingest import ingest as ingest_file
@@ -47,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.command()(incidents)
+app.command()(label)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what would change, write nothing.")]
 AllowRetract = Annotated[
@@ -245,7 +248,7 @@ def status(as_json: AsJson = False) -> None:
         facts = found.as_dict()
         machines, runs, problems = (facts.pop(name) for name in ("machines", "runs", "problems"))
         print_facts("Status", facts)
-        print_rows("Machines", machines, ("machine_id", "name", "state", "newest_verdict"))
+        print_rows("Machines", machines, tuple(machines[0]) if machines else ())
         if runs:
             print_rows("Last windows", runs, tuple(runs[0]))
         for problem in problems:

@@ -64,6 +64,17 @@ def readings_to(transaction: Transaction) -> datetime | None:
     return found
 
 
+def labels_during(
+    transaction: Transaction, machines: Sequence[int], start: datetime, end: datetime
+) -> list[Label]:
+    """What people said of machines about a range, both ends included."""
+    rows = transaction.rows("labels_during", machines=list(machines), start=start, end=end)
+    return [
+        Label(row["machine_id"], LabelName(row["label"]), row["starts_at"], row["ends_at"])
+        for row in rows
+    ]
+
+
 def refresh_incidents(transaction: Transaction, change: Change, settings: Settings) -> int:
     """Compute the incidents anew that a change may have touched; return how many differ.
 
@@ -186,21 +197,15 @@ def _decide(
     matched = match(known, episodes, settings.interval)
     mine = {incident.incident_id for incident in known}
     others = [incident for number, incident in before.items() if number not in mine]
-    told = with_states([*matched, *others], _labels(transaction, around), change.as_of, settings)
+    told = with_states(
+        [*matched, *others], _labels_around(transaction, around), change.as_of, settings
+    )
     return [(before.get(incident.incident_id), incident) for incident in told]
 
 
-def _labels(transaction: Transaction, ranges: Ranges) -> list[Label]:
-    rows = transaction.rows(
-        "labels_during",
-        machines=list(ranges),
-        start=min(start for start, _ in ranges.values()),
-        end=max(end for _, end in ranges.values()),
-    )
-    return [
-        Label(row["machine_id"], LabelName(row["label"]), row["starts_at"], row["ends_at"])
-        for row in rows
-    ]
+def _labels_around(transaction: Transaction, ranges: Ranges) -> list[Label]:
+    starts, ends = zip(*ranges.values(), strict=True)
+    return labels_during(transaction, list(ranges), min(starts), max(ends))
 
 
 def _write(

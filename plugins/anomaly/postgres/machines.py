@@ -6,7 +6,8 @@ import pandas as pd
 
 from anomaly.postgres.database import Transaction
 
-_COLUMNS = ("machine_id", "source_key", "name", "time_zone", "max_power_kw", "rolls_over_at")
+_NUMBERS = ("max_power_kw", "rolls_over_at", "alert_budget")
+_COLUMNS = ("machine_id", "source_key", "name", "time_zone", *_NUMBERS)
 
 
 def known_machines(transaction: Transaction) -> pd.DataFrame:
@@ -16,11 +17,12 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
     -------
     DataFrame
         ``machine_id`` (int64), ``source_key``, ``name``, ``time_zone``,
-        ``max_power_kw`` and ``rolls_over_at`` (float64, NaN where not set).
+        ``max_power_kw``, ``rolls_over_at`` and ``alert_budget`` (float64, NaN where
+        not set).
     """
     rows = [[row[name] for name in _COLUMNS] for row in transaction.rows("machines")]
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
-    return frame.astype({"machine_id": int, "max_power_kw": float, "rolls_over_at": float})
+    return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
 
 
 def register_machines(transaction: Transaction, machines: Mapping[str, int | None]) -> int:

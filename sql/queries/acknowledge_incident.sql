@@ -1,0 +1,5 @@
+-- Somebody takes an incident on.
+UPDATE anomaly.incidents
+   SET acknowledged_at = :at, acknowledged_by = :by, updated_at = :at
+ WHERE incident_id = :incident_id AND state IN ('open', 'acknowledged')
+RETURNING machine_id, started_at, last_at

@@ -1,0 +1,263 @@
+"""Episodes, identities and states of incidents, as pure functions."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anomaly.incidents import (
+    Episode,
+    Incident,
+    Kind,
+    Label,
+    LabelName,
+    Severity,
+    Silence,
+    State,
+    find_episodes,
+    match,
+    with_states,
+)
+from anomaly.settings import load_settings
+
+SETTINGS = load_settings({})
+QUARTER = SETTINGS.interval
+START = datetime(2026, 3, 2, tzinfo=UTC)
+LATER = START + timedelta(days=30)
+
+
+def at(quarter: int) -> datetime:
+    return START + quarter * QUARTER
+
+
+def alarms(*quarters: int, machine: int = 1, **columns: object) -> pd.DataFrame:
+    """Verdicts with ``anomaly`` 1, unless a column says otherwise."""
+    values = {
+        "machine_id": machine,
+        "utc_timestamp": pd.DatetimeIndex([at(quarter) for quarter in quarters]).as_unit("us"),
+        "anomaly": 1,
+        "anomaly_score": 0.6,
+        "threshold": 0.5,
+        "reason": "odd",
+        "quality": "ok",
+        "power_kw": 5.0,
+        "expected_kw": 4.0,
+        "previous_at": pd.DatetimeIndex([at(quarter - 1) for quarter in quarters]).as_unit("us"),
+    }
+    return pd.DataFrame(values | columns)
+
+
+def episodes(rows: pd.DataFrame, *silences: Silence, as_of: datetime = LATER) -> list[Episode]:
+    return find_episodes(rows, silences, as_of, SETTINGS)
+
+
+def episode(first: int, last: int, kind: Kind = Kind.MACHINE, machine: int = 1) -> Episode:
+    return Episode(machine, kind, at(first), at(last), 1, "odd", Severity.NOTICE, 0.6)
+
+
+def known(number: int, first: int, last: int, **fields: object) -> Incident:
+    return Incident(episode(first, last), number, **fields)
+
+
+def matched(known_ones: list[Incident], *found: Episode) -> list[tuple]:
+    """Identity, state and range in quarter-hours of each incident after matching."""
+    return [
+        (
+            incident.incident_id,
+            incident.state,
+            (incident.episode.started_at - START) // QUARTER,
+            (incident.episode.last_at - START) // QUARTER,
+            incident.merged_into,
+        )
+        for incident in match(known_ones, found, QUARTER)
+    ]
+
+
+def state_of(incident: Incident, *labels: Label, as_of: int = 3) -> State:
+    (told,) = with_states([incident], labels, at(as_of), SETTINGS)
+    return told.state
+
+
+# Episodes
+
+
+def test_alarms_up_to_an_hour_apart_are_one_episode():
+    found = episodes(alarms(0, 1, 5, 10))
+
+    assert [(e.started_at, e.last_at, e.readings) for e in found] == [
+        (at(0), at(5), 3),
+        (at(10), at(10), 1),
+    ]
+
+
+def test_an_episode_tells_its_worst_reading_and_the_energy_beyond_the_usual():
+    rows = alarms(0, 1, anomaly_score=[0.6, 0.95], reason=["odd", "very odd"], power_kw=[5.0, 8.0])
+
+    (found,) = episodes(rows)
+
+    assert (found.reason, found.peak_score, found.excess_kwh, found.severity) == (
+        "very odd", 0.95, 1.25, Severity.WARNING,
+    )  # fmt: skip
+
+
+def test_energy_is_not_told_where_the_usual_is_not_known():
+    (found,) = episodes(alarms(0, expected_kw=np.nan))
+
+    assert found.excess_kwh is None
+
+
+def test_an_episode_that_lasts_four_hours_is_a_step_worse():
+    (found,) = episodes(alarms(*range(16)))
+
+    assert found.severity is Severity.WARNING
+
+
+def test_meter_faults_are_episodes_of_their_own():
+    rows = alarms(0, 1, 2, anomaly=[1, 0, 0], quality=["ok", "stuck", "stuck"])
+
+    assert [(e.kind, e.readings) for e in episodes(rows)] == [(Kind.MACHINE, 1), (Kind.METER, 2)]
+
+
+def test_a_gap_is_an_episode_of_the_meter_from_its_first_missing_interval_to_its_last():
+    rows = alarms(10, anomaly=0, quality="gap", previous_at=[pd.Timestamp(at(0))])
+
+    (found,) = episodes(rows)
+
+    assert (found.kind, found.started_at, found.last_at, found.reason) == (
+        Kind.METER, at(1), at(9), "no readings for 2.2 h",
+    )  # fmt: skip
+
+
+def test_a_reading_behind_a_range_that_is_not_scored_yet_ends_no_silence():
+    rows = alarms(10, quality="ok", previous_at=[pd.Timestamp(at(0))])
+
+    assert [found.kind for found in episodes(rows)] == [Kind.MACHINE]
+
+
+def test_three_missing_readings_are_no_episode():
+    rows = alarms(4, anomaly=0, quality="gap", previous_at=[pd.Timestamp(at(0))])
+
+    assert episodes(rows) == []
+
+
+def test_a_machine_that_falls_silent_is_an_episode_up_to_the_newest_reading_of_others():
+    (found,) = episodes(alarms(), Silence(1, at(0)), as_of=at(9))
+
+    assert (found.started_at, found.last_at) == (at(1), at(8))
+
+
+def test_a_machine_silent_for_good_is_silent_no_longer_than_the_longest_gap():
+    (found,) = episodes(alarms(), Silence(1, at(0)))
+
+    assert found.last_at == at(0) + SETTINGS.max_gap
+
+
+def test_a_retired_machine_is_not_silent():
+    assert episodes(alarms(), Silence(1, at(0), active_to=at(2))) == []
+
+
+# Identity
+
+
+def test_an_episode_that_grows_keeps_its_incident():
+    assert matched([known(7, 4, 8)], episode(2, 12)) == [(7, State.OPEN, 2, 12, None)]
+
+
+def test_of_two_pieces_the_larger_keeps_the_incident_and_the_other_is_new():
+    assert matched([known(7, 0, 20)], episode(0, 4), episode(10, 20)) == [
+        (7, State.OPEN, 10, 20, None),
+        (None, State.OPEN, 0, 4, None),
+    ]
+
+
+def test_of_two_equal_overlaps_the_earlier_incident_stays():
+    found = matched([known(8, 10, 14), known(7, 0, 4)], episode(0, 14))
+
+    assert found == [(7, State.OPEN, 0, 14, None), (8, State.MERGED, 10, 14, 7)]
+
+
+def test_an_incident_without_an_episode_is_withdrawn_and_comes_back_with_it():
+    (gone,) = match([known(7, 0, 4)], [], QUARTER)
+    assert gone.state is State.WITHDRAWN
+
+    assert matched([gone], episode(1, 4)) == [(7, State.OPEN, 1, 4, None)]
+
+
+def test_a_merged_incident_takes_its_own_part_back_when_they_split_again():
+    merged = known(8, 10, 14, state=State.MERGED, merged_into=7)
+
+    found = matched([known(7, 0, 14), merged], episode(0, 6), episode(10, 14))
+
+    assert found == [(7, State.OPEN, 0, 6, None), (8, State.OPEN, 10, 14, None)]
+
+
+def test_incidents_of_another_machine_or_kind_are_left_alone():
+    others = [
+        Incident(episode(0, 4, machine=2), 7),
+        Incident(episode(0, 4, kind=Kind.METER), 8),
+    ]
+
+    found = match(others, [episode(0, 4)], QUARTER)
+
+    assert [(i.incident_id, i.state) for i in found] == [
+        (7, State.WITHDRAWN),
+        (8, State.WITHDRAWN),
+        (None, State.OPEN),
+    ]
+
+
+# States
+
+
+@pytest.mark.parametrize(
+    ("label", "state"),
+    [
+        (LabelName.REAL, State.ACKNOWLEDGED),
+        (LabelName.FALSE_ALARM, State.CLOSED),
+        (LabelName.METER_FAULT, State.CLOSED),
+        (LabelName.MAINTENANCE, State.SILENCED),
+    ],
+)
+def test_what_people_say_decides_the_state_of_an_incident_that_lasts(label, state):
+    assert state_of(known(1, 0, 2)) is State.OPEN
+    assert state_of(known(1, 0, 2), Label(1, label, at(0), at(9))) is state
+
+
+def test_a_meter_incident_labelled_so_is_acknowledged():
+    incident = Incident(episode(0, 2, kind=Kind.METER), 1)
+
+    assert state_of(incident, Label(1, LabelName.METER_FAULT, None, None)) is State.ACKNOWLEDGED
+
+
+def test_an_incident_that_outlasts_its_maintenance_is_open_again():
+    maintenance = Label(1, LabelName.MAINTENANCE, at(0), at(4))
+
+    assert state_of(known(1, 0, 3), maintenance, as_of=4) is State.SILENCED
+    assert state_of(known(1, 0, 4), maintenance, as_of=5) is State.OPEN
+
+
+def test_an_incident_is_over_once_no_alarm_can_join_it_any_more():
+    (lasting,) = with_states([known(1, 0, 4)], [], at(8), SETTINGS)
+    (over,) = with_states([known(1, 0, 4)], [], at(9), SETTINGS)
+
+    assert (lasting.state, lasting.ended_at) == (State.OPEN, None)
+    assert (over.state, over.ended_at) == (State.CLOSED, at(5))
+
+
+def test_a_machine_abnormal_for_three_days_on_end_has_a_new_normal():
+    days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
+
+    told = with_states(days, [], at(96 * 4 + 41), SETTINGS)
+
+    assert [incident.state for incident in told] == [State.CLOSED] * 5
+    assert "a new normal" in told[4].episode.reason
+    assert "a new normal" not in told[2].episode.reason
+
+
+def test_telling_the_state_again_changes_nothing():
+    days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
+
+    once = with_states(days, [], at(96 * 4 + 41), SETTINGS)
+
+    assert with_states(once, [], at(96 * 4 + 41), SETTINGS) == once
