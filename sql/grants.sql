@@ -21,6 +21,8 @@ GRANT SELECT, INSERT ON anomaly.machines, anomaly.model_versions, anomaly.model_
     TO anomaly_trainer;
 GRANT UPDATE (status, metrics) ON anomaly.model_versions TO anomaly_trainer;
 GRANT UPDATE (superseded_at) ON anomaly.model_in_force TO anomaly_trainer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.model_drafts TO anomaly_trainer;
+GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 
 -- The API reads.
 GRANT SELECT ON anomaly.anomaly_results, anomaly.anomaly_results_history, anomaly.scoring_runs,

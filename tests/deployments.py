@@ -17,12 +17,13 @@ from sqlalchemy import make_url
 
 import oracle
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.model import Model
 from anomaly.postgres.database import SCORER, TRAINER, Database
 from anomaly.postgres.machines import register_machines
 from anomaly.postgres.results import RunContext
 from anomaly.postgres.versions import put_in_force
 from anomaly.reconciling import Reconciler
-from anomaly.registry import Artefact, Model
+from anomaly.registry import Artefact
 from anomaly.schema import VERDICT_COLUMNS, Origin
 from anomaly.scoring import Job, Scorer
 from anomaly.settings import load_settings
@@ -331,7 +332,7 @@ class Deployment:
             "SELECT sha256::text FROM anomaly.model_versions WHERE version = %s", number
         )
         if sha256 not in self._versions:
-            self._versions[sha256] = as_oracle_version(self._load(number))
+            self._versions[sha256] = as_oracle_version(*self._load(number))
         return self._versions[sha256]
 
     def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -342,11 +343,13 @@ class Deployment:
 
     # Preparing ------------------------------------------------------------
 
-    def _load(self, number: int) -> Model:
+    def _load(self, number: int) -> tuple[Model, Any]:
+        """Open a version, and what scikit-learn trained for it."""
         ((artefact, sha256),) = self.execute(
             "SELECT artefact, sha256 FROM anomaly.model_versions WHERE version = %s", number
         )
-        return self.scorer.registry.load(Artefact(artefact, sha256))
+        registered, registry = Artefact(artefact, sha256), self.scorer.registry
+        return registry.load(registered), registry.load_estimator(registered)
 
     def _make_meter_table(self) -> None:
         if self.layout.ddl:
@@ -397,13 +400,13 @@ class Deployment:
         return [Record(at, {key: value}, ingested_at) for key, value in cells.items()]
 
 
-def as_oracle_version(model: Model) -> oracle.Version:
-    """Read a loaded model's scikit-learn objects and profiles, as plain values."""
+def as_oracle_version(model: Model, pipeline: Any) -> oracle.Version:
+    """Read a version's profiles and its scikit-learn objects, as plain values."""
     profiles = {
         int(row.Index): oracle.Profile(float(row.longest_flat_hours), float(row.flat_share))
         for row in model.profiles.itertuples()
     }
-    return oracle.Version(profiles, PointScore(model))
+    return oracle.Version(profiles, PointScore(pipeline))
 
 
 class PointScore:
@@ -413,10 +416,9 @@ class PointScore:
     of the forest all points have one score.
     """
 
-    def __init__(self, model: Model) -> None:
-        detector = model.detector
-        self._forest = detector.forest
-        (self._machines,) = detector.features.named_transformers_["machine"].categories_
+    def __init__(self, pipeline: Any) -> None:
+        features, self._forest = pipeline
+        (self._machines,) = features.named_transformers_["machine"].categories_
         place = len(self._machines)
         trees = [estimator.tree_ for estimator in self._forest.estimators_]
         self._steps = sorted(

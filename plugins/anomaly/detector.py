@@ -1,8 +1,9 @@
 """What a detector is to the rest of the product: scores on readings, and why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +34,8 @@ class Scores:
 class Detector(Protocol):
     """A trained detector; its verdicts depend on a reading and the day before it alone."""
 
-    @property
-    def name(self) -> str:
-        """What it is called in settings and in the registry."""
+    name: ClassVar[str]
+    """What it is called in settings and in the registry."""
 
     @property
     def threshold(self) -> float:
@@ -47,3 +47,10 @@ class Detector(Protocol):
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score the `wanted` rows of measured readings; the others are what precedes them."""
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that scoring needs, as arrays of numbers and text: what the registry keeps."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Make the detector again that `arrays` came from; its scores are the same, bit for bit."""

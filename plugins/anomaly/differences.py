@@ -7,12 +7,12 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
+from anomaly.model import Model
 from anomaly.postgres.database import SCORER, Database
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.results import read_results
 from anomaly.postgres.versions import InForce, in_force
 from anomaly.quality import judge
-from anomaly.registry import Model
 from anomaly.schema import Quality
 from anomaly.settings import Settings
 from anomaly.windows import Window

@@ -1,29 +1,31 @@
 """The prototype's detector: one Isolation Forest over ``power_diff`` and the machine."""
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import IsolationForest
 
 from anomaly.detector import Scores
 from anomaly.preprocessing import feature_columns
 from anomaly.settings import ReadingKind, Settings
-from anomaly.step_table import StepTable, compile_forest
+from anomaly.step_table import StepTables, compile_rows
 
-WORTH_COMPILING = 10_000
-"""Rows of a machine, seen by one process, after which a step table is worth its 0.15 s."""
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 class PrototypeDetector:
-    """Isolation Forest over one-hot machine ids and ``power_diff``, as the prototype had it.
+    """The prototype's forest, compiled: a step table a machine, and one for machines it never saw.
 
-    The score is the paper's s (scikit-learn's ``-score_samples``), the threshold
-    ``-offset_``, so that about the share ``contamination`` of training readings
-    are anomalies.
+    The score is the paper's s (scikit-learn's ``-score_samples``, bit for bit), the
+    threshold ``-offset_``, so that about the share ``contamination`` of training readings
+    are anomalies. It needs no scikit-learn.
 
     Notes
     -----
@@ -34,76 +36,102 @@ class PrototypeDetector:
     reach: ClassVar[timedelta] = timedelta(0)
     """``power_diff`` looks at the previous reading alone."""
 
-    def __init__(self, features: ColumnTransformer, forest: IsolationForest, unit: str) -> None:
-        self.features = features
-        self.forest = forest
+    def __init__(self, machine_ids: Ints, tables: StepTables, offset: float, unit: str) -> None:
+        self.machine_ids = machine_ids
+        self.tables = tables
+        self.offset = offset
         self.unit = unit
-        self._seen: dict[int, int] = {}
-        self._tables: dict[int, StepTable] = {}
 
     @classmethod
-    def fit(cls, measured: pd.DataFrame, settings: Settings) -> Self:
-        """Train on ``machine_id`` and ``power_diff``; the same rows give the same forest."""
-        features = feature_columns()
-        forest = IsolationForest(
-            n_estimators=settings.forest_trees,
-            max_samples=settings.forest_max_samples,
-            contamination=settings.forest_contamination,
-            random_state=settings.random_seed,
-        )
-        forest.fit(features.fit_transform(measured))
+    def compile(cls, pipeline: "Pipeline", settings: Settings) -> Self:
+        """Compile what `fit_forest` trained."""
+        features, forest = pipeline[0], pipeline[-1]
+        machine_ids = _told_apart(features)
+        unseen = int(machine_ids.max(initial=0)) + 1
+        held = pd.DataFrame({"machine_id": [*machine_ids.tolist(), unseen], "power_diff": 0.0})
+        rows = np.asarray(features.transform(held), dtype=np.float64)
         unit = "kW" if settings.reading_kind is ReadingKind.ENERGY_KWH else "W/h"
-        return cls(features, forest, unit)
+        tables = compile_rows(forest, rows, rows.shape[1] - 1)
+        return cls(machine_ids, tables, float(forest.offset_), unit)
 
     @property
     def threshold(self) -> float:
         """The score above which a reading is an anomaly."""
-        return -float(self.forest.offset_)
+        return -self.offset
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score readings; a machine that training did not see is judged by ``power_diff`` alone."""
         measured = measured[wanted]
-        if measured.empty:
-            nothing = np.empty(0)
-            return Scores(nothing, nothing.astype(bool), nothing.astype(object), nothing)
-        samples = self._score_samples(measured)
-        anomaly = samples < self.forest.offset_
-        unknown = np.full(len(samples), np.nan)
-        return Scores(-samples, anomaly, self._reasons(measured, anomaly), unknown)
-
-    def _score_samples(self, measured: pd.DataFrame) -> npt.NDArray[np.float64]:
-        """The forest's scores; of machines seen often through a step table, bit for bit."""
-        machines, codes, counts = np.unique(
-            measured["machine_id"], return_inverse=True, return_counts=True
-        )
-        samples = np.empty(len(measured))
-        for machine, count in zip(machines.tolist(), counts.tolist(), strict=True):
-            self._seen[machine] = self._seen.get(machine, 0) + count
-        compiled = np.array([self._seen[machine] >= WORTH_COMPILING for machine in machines])
-        few = ~compiled[codes]
-        if few.any():
-            samples[few] = self.forest.score_samples(self.features.transform(measured[few]))
         rates = measured["power_diff"].to_numpy(float)
-        for code in np.flatnonzero(compiled):
-            mine = codes == code
-            samples[mine] = self._table(int(machines[code])).score_samples(rates[mine])
-        return samples
+        samples = self.tables.score_samples(self._rows(measured["machine_id"].to_numpy()), rates)
+        anomaly = samples < self.offset
+        unknown = np.full(len(samples), np.nan)
+        return Scores(-samples, anomaly, self._reasons(rates, anomaly), unknown)
 
-    def _table(self, machine_id: int) -> StepTable:
-        if machine_id not in self._tables:
-            one = pd.DataFrame({"machine_id": [machine_id], "power_diff": [0.0]})
-            row = self.features.transform(one)[0]
-            self._tables[machine_id] = compile_forest(self.forest, row, len(row) - 1)
-        return self._tables[machine_id]
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that scoring needs."""
+        return {
+            "machine_ids": self.machine_ids,
+            "keys": self.tables.keys,
+            "scores": self.tables.scores,
+            "missing": self.tables.missing,
+            "offset": np.array(self.offset),
+            "unit": np.array(self.unit),
+        }
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_seen": {}, "_tables": {}}  # compiled again where it is worth it
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Make the detector again that `arrays` came from."""
+        tables = StepTables(arrays["keys"], arrays["scores"], arrays["missing"])
+        offset, unit = float(arrays["offset"]), str(arrays["unit"])
+        return cls(arrays["machine_ids"], tables, offset, unit)
 
-    def _reasons(
-        self, measured: pd.DataFrame, anomaly: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.object_]:
-        reasons = np.full(len(measured), None, dtype=object)
-        rates = measured["power_diff"].to_numpy()
+    def _rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
+        """Table of each machine; the last is for those that training did not tell apart."""
+        if not len(self.machine_ids):
+            return np.zeros(len(machine_ids), np.int64)
+        place = np.minimum(
+            np.searchsorted(self.machine_ids, machine_ids), len(self.machine_ids) - 1
+        )
+        known = self.machine_ids[place] == machine_ids
+        return np.where(known, place, len(self.machine_ids)).astype(np.int64)
+
+    def _reasons(self, rates: Floats, anomaly: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+        reasons = np.full(len(rates), None, dtype=object)
         for row in np.flatnonzero(anomaly):
             reasons[row] = f"unusual for this machine: {rates[row]:.1f} {self.unit}"
         return reasons
+
+
+def fit_forest(measured: pd.DataFrame, settings: Settings) -> "Pipeline":
+    """Train on ``machine_id`` and ``power_diff``; the same rows give the same forest.
+
+    Machines are told apart by a column each, as the prototype does. Beyond
+    ``forest_one_hot_machines`` of them hardly a split would be left for ``power_diff``;
+    then the columns are left out, and all machines share what is usual.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        The eighth step, and the ``IsolationForest``.
+    """
+    from sklearn.ensemble import IsolationForest
+    from sklearn.pipeline import Pipeline
+
+    machines = measured["machine_id"].nunique()
+    forest = IsolationForest(
+        n_estimators=settings.forest_trees,
+        max_samples=settings.forest_max_samples,
+        contamination=settings.forest_contamination,
+        random_state=settings.random_seed,
+    )
+    features = feature_columns(one_hot=machines <= settings.forest_one_hot_machines)
+    pipeline = Pipeline([("features", features), ("forest", forest)])
+    return pipeline.fit(measured[["machine_id", "power_diff"]])
+
+
+def _told_apart(features: Any) -> Ints:
+    """Machines that have a column of their own, sorted."""
+    encoder = features.named_transformers_.get("machine")
+    ids = [] if encoder is None else encoder.categories_[0]
+    return np.asarray(ids, dtype=np.int64)

@@ -309,7 +309,9 @@ def microseconds(stamps: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
     return stamps.to_numpy(dtype="datetime64[us]").astype(np.int64)
 
 
-def feature_columns(machine_ids: Sequence[int] | None = None) -> ColumnTransformer:
+def feature_columns(
+    machine_ids: Sequence[int] | None = None, *, one_hot: bool = True
+) -> ColumnTransformer:
     """The eighth step: one-hot machine ids and ``power_diff``, as float64.
 
     Parameters
@@ -317,12 +319,16 @@ def feature_columns(machine_ids: Sequence[int] | None = None) -> ColumnTransform
     machine_ids : sequence of int, optional
         The categories; default: those seen when it is fitted. A machine that is
         not among them gets zeros, so one that is new or missing breaks nothing.
+    one_hot : bool
+        Whether machines are told apart at all; a fleet of thousands is not, this way.
     """
+    rate = ("power_diff", "passthrough", ["power_diff"])
+    if not one_hot:
+        return ColumnTransformer([rate], verbose_feature_names_out=False)
     categories = "auto" if machine_ids is None else [list(machine_ids)]
-    one_hot = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False)
+    encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False)
     return ColumnTransformer(
-        [("machine", one_hot, ["machine_id"]), ("power_diff", "passthrough", ["power_diff"])],
-        verbose_feature_names_out=False,
+        [("machine", encoder, ["machine_id"]), rate], verbose_feature_names_out=False
     )
 
 

@@ -1,68 +1,59 @@
-"""Model artefacts on disk: written whole or not at all, verified before anything is opened."""
+"""Model artefacts: arrays that score, the scikit-learn object beside them, and their hashes.
+
+Scoring opens ``scoring.npz`` (arrays alone) and ``manifest.json``, after the bytes of every
+file have matched the database. ``model.joblib``, a pickle, is opened on request only.
+"""
 
 import hashlib
 import json
-import os
 import platform
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version as library_version
 from io import BytesIO
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-import joblib
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
 from anomaly.detector import Detector
-from anomaly.errors import ArtefactError, SettingsError
+from anomaly.errors import ArtefactError
+from anomaly.forest import PrototypeDetector
+from anomaly.model import Model
+from anomaly.signal_detector import SignalDetector
+from anomaly.storage import Store, open_store
 
-FORMAT = 1
-_FAMILY = "isolation_forest"
-_MODEL, _MANIFEST = "model.joblib", "manifest.json"
+FORMAT = 2
+FAMILY = "isolation_forest"
+SCORING, MANIFEST, ESTIMATOR, CARD = "scoring.npz", "manifest.json", "model.joblib", "model_card.md"
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_DETECTORS: Mapping[str, type[Detector]] = {
+    PrototypeDetector.name: PrototypeDetector,
+    SignalDetector.name: SignalDetector,
+}
 _LIBRARIES = ("scikit-learn", "numpy", "pandas", "joblib", "anomaly")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model: the detector, and what training saw of each machine.
-
-    Attributes
-    ----------
-    detector : Detector
-    profiles : DataFrame
-        As `anomaly.quality.profile` made it.
-    reading_kind : str
-    interval_minutes : int
-    """
-
-    detector: Detector
-    profiles: pd.DataFrame
-    reading_kind: str
-    interval_minutes: int
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip archive knows no earlier one
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """Where a version's files lie, relative to the models' folder, and their hashes."""
+    """Where a version's files lie, relative to the models' URL, and their hashes."""
 
     folder: str
     sha256: Mapping[str, str]
 
 
 class Registry:
-    """The folder of model artefacts.
+    """The model artefacts below ``ANOMALY_MODELS_URL``.
 
     Parameters
     ----------
     models_url : str
-        A path or a ``file://`` URL.
+        A path, a ``file://`` URL or an ``s3://`` URL.
 
     Raises
     ------
@@ -71,10 +62,11 @@ class Registry:
     """
 
     def __init__(self, models_url: str) -> None:
-        self.root = _local_folder(models_url)
+        self.models_url = models_url
+        self.store = open_store(models_url)
 
-    def save(self, model: Model, version: int, manifest: Mapping[str, Any]) -> Artefact:
-        """Write version `version`, under a temporary name first.
+    def write(self, folder: str, files: Mapping[str, bytes], token: str) -> Artefact:
+        """Write a version's files, and give their hashes.
 
         Raises
         ------
@@ -82,54 +74,119 @@ class Registry:
             When the folder cannot be written, or is there already: nothing that
             exists is ever replaced.
         """
-        folder = self._path(version)
-        with self._temporary_folder() as temporary:
-            joblib.dump({"format": FORMAT, "model": model}, temporary / _MODEL)
-            text = json.dumps({"format": FORMAT, "version": version, **manifest}, indent=2)
-            (temporary / _MANIFEST).write_text(text + "\n", encoding="utf-8")
-            sha256 = {path.name: _sha256(path.read_bytes()) for path in temporary.iterdir()}
-            for path in temporary.iterdir():
-                _flush(path)
-            temporary.rename(folder)  # refuses a folder that holds something
-        _flush(folder.parent)
-        return Artefact(folder.relative_to(self.root).as_posix(), sha256)
+        self.store.write(folder, files, token)
+        return Artefact(folder, {name: _sha256(content) for name, content in files.items()})
 
     def highest_version(self) -> int:
         """The highest number that has a folder, whoever wrote it; 0 where there is none.
 
-        A killed training may have left one, or another database shares the models.
+        Another database may share the models.
         """
-        folders = (self.root / _FAMILY).glob("v*")
-        return max((int(path.name[1:]) for path in folders if path.name[1:].isdecimal()), default=0)
+        numbers = (name[1:] for name in self.store.folders(FAMILY) if name.startswith("v"))
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def load(self, artefact: Artefact) -> Model:
-        """Open a version whose bytes match the database's hashes.
+        """Open a version for scoring: arrays and JSON alone, no pickle.
 
         Raises
         ------
         ArtefactError
-            When a file is missing, extra or changed, was written by another
-            scikit-learn, or has an unknown format. Nothing was unpickled then.
+            When any file is missing, extra or changed, or the format is unknown.
+            Nothing was opened then.
         """
-        return _load(self.root, artefact.folder, tuple(sorted(artefact.sha256.items())))
+        return _load(self.models_url, artefact.folder, tuple(sorted(artefact.sha256.items())))
 
-    def _path(self, version: int) -> Path:
-        return self.root / _FAMILY / f"v{version:04d}"
+    def load_estimator(self, artefact: Artefact) -> Any:
+        """Open the scikit-learn object that was trained, a pickle.
 
-    @contextmanager
-    def _temporary_folder(self) -> Iterator[Path]:
-        family = self.root / _FAMILY
-        temporary = family / f".writing-{uuid.uuid4().hex}"
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-        except OSError as error:
-            raise ArtefactError(
-                f"cannot write below {self.root} ({error.strerror}): give this account the folder"
-                " of ANOMALY_MODELS_URL; nothing was registered"
-            ) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        Raises
+        ------
+        ArtefactError
+            As `load`, and when another scikit-learn wrote it. Nothing was unpickled then.
+        """
+        import joblib
+
+        contents = self._verified(artefact)
+        manifest = _manifest(self.place(artefact), contents[MANIFEST])
+        _check_scikit_learn(self.place(artefact), manifest)
+        return joblib.load(BytesIO(contents[ESTIMATOR]))
+
+    def verify(self, artefact: Artefact) -> None:
+        """Compare every file with its hash, and open the arrays.
+
+        Raises
+        ------
+        ArtefactError
+            As `load`.
+        """
+        _open(self.place(artefact), self._verified(artefact))
+
+    def read(self, artefact: Artefact, name: str) -> bytes:
+        """Content of one file, such as the model card.
+
+        Raises
+        ------
+        ArtefactError
+            When the version has no such file, or as `load`.
+        """
+        if name not in artefact.sha256:
+            raise ArtefactError(f"{self.place(artefact)} has no {name}")
+        return self._verified(artefact)[name]
+
+    def place(self, artefact: Artefact) -> str:
+        """Where a version's files lie, for people."""
+        return self.store.place(artefact.folder)
+
+    def _verified(self, artefact: Artefact) -> dict[str, bytes]:
+        return _verified(self.store, artefact.folder, artefact.sha256)
+
+
+def artefact_files(
+    model: Model, estimator: object, manifest: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """A version's files by name; the same model gives the same bytes of `SCORING`.
+
+    Parameters
+    ----------
+    estimator : object
+        What scikit-learn trained, for `MODEL`.
+    """
+    import joblib
+
+    whole = BytesIO()
+    joblib.dump(estimator, whole, compress=3)
+    details = {
+        "format": FORMAT,
+        "detector": model.detector.name,
+        "reading_kind": model.reading_kind,
+        "interval_minutes": model.interval_minutes,
+        "library_versions": library_versions(),
+        **manifest,
+    }
+    return {
+        SCORING: pack_arrays(model.arrays()),
+        MANIFEST: (json.dumps(details, indent=2) + "\n").encode(),
+        ESTIMATOR: whole.getvalue(),
+    }
+
+
+def pack_arrays(arrays: Arrays) -> bytes:
+    """Arrays as an ``.npz`` without a pickle; unlike ``np.savez`` it holds no time of writing."""
+    packed = BytesIO()
+    with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            content = BytesIO()
+            np.lib.format.write_array(content, np.asarray(arrays[name]), allow_pickle=False)
+            entry = ZipInfo(f"{name}.npy", _EPOCH)
+            entry.compress_type = ZIP_DEFLATED
+            archive.writestr(entry, content.getvalue())
+    return packed.getvalue()
+
+
+def unpack_arrays(packed: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Open an ``.npz``; an array of objects, which would be a pickle, is refused."""
+    with np.load(BytesIO(packed), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def library_versions() -> dict[str, str]:
@@ -140,67 +197,70 @@ def library_versions() -> dict[str, str]:
 
 
 @lru_cache(maxsize=4)
-def _load(root: Path, folder: str, sha256: tuple[tuple[str, str], ...]) -> Model:
-    contents = _verified(root / folder, dict(sha256))
-    manifest = json.loads(contents[_MANIFEST])
+def _load(models_url: str, folder: str, sha256: tuple[tuple[str, str], ...]) -> Model:
+    store = open_store(models_url)
+    return _open(store.place(folder), _verified(store, folder, dict(sha256)))
+
+
+def _open(place: str, contents: Mapping[str, bytes]) -> Model:
+    manifest = _manifest(place, contents[MANIFEST])
+    detector = _DETECTORS.get(manifest["detector"])
+    if detector is None:
+        raise ArtefactError(
+            f"{place} holds the detector {manifest['detector']!r}, which this version does not"
+            " know: use the version of the product that wrote it, or train again"
+        )
+    try:
+        arrays = unpack_arrays(contents[SCORING])
+        return Model.from_arrays(
+            detector, arrays, manifest["reading_kind"], manifest["interval_minutes"]
+        )
+    except (KeyError, ValueError, BadZipFile) as error:
+        raise ArtefactError(
+            f"{place}/{SCORING} does not hold what a {manifest['detector']} needs ({error}):"
+            " train a new version"
+        ) from None
+
+
+def _manifest(place: str, content: bytes) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(content)
     if manifest.get("format") != FORMAT:
         raise ArtefactError(
-            f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT}:"
+            f"{place} has format {manifest.get('format')!r}, this version reads {FORMAT}:"
             " use the version of the product that wrote it, or train again"
         )
-    _check_scikit_learn(folder, manifest)
-    loaded = joblib.load(BytesIO(contents[_MODEL]))["model"]
-    assert isinstance(loaded, Model)
-    return loaded
+    return manifest
 
 
-def _verified(path: Path, sha256: Mapping[str, str]) -> dict[str, bytes]:
+def _verified(store: Store, folder: str, sha256: Mapping[str, str]) -> dict[str, bytes]:
     """Read every file once, and hand on only bytes that match."""
-    if not path.is_dir():
-        raise ArtefactError(f"{path} is missing: restore it from a backup, or train a new version")
-    found = {entry.name for entry in path.iterdir()}
+    place, found = store.place(folder), store.names(folder)
+    if found is None:
+        raise ArtefactError(f"{place} is missing: restore it from a backup, or train a new version")
     if found != set(sha256):
         odd = ", ".join(sorted(found ^ set(sha256)))
         raise ArtefactError(
-            f"{path} does not hold the files that were registered ({odd}): restore it from a backup"
+            f"{place} does not hold the files that were registered ({odd}): restore it from a"
+            " backup, or promote another version"
         )
-    contents = {name: (path / name).read_bytes() for name in sha256}
+    contents = {name: store.read(folder, name) for name in sha256}
     for name, expected in sha256.items():
         if (actual := _sha256(contents[name])) != expected:
             raise ArtefactError(
-                f"{path / name} was changed: sha256 {actual[:12]}, registered {expected[:12]};"
-                " it was not opened. Restore it from a backup, or train a new version"
+                f"{place}/{name} was changed: sha256 {actual[:12]}, registered {expected[:12]};"
+                " it was not opened. Restore it from a backup, or promote another version"
             )
     return contents
 
 
-def _check_scikit_learn(folder: str, manifest: Mapping[str, Any]) -> None:
+def _check_scikit_learn(place: str, manifest: Mapping[str, Any]) -> None:
     wrote, here = manifest["library_versions"]["scikit-learn"], library_version("scikit-learn")
     if wrote != here:
         raise ArtefactError(
-            f"{folder} was written with scikit-learn {wrote}, here is {here}:"
-            f" install scikit-learn {wrote}, or train a new version"
+            f"{place}/{ESTIMATOR} was written with scikit-learn {wrote}, here is {here}: install"
+            f" scikit-learn {wrote} to open it; scoring does not need it"
         )
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _local_folder(models_url: str) -> Path:
-    parts = urlsplit(models_url)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path)).absolute()
-    if "://" in models_url:
-        raise SettingsError(
-            f"ANOMALY_MODELS_URL is {models_url!r}: write a folder or a file:// URL"
-        )
-    return Path(models_url).absolute()

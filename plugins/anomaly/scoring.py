@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from anomaly.differences import compare
 from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
+from anomaly.model import Model, judge_readings
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.readings import MeasuredWindow, WindowReader
 from anomaly.postgres.results import (
@@ -22,9 +22,8 @@ from anomaly.postgres.results import (
 )
 from anomaly.postgres.source import SourceShape
 from anomaly.postgres.versions import InForce, in_force
-from anomaly.quality import explain_faults, judge, names
-from anomaly.registry import Model, Registry
-from anomaly.schema import Origin, Quality
+from anomaly.registry import Registry
+from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window, floor_to_interval, spans
 
@@ -262,48 +261,6 @@ class Scorer:
             Window(span.start, min(span.end, window.end))
             for span in spans(moments, self.settings.interval, self.settings.chunk)
         ]
-
-
-def judge_readings(
-    measured: pd.DataFrame, wanted: npt.NDArray[np.bool_], model: Model, settings: Settings
-) -> pd.DataFrame:
-    """Verdicts on measured readings: a pure function of them and the model.
-
-    Parameters
-    ----------
-    measured : DataFrame
-        As `anomaly.quality.measure` returns it, with what precedes the readings wanted.
-    wanted : array of bool
-        Which rows to judge.
-
-    Returns
-    -------
-    DataFrame
-        A row each: ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
-        ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
-        ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
-        ``expected_kw`` (NaN: not known).
-    """
-    mine = measured[wanted].reset_index(drop=True)
-    quality = judge(mine, model.profiles, settings)
-    sound = quality < Quality.STUCK
-    chosen = wanted.copy()
-    chosen[wanted] = sound
-    scores = model.detector.score(measured, chosen)
-    score, expected = np.full(len(mine), np.nan), np.full(len(mine), np.nan)
-    anomaly = np.zeros(len(mine), dtype=np.int64)
-    reason = explain_faults(mine, quality)
-    score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
-    expected[sound] = scores.expected_kw
-    columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
-    return mine[columns].assign(
-        anomaly_score=score,
-        threshold=model.detector.threshold,
-        anomaly=anomaly,
-        reason=reason,
-        quality=names(quality),
-        expected_kw=expected,
-    )
 
 
 def _origins(measured: pd.DataFrame, job: Job) -> np.ndarray:

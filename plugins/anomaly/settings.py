@@ -76,7 +76,9 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: str = Field("", description="Postgres URL for the command line")
-    models_url: str = Field("models/", description="folder or file:// URL of the model artefacts")
+    models_url: str = Field(
+        "models/", description="folder, file:// or s3:// URL of the model artefacts"
+    )
 
     # The meter table: somebody else's, only ever read
     source_schema: str = Field("anomaly", min_length=1, description="schema of the meter table")
@@ -165,6 +167,12 @@ class Settings(BaseSettings):
     forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")
     forest_contamination: float = Field(
         0.05, gt=0, le=0.5, description="share of training readings that are anomalies"
+    )
+    forest_one_hot_machines: int = Field(
+        100,
+        ge=0,
+        le=1000,
+        description="with more machines than this the prototype's forest does not tell them apart",
     )
     random_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of every random choice")
     training_weeks: float = Field(8.0, gt=0, le=5200, description="weeks a training looks back")

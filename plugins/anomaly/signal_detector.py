@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.ensemble import IsolationForest
 
 from anomaly.detector import Scores
 from anomaly.preprocessing import microseconds
@@ -157,6 +156,45 @@ class SignalDetector:
             )
         return np.where(np.isnan(scaled), 1.0, tails)
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that scoring needs; the tables' arrays carry the number of their signal."""
+        usual, calibration = self.usual, self.calibration
+        found: dict[str, npt.NDArray[Any]] = {
+            "machine_ids": usual.machine_ids,
+            "time_zones": np.array(usual.time_zones),
+            "median": usual.median,
+            "low": usual.low,
+            "high": usual.high,
+            "centre": self.centre,
+            "spread": self.spread,
+            "grid": calibration.grid,
+            "decay": calibration.decay,
+            "knee": calibration.knee,
+            "budget_p": self.budget_p,
+            "missing": np.array([table.missing for table in self.tables]),
+        }
+        for k, table in enumerate(self.tables):
+            found |= {f"keys_{k}": table.keys, f"scores_{k}": table.scores}
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Make the detector again that `arrays` came from."""
+        zones = tuple(arrays["time_zones"].tolist())
+        days = (arrays[name] for name in ("median", "low", "high"))
+        tables = tuple(
+            StepTable(arrays[f"keys_{k}"], arrays[f"scores_{k}"], missing)
+            for k, missing in enumerate(arrays["missing"].tolist())
+        )
+        return cls(
+            UsualDay(arrays["machine_ids"], zones, *days),
+            arrays["centre"],
+            arrays["spread"],
+            tables,
+            Calibration(arrays["grid"], arrays["decay"], arrays["knee"]),
+            arrays["budget_p"],
+        )
+
 
 def _held_out_signals(measured: pd.DataFrame, zones: list[str], interval: timedelta) -> Floats:
     """Signals of each block of days by a usual day learnt from the other blocks."""
@@ -200,6 +238,8 @@ def _quantile(signals: Floats, q: float) -> Floats:
 
 
 def _table(scaled: Floats, seed: int) -> StepTable:
+    from sklearn.ensemble import IsolationForest
+
     known = scaled[np.isfinite(scaled)]
     if not len(known):
         known = np.zeros(1)

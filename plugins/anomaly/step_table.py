@@ -42,29 +42,73 @@ class StepTable:
         return np.where(np.isnan(narrow), self.missing, scores)
 
 
-def compile_forest(forest: Any, row: Floats | None = None, column: int = 0) -> StepTable:
-    """Compile a fitted ``IsolationForest`` over its `column`, the others held at `row`.
+@dataclass(frozen=True)
+class StepTables:
+    """Scores of a forest as a function of one number, for each of several other inputs.
+
+    Attributes
+    ----------
+    keys : array of float32, sorted
+        Where any of the functions steps.
+    scores : array (row, one more than keys)
+        ``score_samples`` on each step.
+    missing : array (row)
+        ``score_samples`` of NaN.
+    """
+
+    keys: npt.NDArray[np.float32]
+    scores: Floats
+    missing: Floats
+
+    def score_samples(self, rows: npt.NDArray[np.int64], numbers: Floats) -> Floats:
+        """Scores of numbers, each by the function of its row, as scikit-learn would give them."""
+        with np.errstate(over="ignore"):
+            narrow = numbers.astype(np.float32)
+        scores = self.scores[rows, np.searchsorted(self.keys, narrow, side="left")]
+        return np.where(np.isnan(narrow), self.missing[rows], scores)
+
+
+def compile_forest(forest: Any) -> StepTable:
+    """Compile a fitted ``IsolationForest`` over a single input.
 
     Parameters
     ----------
     forest : sklearn.ensemble.IsolationForest
         Fitted, with ``n_jobs`` of one (two add the trees in another order).
-    row : array, optional
-        The other inputs; needed when the forest has more than one.
     """
+    tables = compile_rows(forest, np.zeros((1, 1)), 0)
+    return StepTable(tables.keys, tables.scores[0], float(tables.missing[0]))
+
+
+def compile_rows(forest: Any, rows: Floats, column: int) -> StepTables:
+    """Compile a fitted ``IsolationForest`` over its `column`, the others held at each of `rows`.
+
+    Parameters
+    ----------
+    forest : sklearn.ensemble.IsolationForest
+        As in `compile_forest`.
+    rows : array (row, input)
+        The other inputs.
+    """
+    keys = _steps(forest, column)
+    beyond = np.nextafter(keys[-1:], np.float32(np.inf)) if len(keys) else np.zeros(1, np.float32)
+    points = np.concatenate([keys, beyond, [np.nan]]).astype(np.float64)
+    scores = np.empty((len(rows), len(points)))
+    for number, row in enumerate(rows):
+        inputs = np.tile(row, (len(points), 1)).astype(np.float64)
+        inputs[:, column] = points
+        scores[number] = forest.score_samples(inputs)
+    return StepTables(keys, scores[:, :-1].copy(), scores[:, -1].copy())
+
+
+def _steps(forest: Any, column: int) -> npt.NDArray[np.float32]:
+    """Where the forest splits on `column`."""
     thresholds = [
         tree.tree_.threshold[tree.tree_.feature == used.tolist().index(column)]
         for tree, used in zip(forest.estimators_, forest.estimators_features_, strict=True)
         if column in used
     ]
-    keys = np.unique(_largest_float32_not_above(np.concatenate([np.empty(0), *thresholds])))
-    beyond = np.nextafter(keys[-1:], np.float32(np.inf)) if len(keys) else np.zeros(1, np.float32)
-    points = np.concatenate([keys, beyond]).astype(np.float64)
-    inputs = np.tile(np.zeros(1) if row is None else row, (len(points) + 1, 1)).astype(np.float64)
-    inputs[:-1, column] = points
-    inputs[-1, column] = np.nan
-    scores = forest.score_samples(inputs)
-    return StepTable(keys, scores[:-1], float(scores[-1]))
+    return np.unique(_largest_float32_not_above(np.concatenate([np.empty(0), *thresholds])))
 
 
 def _largest_float32_not_above(thresholds: Floats) -> npt.NDArray[np.float32]:

@@ -12,16 +12,25 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.detector import Detector
+from anomaly.drift import Reference
 from anomaly.errors import TrainingError
-from anomaly.forest import PrototypeDetector
+from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.incidents import NOT_NORMAL, Label
-from anomaly.postgres.database import TRAINER, Database, Transaction
+from anomaly.model import Model
+from anomaly.postgres.database import TRAINER, Database
 from anomaly.postgres.incidents import labels_during
 from anomaly.postgres.machines import known_machines
 from anomaly.postgres.readings import WindowReader
-from anomaly.postgres.versions import promote, register_version
+from anomaly.postgres.versions import (
+    begin_draft,
+    end_draft,
+    hold_draft,
+    orphaned_drafts,
+    promote,
+    register_version,
+)
 from anomaly.quality import judge, profile
-from anomaly.registry import Model, Registry, library_versions
+from anomaly.registry import Registry, artefact_files, library_versions
 from anomaly.schema import Quality
 from anomaly.settings import DetectorName, Settings
 from anomaly.signal_detector import SignalDetector
@@ -29,8 +38,9 @@ from anomaly.windows import Window
 
 _PARAMETERS = (
     "detector", "alert_budget",
-    "forest_trees", "forest_max_samples", "forest_contamination", "random_seed", "reading_kind",
-    "interval_minutes", "max_gap_days", "stuck_margin_hours", "stuck_flat_share",
+    "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
+    "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
+    "stuck_flat_share",
 )  # fmt: skip
 
 
@@ -105,16 +115,10 @@ class Trainer:
         self._require_history(window.start, window.end)
         by = by or current_user()
         sound = self._sound_readings(window)
-        profiles = profile(sound)
-        model = Model(
-            self._fit(sound, profiles),
-            profiles,
-            self.settings.reading_kind.value,
-            self.settings.interval_minutes,
-        )
+        model, estimator = self._fit(sound)
         metrics = _metrics(model, sound)
-        with self.database.transaction(TRAINER) as transaction:
-            version = self._register(transaction, model, window, sound, metrics, by)
+        version = self._register(model, estimator, window, sound, metrics, by)
+        self.sweep()
         effective_from = None
         if put_in_force:
             effective_from = self.promote(version, by=by, reason=reason or "trained")
@@ -127,14 +131,45 @@ class Trainer:
         with self.database.transaction(TRAINER) as transaction:
             return promote(transaction, version, self.settings.interval, by=by, reason=reason)
 
-    def _fit(self, sound: pd.DataFrame, profiles: pd.DataFrame) -> Detector:
+    def sweep(self) -> list[str]:
+        """Remove what killed trainings and retired versions left; folders being written stay.
+
+        Returns
+        -------
+        list of str
+            The folders removed.
+        """
+        removed = []
+        with self.database.transaction(TRAINER) as transaction:
+            for draft in orphaned_drafts(transaction):
+                self.registry.store.remove(draft.folder, draft.token)
+                end_draft(transaction, draft)
+                removed.append(draft.folder)
+        return removed
+
+    def _fit(self, sound: pd.DataFrame) -> tuple[Model, object]:
+        """The model, and what scikit-learn trained for it."""
+        profiles = profile(sound)
+        detector, estimator = self._fit_detector(sound, profiles)
+        model = Model(
+            detector,
+            profiles,
+            self.settings.reading_kind.value,
+            self.settings.interval_minutes,
+            Reference.of(sound),
+        )
+        return model, estimator
+
+    def _fit_detector(self, sound: pd.DataFrame, profiles: pd.DataFrame) -> tuple[Detector, object]:
         if self.settings.detector is DetectorName.PROTOTYPE:
-            return PrototypeDetector.fit(sound, self.settings)
+            pipeline = fit_forest(sound, self.settings)
+            return PrototypeDetector.compile(pipeline, self.settings), pipeline
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             machines = known_machines(transaction)
         zones = dict(zip(machines["machine_id"], machines["time_zone"], strict=True))
         often_flat = profiles["flat_share"].to_numpy() > self.settings.stuck_flat_share
-        return SignalDetector.fit(sound, self.settings, zones, often_flat)
+        detector = SignalDetector.fit(sound, self.settings, zones, often_flat)
+        return detector, detector
 
     def _sound_readings(self, window: Window) -> pd.DataFrame:
         """The window's readings without meter faults, and without what people said was none.
@@ -171,16 +206,13 @@ class Trainer:
 
     def _register(
         self,
-        transaction: Transaction,
         model: Model,
+        estimator: object,
         window: Window,
         sound: pd.DataFrame,
         metrics: dict[str, Any],
         by: str,
     ) -> int:
-        transaction.rows("lock_versions")
-        known = int(transaction.value("next_version"))
-        version = max(known, self.registry.highest_version() + 1)
         details: dict[str, Any] = {
             "detector": model.detector.name,
             "trained_from": window.start,
@@ -191,13 +223,15 @@ class Trainer:
             "library_versions": library_versions(),
             "registered_by": by,
         }
-        plain = {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in details.items()
-        }
-        artefact = self.registry.save(model, version, plain)
-        register_version(transaction, version, artefact, details)
-        return version
+        with self.database.transaction(TRAINER) as transaction:
+            draft = begin_draft(transaction, self.registry.highest_version(), by)
+        with self.database.transaction(TRAINER) as transaction:
+            hold_draft(transaction, draft)
+            manifest = {"version": draft.version} | _plain(details)
+            files = artefact_files(model, estimator, manifest)
+            artefact = self.registry.write(draft.folder, files, draft.token)
+            register_version(transaction, draft.version, artefact, details)
+        return draft.version
 
 
 def current_user() -> str:
@@ -221,6 +255,13 @@ def _labelled(measured: pd.DataFrame, labels: Iterable[Label]) -> npt.NDArray[np
                 mine &= stamps < label.end
             found |= mine.to_numpy()
     return found
+
+
+def _plain(details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in details.items()
+    }
 
 
 def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:

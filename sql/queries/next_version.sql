@@ -1,2 +1,3 @@
--- The number of the version about to be registered.
-SELECT coalesce(max(version), 0) + 1 FROM anomaly.model_versions
+-- The number of the version about to be written: above all that were ever drawn here.
+SELECT greatest((SELECT max(version) FROM anomaly.model_versions),
+                (SELECT max(version) FROM anomaly.model_drafts), 0) + 1

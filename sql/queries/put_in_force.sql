@@ -1,2 +1,4 @@
-INSERT INTO anomaly.model_in_force (effective_from, effective_to, version, recorded_by, reason)
-VALUES (CAST(:start AS timestamptz), CAST(:end AS timestamptz), :version, :recorded_by, :reason)
+INSERT INTO anomaly.model_in_force
+       (effective_from, effective_to, version, recorded_by, reason, decision)
+VALUES (CAST(:start AS timestamptz), CAST(:end AS timestamptz), :version, :recorded_by, :reason,
+        :decision)

@@ -2,14 +2,21 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from anomaly.errors import ArtefactError, TrainingError
+from anomaly.model import Model, judge_readings
 from anomaly.postgres.database import TRAINER
-from anomaly.registry import Registry
+from anomaly.registry import Artefact, Registry, pack_arrays, unpack_arrays
+from anomaly.settings import DetectorName
 from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import START, at, counters, execute, insert, rows, score, train, verdicts
@@ -23,6 +30,15 @@ def filled(database):
     return database
 
 
+def registered(database, version):
+    ((artefact, sha256),) = rows(
+        database,
+        "SELECT artefact, sha256 FROM anomaly.model_versions WHERE version = :version",
+        version=version,
+    )
+    return Artefact(artefact, sha256)
+
+
 def folder(settings, version=1):
     return Path(settings.models_url) / "isolation_forest" / f"v{version:04d}"
 
@@ -30,13 +46,13 @@ def folder(settings, version=1):
 def test_a_version_is_registered_with_files_hashes_and_what_made_it(filled, settings):
     train(filled, settings)
 
-    ((version, artefact, sha256, readings, parameters, libraries),) = rows(
+    ((version, artefact, hashes, readings, parameters, libraries),) = rows(
         filled,
         "SELECT version, artefact, sha256, readings, parameters, library_versions"
         " FROM anomaly.model_versions",
     )
     assert (version, artefact, readings) == (1, "isolation_forest/v0001", 2 * 8 * DAY)
-    assert sorted(sha256) == ["manifest.json", "model.joblib"]
+    assert sorted(hashes) == ["manifest.json", "model.joblib", "scoring.npz"]
     assert parameters["forest_trees"] == settings.forest_trees
     assert set(libraries) >= {"python", "scikit-learn", "numpy"}
     manifest = json.loads((folder(settings) / "manifest.json").read_text())
@@ -134,12 +150,99 @@ def test_a_doubtful_file_is_refused_before_it_is_opened(
     assert verdicts(filled) == {}
 
 
-def test_a_model_of_another_scikit_learn_is_refused(filled, settings, monkeypatch):
+def unknown_format(settings, manifest):
+    return manifest | {"format": 3}
+
+
+def unknown_detector(settings, manifest):
+    return manifest | {"detector": "oracle"}
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "message"),
+    [
+        (unknown_format, r"format 3, this version reads 2: .* train again"),
+        (unknown_detector, "the detector 'oracle', which this version does not know"),
+    ],
+)
+def test_what_a_newer_version_wrote_is_refused(filled, settings, rewrite, message):
+    train(filled, settings)
+    file = folder(settings) / "manifest.json"
+    file.write_text(json.dumps(rewrite(settings, json.loads(file.read_text()))))
+    execute(
+        filled,
+        "UPDATE anomaly.model_versions SET sha256 = sha256 || jsonb_build_object("
+        "'manifest.json', CAST(:hash AS text))",
+        hash=sha256(file.read_bytes()).hexdigest(),
+    )
+
+    with pytest.raises(ArtefactError, match=message):
+        score(filled, settings, 0, DAY)
+    assert verdicts(filled) == {}
+
+
+def test_another_scikit_learn_scores_but_does_not_open_the_pickle(filled, settings, monkeypatch):
     train(filled, settings)
     monkeypatch.setattr("anomaly.registry.library_version", lambda name: "0.1")
 
+    assert score(filled, settings, 0, DAY).scored == 2 * DAY
     with pytest.raises(ArtefactError, match=r"here is 0\.1: install scikit-learn"):
-        score(filled, settings, 0, DAY)
+        Registry(settings.models_url).load_estimator(registered(filled, 1))
+
+
+def test_scoring_needs_no_forest_of_scikit_learn(filled, settings):
+    """In a process of its own: no pickle is opened, and nothing that trains is imported."""
+    train(filled, settings)
+    code = f"""
+import pickle, sys
+def refuse(*arguments, **options): raise AssertionError("a pickle")
+pickle.load = pickle.loads = pickle.Unpickler = refuse
+from anomaly.postgres.database import Database
+from anomaly.settings import load_settings
+from anomaly.scoring import Scorer, Job
+from anomaly.windows import Window
+from anomaly.schema import Origin
+from anomaly.postgres.results import RunContext
+settings = load_settings({{}}, models_url={settings.models_url!r})
+database = Database({filled.engine.url.render_as_string(hide_password=False)!r}, settings)
+window = Window.parse("2026-03-02", "2026-03-03")
+print(Scorer(database, settings).score_range(window, Job(Origin.BACKFILL, RunContext("x"))).scored)
+print([name for name in ("sklearn.ensemble", "sklearn.tree", "matplotlib") if name in sys.modules])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.split() == [str(2 * DAY), "[]"]
+
+
+@pytest.mark.parametrize("detector", ["prototype", "signals"])
+def test_the_same_readings_settings_and_seed_give_the_same_bytes(filled, settings, detector):
+    settings = settings.model_copy(update={"detector": DetectorName(detector)})
+    hashes = {registered(filled, train(filled, settings)).sha256["scoring.npz"] for _ in range(2)}
+    other = settings.model_copy(update={"random_seed": 1})
+
+    assert len(hashes) == 1
+    assert registered(filled, train(filled, other)).sha256["scoring.npz"] not in hashes
+
+
+@pytest.mark.parametrize("detector", ["prototype", "signals"])
+def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings, detector):
+    settings = settings.model_copy(update={"detector": DetectorName(detector)})
+    trainer = Trainer(filled, settings)
+    window = Window(START, at(8 * DAY))
+    sound = trainer._sound_readings(window)
+    model, _ = trainer._fit(sound)
+
+    again = unpack_arrays(pack_arrays(model.arrays()))
+    read = Model.from_arrays(type(model.detector), again, "energy_kwh", 15)
+
+    wanted = np.ones(len(sound), dtype=bool)
+    pd.testing.assert_frame_equal(
+        judge_readings(sound, wanted, read, settings),
+        judge_readings(sound, wanted, model, settings),
+        check_exact=True,
+    )
 
 
 def test_two_trainings_at_once_get_a_number_each(filled, settings):
@@ -165,8 +268,48 @@ def test_a_training_killed_before_its_commit_leaves_no_version(filled, settings,
     assert folder(settings).exists()
     assert rows(filled, "SELECT count(*) FROM anomaly.model_versions") == [(0,)]
 
-    assert train(filled, settings) == 2  # what lies there is nobody's, and is not touched
+    assert train(filled, settings) == 2
+    assert not folder(settings).exists()  # swept
+    assert rows(filled, "SELECT count(*) FROM anomaly.model_drafts") == [(0,)]
     assert score(filled, settings, 0, DAY).inserted == 2 * DAY
+
+
+def test_what_is_half_written_is_swept_with_its_temporary_name(filled, settings, monkeypatch):
+    def full(self, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(KeyboardInterrupt):
+            train(filled, settings)
+    family = folder(settings).parent
+    assert [path.name.split("-")[0] for path in family.iterdir()] == [".writing"]
+
+    assert Trainer(filled, settings).sweep() == ["isolation_forest/v0001"]
+    assert list(family.iterdir()) == []
+
+
+def test_a_training_in_progress_is_never_swept(filled, settings, monkeypatch):
+    swept = []
+    write = Registry.write
+
+    def sweeping(self, *arguments):
+        written = write(self, *arguments)
+        swept.append(Trainer(filled, settings).sweep())
+        return written
+
+    monkeypatch.setattr(Registry, "write", sweeping)
+
+    assert train(filled, settings) == 1
+    assert swept == [[]]
+    assert folder(settings).exists()
+
+
+def test_a_folder_of_another_database_is_neither_taken_nor_swept(filled, settings):
+    folder(settings).mkdir(parents=True)
+
+    assert train(filled, settings) == 2
+    assert folder(settings).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_registered(filled, settings):
@@ -195,11 +338,3 @@ def test_rolling_back_keeps_what_was_decided_on_record(filled, settings):
     assert [entry[0] for entry in entries if entry[2]] == [1, 1]
     assert (2, True, False, "trained") in entries
     assert entries[-1] == (1, True, True, "roll back")
-
-
-def test_the_registry_takes_a_file_url_and_refuses_others(tmp_path):
-    from anomaly.errors import SettingsError
-
-    assert Registry(f"file://{tmp_path}").root == tmp_path
-    with pytest.raises(SettingsError, match="ANOMALY_MODELS_URL is 's3://bucket'"):
-        Registry("s3://bucket")

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from anomaly import preprocessing, quality, windows
 from anomaly.errors import SourceError
-from anomaly.forest import PrototypeDetector
+from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.preprocessing import (
     ColumnDropper,
     MachineIdExtractor,
@@ -62,7 +62,8 @@ def test_power_diff_equals_the_prototypes_on_every_real_reading(shared_data, ref
 def test_a_forest_trained_as_the_prototypes_agrees_with_its_labels(shared_data, reference):
     sample = pd.read_csv(shared_data / "industrial3_power_diff_sample_2015_2017.csv")
 
-    detector = PrototypeDetector.fit(sample, load_settings({}))
+    settings = load_settings({})
+    detector = PrototypeDetector.compile(fit_forest(sample, settings), settings)
     everything = np.ones(len(reference), dtype=bool)
     agreement = (detector.score(reference, everything).anomaly == reference["anomaly"]).mean()
 

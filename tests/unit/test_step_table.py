@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from anomaly import forest as forest_module
-from anomaly.forest import PrototypeDetector
+from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.settings import load_settings
 from anomaly.step_table import compile_forest
 
@@ -51,18 +50,30 @@ def test_scores_are_equal_on_any_numbers(numbers):
     )
 
 
-def test_the_prototype_s_forest_is_compiled_a_machine_exactly(monkeypatch):
+@pytest.mark.parametrize("most", [100, 2])
+def test_the_prototype_s_forest_is_compiled_exactly(most):
     random = np.random.default_rng(3)
     readings = pd.DataFrame(
         {"machine_id": random.integers(1, 4, 3000), "power_diff": random.normal(0, 9, 3000)}
     )
-    detector = PrototypeDetector.fit(readings, load_settings({}, forest_trees=30))
+    settings = load_settings({}, forest_trees=30, forest_one_hot_machines=most)
+    pipeline = fit_forest(readings, settings)
+    detector = PrototypeDetector.compile(pipeline, settings)
     readings.loc[:500, "machine_id"] = 99  # training has not seen it
-    everything = np.ones(len(readings), dtype=bool)
-    slow = detector.score(readings, everything)
-    monkeypatch.setattr(forest_module, "WORTH_COMPILING", 1)
 
-    fast = detector.score(readings, everything)
+    again = PrototypeDetector.from_arrays(detector.arrays())
 
-    np.testing.assert_array_equal(fast.score, slow.score)
-    np.testing.assert_array_equal(fast.anomaly, slow.anomaly)
+    for one in (detector, again):
+        scores = one.score(readings, np.ones(len(readings), dtype=bool))
+        np.testing.assert_array_equal(scores.score, -pipeline.score_samples(readings))
+        np.testing.assert_array_equal(scores.anomaly, pipeline.predict(readings) < 0)
+
+
+def test_a_large_fleet_shares_what_is_usual():
+    random = np.random.default_rng(3)
+    readings = pd.DataFrame({"machine_id": [7, 8] * 500, "power_diff": random.normal(0, 9, 1000)})
+    settings = load_settings({}, forest_trees=10, forest_one_hot_machines=1)
+
+    detector = PrototypeDetector.compile(fit_forest(readings, settings), settings)
+
+    assert detector.arrays()["scores"].shape[0] == 1

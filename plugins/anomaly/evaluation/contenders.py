@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.ensemble import IsolationForest
 
 from anomaly.evaluation.protocol import Contender, MissingLibraryError, Scored
-from anomaly.forest import PrototypeDetector
+from anomaly.forest import fit_forest
 from anomaly.preprocessing import PowerDiff
 from anomaly.settings import ReadingKind, Settings
 
@@ -175,12 +175,12 @@ class PrototypeForest(Baseline):
 
     def learn(self, measured: pd.DataFrame) -> Verdict:
         """Train it as the product does."""
-        detector = PrototypeDetector.fit(measured, self.settings)
+        pipeline = fit_forest(measured, self.settings)
         columns = ["machine_id", "power_diff"]
 
         def score(values: Floats) -> Floats:
             frame = pd.DataFrame(values, columns=columns).astype({"machine_id": np.int64})
-            return -np.asarray(detector.forest.score_samples(detector.features.transform(frame)))
+            return -np.asarray(pipeline.score_samples(frame))
 
         return _at_once(lambda frame: frame[columns].to_numpy(float), score)
 

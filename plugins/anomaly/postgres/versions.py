@@ -1,14 +1,15 @@
 """Model versions and the version map: which version judges a reading of a given time."""
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomaly.errors import NoModelError
+from anomaly.errors import NoModelError, TrainingError
 from anomaly.postgres.database import Transaction
-from anomaly.registry import Artefact
+from anomaly.registry import FAMILY, Artefact
 from anomaly.windows import Window, ceil_to_interval
 
 
@@ -53,13 +54,52 @@ def in_force(transaction: Transaction, window: Window) -> tuple[InForce, ...]:
     return parts
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A version being written: its number, its folder and the name it has meanwhile."""
+
+    version: int
+    folder: str
+    token: str
+
+
+def begin_draft(transaction: Transaction, taken: int, by: str) -> Draft:
+    """Draw a number above all others, and record the folder before anything is written to it.
+
+    Two trainings at once draw a number each. Commit before writing: what is on record
+    is found and swept, whatever becomes of its training.
+
+    Parameters
+    ----------
+    taken : int
+        The highest number that has a folder, whoever wrote it.
+    """
+    transaction.rows("lock_versions")
+    version = max(int(transaction.value("next_version")), taken + 1)
+    draft = Draft(version, f"{FAMILY}/v{version:04d}", uuid.uuid4().hex)
+    transaction.run("begin_draft", **vars(draft), by=by)
+    return draft
+
+
+def hold_draft(transaction: Transaction, draft: Draft) -> None:
+    """Keep the draft from being swept until the transaction ends.
+
+    Raises
+    ------
+    TrainingError
+        When it was swept already: nothing was written.
+    """
+    if not transaction.rows("hold_draft", version=draft.version, token=draft.token):
+        raise TrainingError(f"version {draft.version} was swept before it was written: train again")
+
+
 def register_version(
     transaction: Transaction, version: int, artefact: Artefact, details: Mapping[str, Any]
 ) -> None:
-    """Record a version whose files are in place."""
+    """Record a version whose files are in place; it is no draft any more."""
     encoded = {
         name: json.dumps(value) if isinstance(value, dict) else value
-        for name, value in details.items()
+        for name, value in ({"judgement": None, "status": "registered"} | dict(details)).items()
     }
     transaction.run(
         "register_version",
@@ -68,6 +108,26 @@ def register_version(
         sha256=json.dumps(dict(artefact.sha256)),
         **encoded,
     )
+    transaction.run("end_draft", version=version)
+
+
+def orphaned_drafts(transaction: Transaction) -> list[Draft]:
+    """Drafts that nobody is writing, locked until the transaction ends."""
+    return [Draft(**row) for row in transaction.rows("orphaned_drafts")]
+
+
+def end_draft(transaction: Transaction, draft: Draft) -> None:
+    """Forget a draft whose folder is gone."""
+    transaction.run("end_draft", version=draft.version)
+
+
+def retire_versions(transaction: Transaction, keep: int, by: str) -> list[int]:
+    """Retire versions beyond the newest `keep` that nothing refers to; their folders become drafts.
+
+    Holds the publishing lock, so that none is promoted, or judges a reading, meanwhile.
+    """
+    transaction.rows("lock_publishing")
+    return [row["version"] for row in transaction.rows("retire_versions", keep=keep, by=by)]
 
 
 def promote(
@@ -95,6 +155,7 @@ def put_in_force(
     *,
     by: str,
     reason: str,
+    decision: str = "promotion",
 ) -> None:
     """Rewrite the version map for ``[start, end)`` (None: without bound).
 
@@ -104,10 +165,8 @@ def put_in_force(
     first = "-infinity" if start is None else start.isoformat()
     last = None if end is None else end.isoformat()
     outside = transaction.rows("supersede_entries", start=first, end=last)
-    pieces = [
-        (row["starts_at"], row["ends_at"], row["version"], row["recorded_by"], row["reason"])
-        for row in outside
-    ]
-    for piece in [*pieces, (first, last, version, by, reason)]:
-        names = ("start", "end", "version", "recorded_by", "reason")
+    columns = ("starts_at", "ends_at", "version", "recorded_by", "reason")
+    pieces = [(*(row[name] for name in columns), "kept") for row in outside]
+    for piece in [*pieces, (first, last, version, by, reason, decision)]:
+        names = ("start", "end", "version", "recorded_by", "reason", "decision")
         transaction.run("put_in_force", **dict(zip(names, piece, strict=True)))

@@ -1,0 +1,1 @@
+DELETE FROM anomaly.model_drafts WHERE version = :version

@@ -1,0 +1,4 @@
+-- Drafts that nobody is writing: their training has ended, however it did.
+SELECT version, folder, token FROM anomaly.model_drafts
+ ORDER BY version
+   FOR UPDATE SKIP LOCKED
