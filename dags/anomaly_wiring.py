@@ -18,6 +18,7 @@ from anomaly.settings import Settings, load_settings
 if TYPE_CHECKING:
     from anomaly.postgres.database import Database
     from anomaly.postgres.results import RunContext, ScoreReport
+    from anomaly.promoting import Promoted
     from anomaly.windows import Window
 
 CONNECTION = "anomaly_db"
@@ -118,6 +119,16 @@ def announce_scores(context: Context, window: Window, report: ScoreReport) -> di
     """Announce what was published, else `window`; return the counts for log and XCom."""
     announce(context, SCORES, report.span() or window, **report.counts())
     return report.counts()
+
+
+def announce_promotion(context: Context, promoted: Promoted, **details: Any) -> dict[str, Any]:
+    """Announce a promotion in the event of `MODELS`; return it for log and XCom."""
+    found = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in promoted.as_dict().items()
+    }
+    context["outlet_events"][MODELS].extra = found | details
+    return found | details
 
 
 def _callback(dotted_path: str) -> Callable[[Context], None]:

@@ -1,10 +1,19 @@
 """
-### Train a new model version, weekly
+### Train a new model version, judge it, and put it in force, weekly
 
-Trains on the last weeks before the newest days (`ANOMALY_TRAINING_WEEKS`,
-`ANOMALY_JUDGING_DAYS`), registers the version with its files and hashes, and puts it
-in force from the next interval that is not yet scored: verdicts that are out stay
-as they are.
+`train` trains on the last weeks before the newest days (`ANOMALY_TRAINING_WEEKS`,
+`ANOMALY_JUDGING_DAYS`), judges the version against the one in force on those newest days,
+which neither was trained on, and registers it whatever the verdict, with a model card
+(its place is in the log, and in the XCom `card`). Then, by `ANOMALY_PROMOTION`:
+
+| the gate | `auto` | `approve` | `manual` |
+|---|---|---|---|
+| lets it through | `promote` | `ask`, then `promote` | `keep_champion` |
+| refuses it | `keep_champion`, with the reasons | the same | the same |
+
+A first version is always put in force. `ask` waits in the UI under *Required Actions*; rejected,
+or not answered in `ANOMALY_APPROVAL_TIMEOUT_HOURS`, the champion stays. A promotion takes effect
+with the next interval that is not yet scored: verdicts that are out stay as they are.
 
 **When it fails**
 
@@ -12,22 +21,26 @@ as they are.
 |---|---|
 | n days of readings to train on, at least m are needed | wait, or load older readings with `anomaly ingest` |
 | the meter table is empty | load readings |
-| cannot write below the models' folder | give the workers the folder `ANOMALY_MODELS_URL`; nothing was registered |
+| cannot write below / cannot reach the models' place | give the workers `ANOMALY_MODELS_URL`; nothing was registered |
+| was judged against version n, and version m is in force by now | somebody promoted meanwhile: run it again |
 
-A failed or killed run registers nothing or a whole version; run it again.
+A failed or killed run registers nothing or a whole version; run it again. `keep_champion` says
+why in its log; `anomaly models show N` tells more, `promote_model` overrules.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import CronDataIntervalTimetable, dag, get_current_context, task
 
 from anomaly.settings import load_settings
 from anomaly_wiring import (
     FIRST_DAY,
     MODELS,
-    announce,
+    announce_promotion,
     default_args,
     deployment,
     due_at,
@@ -47,34 +60,79 @@ settings = load_settings()
     doc_md=__doc__,
 )
 def retrain_model() -> None:
-    """Wire the one task."""
+    """Wire training to what becomes of it."""
 
-    @task(outlets=[MODELS])
-    def train() -> dict[str, Any]:
-        """Train, register, put in force."""
+    @task.branch
+    def train() -> str:
+        """Train, judge, register; name the task that comes next."""
+        from anomaly.evaluation.card import comparison_table, verdict_in_words
+        from anomaly.promoting import next_step
         from anomaly.training import Trainer
 
         context = get_current_context()
-        run = context["dag_run"]
+        run, instance = context["dag_run"], context["ti"]
         with deployment() as (database, settings):
             trainer = Trainer(database, settings)
             due = due_at(context, settings.interval)
-            report = trainer.train(
-                trainer.default_window(due),
-                by=f"{run.dag_id} {run.run_id}",
-                put_in_force=True,
-                reason="weekly training",
-            )
-        details = {
-            "version": report.version,
-            "readings": report.readings,
-            "machines": report.machines,
-            "effective_from": report.effective_from and report.effective_from.isoformat(),
-        }
-        announce(context, MODELS, report.window, **details)
-        return details
+            by = f"{run.dag_id} {run.run_id}"
+            report = trainer.challenge(trainer.default_window(due), by=by, due=due)
+            step = next_step(report, settings)
+        judgement = report.judgement
+        words = f"{verdict_in_words(judgement)}\n\n{comparison_table(judgement)}"
+        print(f"version {report.version}, model card {report.card}\n{words}")
+        instance.xcom_push("version", report.version)
+        instance.xcom_push("champion", judgement.champion_version)
+        instance.xcom_push("card", report.card)
+        instance.xcom_push("words", f"{words}\n\nModel card: {report.card}")
+        return str(step)
 
-    train()
+    ask = ApprovalOperator(
+        task_id="ask",
+        subject="Put model version {{ ti.xcom_pull(task_ids='train', key='version') }} in force?",
+        body="{{ ti.xcom_pull(task_ids='train', key='words') }}",
+        defaults=ApprovalOperator.REJECT,
+        response_timeout=timedelta(hours=settings.approval_timeout_hours),
+    )
+
+    @task(outlets=[MODELS], trigger_rule="none_failed_min_one_success")
+    def promote() -> dict[str, Any]:
+        """Put the version in force that was judged."""
+        from anomaly.promoting import Promoter
+
+        context = get_current_context()
+        run, instance = context["dag_run"], context["ti"]
+        trained = {
+            key: instance.xcom_pull(task_ids="train", key=key)
+            for key in ("version", "champion", "card")
+        }
+        with deployment() as (database, settings):
+            promoted = Promoter(database, settings).promote(
+                trained["version"],
+                by=f"{run.dag_id} {run.run_id}",
+                reason=reason_of(instance.xcom_pull(task_ids="ask")),
+                judged_against=trained["champion"],
+            )
+        return announce_promotion(context, promoted, model_card=trained["card"])
+
+    @task
+    def keep_champion() -> None:
+        """Say why the version in force stays."""
+        context = get_current_context()
+        print(context["ti"].xcom_pull(task_ids="train", key="words"))
+        print("put it in force all the same: DAG promote_model, or `anomaly models promote`")
+
+    trained, promotion = train(), promote()
+    trained >> [ask, promotion, keep_champion()]
+    ask >> promotion
+
+
+def reason_of(approval: dict[str, Any] | None) -> str:
+    """Why a version is put in force: the gate let it through, and who said yes."""
+    if not approval:
+        return "weekly training"
+    user = approval.get("responded_by_user") or {}
+    name = user.get("name") if isinstance(user, dict) else getattr(user, "name", None)
+    return f"weekly training, approved by {name or 'somebody'}"
 
 
 retrain_model()

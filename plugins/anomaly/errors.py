@@ -41,5 +41,9 @@ class ArtefactError(AnomalyError):
     """A model file is missing, changed or of an unknown format; it was not opened."""
 
 
+class PromotionError(AnomalyError):
+    """A version cannot be put in force, or was refused by the judge."""
+
+
 class StaleAttemptError(AnomalyError):
     """A newer attempt has published an overlapping window; this one was not written."""

@@ -50,6 +50,14 @@ class DetectorName(StrEnum):
     PROTOTYPE = "prototype"
 
 
+class Promotion(StrEnum):
+    """What becomes of a challenger that the gate lets through: in force, asked about, or kept."""
+
+    AUTO = "auto"
+    APPROVE = "approve"
+    MANUAL = "manual"
+
+
 class Settings(BaseSettings):
     """The product's settings; each field is the environment variable ``ANOMALY_<FIELD>``.
 
@@ -180,6 +188,37 @@ class Settings(BaseSettings):
         7.0, ge=0, le=3660, description="newest days that judge and are never trained on"
     )
     training_min_days: float = Field(7.0, gt=0, le=3660, description="least history to train on")
+
+    # What becomes of a trained version; a first one is always put in force
+    promotion: Promotion = Field(
+        Promotion.AUTO,
+        description="after the gate: `auto`: put in force; `approve`: ask in Airflow;"
+        " `manual`: wait for `anomaly models promote`",
+    )
+    approval_timeout_hours: float = Field(
+        72.0, gt=0, le=8760, description="an approval not given by then is a rejection"
+    )
+    gate_alert_rate_factor: float = Field(
+        2.0, ge=1, description="most alerts, as a multiple of the champion's or of the budget"
+    )
+    gate_recall_loss: float = Field(
+        0.1, ge=0, le=1, description="how much less of the injected faults it may find"
+    )
+    gate_agreement: float = Field(
+        0.9, ge=0, le=1, description="least share of readings on which both say the same"
+    )
+    gate_psi: float = Field(
+        0.25, gt=0, description="population stability index above which a signal has drifted"
+    )
+    gate_drifted_share: float = Field(
+        0.1, ge=0, le=1, description="most machines with a signal that has drifted"
+    )
+    gate_missing_share: float = Field(
+        0.0, ge=0, le=1, description="most machines that the champion knows and it does not"
+    )
+    keep_versions: int = Field(
+        20, ge=0, description="newest versions whose files are kept in any case; 0: all"
+    )
 
     # What the DAGs carry
     dag_owner: str = Field("anomaly", description="owner of every task")

@@ -3,7 +3,7 @@
 import getpass
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,10 @@ import pandas as pd
 
 from anomaly.detector import Detector
 from anomaly.drift import Reference
-from anomaly.errors import TrainingError
+from anomaly.errors import ArtefactError, TrainingError
+from anomaly.evaluation.card import model_card, pictures
+from anomaly.evaluation.promotion import SHORTEST, Compared, Judgement, JudgingDays, compare
+from anomaly.evaluation.trials import CONTEXT
 from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.incidents import NOT_NORMAL, Label
 from anomaly.model import Model
@@ -23,14 +26,16 @@ from anomaly.postgres.machines import known_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.versions import (
     begin_draft,
+    champion,
     end_draft,
     hold_draft,
     orphaned_drafts,
     promote,
     register_version,
+    retire_versions,
 )
 from anomaly.quality import judge, profile
-from anomaly.registry import Registry, artefact_files, library_versions
+from anomaly.registry import CARD, Registry, artefact_files, library_versions
 from anomaly.schema import Quality
 from anomaly.settings import DetectorName, Settings
 from anomaly.signal_detector import SignalDetector
@@ -53,6 +58,10 @@ class TrainingReport:
     effective_from : datetime or None
         First reading time the version judges; None where it is not in force, or
         judges all time (see `promoted`).
+    judgement : Judgement or None
+        What the judge said; None where it was not asked.
+    card : str
+        Where the model card lies; empty without a judgement.
     """
 
     version: int
@@ -62,6 +71,25 @@ class TrainingReport:
     promoted: bool
     effective_from: datetime | None
     metrics: dict[str, Any]
+    judgement: Judgement | None = None
+    card: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        judgement = self.judgement and self.judgement.as_dict()
+        return vars(self) | {"window": vars(self.window), "judgement": judgement}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model, the readings it was trained on, and how it was judged."""
+
+    model: Model
+    estimator: object
+    window: Window
+    sound: pd.DataFrame
+    metrics: dict[str, Any]
+    compared: Compared | None = None
 
 
 class Trainer:
@@ -86,17 +114,8 @@ class Trainer:
         TrainingError
             When the meter table is empty, or holds too little history.
         """
-        with self.database.transaction(TRAINER, read_only=True) as transaction:
-            shape = self.reader.source.describe(transaction)
-            extent = self.reader.source.extent(transaction, shape)
-        if extent is None:
-            raise TrainingError(
-                f"{self.settings.source_name} is empty: load readings first, for example with"
-                " `anomaly ingest FILE.csv`"
-            )
-        first, last = extent
-        newest = last + self.settings.interval
-        end = min(newest, due or newest) - timedelta(days=self.settings.judging_days)
+        first, newest = self._extent(due)
+        end = newest - timedelta(days=self.settings.judging_days)
         start = max(first, end - timedelta(weeks=self.settings.training_weeks))
         self._require_history(start, end)
         return Window(start, end)
@@ -112,19 +131,37 @@ class Trainer:
             When the window holds fewer days of readings than a training needs;
             nothing is registered then.
         """
-        self._require_history(window.start, window.end)
         by = by or current_user()
-        sound = self._sound_readings(window)
-        model, estimator = self._fit(sound)
-        metrics = _metrics(model, sound)
-        version = self._register(model, estimator, window, sound, metrics, by)
-        self.sweep()
+        trained = self._train(window)
+        version, _ = self._register(trained, by)
         effective_from = None
         if put_in_force:
             effective_from = self.promote(version, by=by, reason=reason or "trained")
-        return TrainingReport(
-            version, window, len(sound), len(model.profiles), put_in_force, effective_from, metrics
-        )
+        return _report(version, trained, put_in_force, effective_from)
+
+    def challenge(
+        self, window: Window, *, by: str = "", due: datetime | None = None
+    ) -> TrainingReport:
+        """Train on `window`, judge against the version in force, register whatever the verdict.
+
+        Nothing is put in force. The judging days are those after both training windows,
+        as many as the settings say.
+
+        Parameters
+        ----------
+        due : datetime, optional
+            Readings from here on do not count yet.
+
+        Raises
+        ------
+        TrainingError
+            As `train`.
+        """
+        by = by or current_user()
+        trained = self._train(window)
+        trained = replace(trained, compared=self._compare(trained, due))
+        version, card = self._register(trained, by)
+        return _report(version, trained, card=card)
 
     def promote(self, version: int, *, by: str, reason: str) -> datetime | None:
         """Put a version in force from the next interval that is not yet scored."""
@@ -146,6 +183,12 @@ class Trainer:
                 end_draft(transaction, draft)
                 removed.append(draft.folder)
         return removed
+
+    def _train(self, window: Window) -> _Trained:
+        self._require_history(window.start, window.end)
+        sound = self._sound_readings(window)
+        model, estimator = self._fit(sound)
+        return _Trained(model, estimator, window, sound, _metrics(model, sound))
 
     def _fit(self, sound: pd.DataFrame) -> tuple[Model, object]:
         """The model, and what scikit-learn trained for it."""
@@ -204,34 +247,99 @@ class Trainer:
                 " or set ANOMALY_TRAINING_MIN_DAYS"
             )
 
-    def _register(
-        self,
-        model: Model,
-        estimator: object,
-        window: Window,
-        sound: pd.DataFrame,
-        metrics: dict[str, Any],
-        by: str,
-    ) -> int:
-        details: dict[str, Any] = {
-            "detector": model.detector.name,
-            "trained_from": window.start,
-            "trained_to": window.end,
-            "readings": len(sound),
-            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS)),
-            "metrics": metrics,
-            "library_versions": library_versions(),
-            "registered_by": by,
-        }
+    def arrays(self, window: Window) -> tuple[dict[str, npt.NDArray[Any]], int]:
+        """What training on `window` gives for scoring, and on how many readings; keeps nothing."""
+        trained = self._train(window)
+        return trained.model.arrays(), len(trained.sound)
+
+    # The judgement ------------------------------------------------------
+
+    def _compare(self, trained: _Trained, due: datetime | None) -> Compared:
+        """Judge a model beside the champion; what cannot be judged is refused, with the reason."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            found = champion(transaction)
+            zones = known_machines(transaction)["time_zone"]
+        _, newest = self._extent(due)
+        start = max(trained.window.end, found.trained_to if found else trained.window.end)
+        end = min(start + timedelta(days=self.settings.judging_days), newest)
+        version = found.version if found else None
+        if end - start < SHORTEST:
+            return _unjudged(version, _too_few_days(start, end))
+        try:
+            model = self.registry.load(found.artefact) if found else None
+        except ArtefactError as error:
+            return _unjudged(version, f"the champion cannot be opened to compare with: {error}")
+        days = self._judging_days(Window(start, end))
+        if not days.wanted.any():
+            return _unjudged(version, f"there are no readings in {days.window} to judge on")
+        zone = str(zones.mode().iloc[0])
+        return compare(trained.model, model, version, trained.sound, days, self.settings, zone)
+
+    def _judging_days(self, window: Window) -> JudgingDays:
+        wider = window.starting_earlier(CONTEXT)
+        shape = self.reader.prepare(self.database, wider, TRAINER)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            return JudgingDays(self.reader.read(transaction, shape, wider).frame, window)
+
+    def _extent(self, due: datetime | None) -> tuple[datetime, datetime]:
+        """The first reading's time, and the end of the newest's interval, or `due`."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            shape = self.reader.source.describe(transaction)
+            extent = self.reader.source.extent(transaction, shape)
+        if extent is None:
+            raise TrainingError(
+                f"{self.settings.source_name} is empty: load readings first, for example with"
+                " `anomaly ingest FILE.csv`"
+            )
+        newest = extent[1] + self.settings.interval
+        return extent[0], min(newest, due or newest)
+
+    # The registry -------------------------------------------------------
+
+    def _register(self, trained: _Trained, by: str) -> tuple[int, str]:
+        """Write the files, then the row that makes them a version; where the card lies."""
+        details = self._details(trained, by)
+        shown = pictures(trained.compared, trained.model.detector.name) if trained.compared else {}
         with self.database.transaction(TRAINER) as transaction:
             draft = begin_draft(transaction, self.registry.highest_version(), by)
         with self.database.transaction(TRAINER) as transaction:
             hold_draft(transaction, draft)
-            manifest = {"version": draft.version} | _plain(details)
-            files = artefact_files(model, estimator, manifest)
+            files = self._files(draft.version, trained, details) | shown
             artefact = self.registry.write(draft.folder, files, draft.token)
             register_version(transaction, draft.version, artefact, details)
-        return draft.version
+        self._retire(by)
+        self.sweep()
+        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
+        return draft.version, card
+
+    def _retire(self, by: str) -> None:
+        if self.settings.keep_versions:
+            with self.database.transaction(TRAINER) as transaction:
+                retire_versions(transaction, self.settings.keep_versions, by)
+
+    def _files(self, version: int, trained: _Trained, details: dict[str, Any]) -> dict[str, bytes]:
+        manifest = {"version": version} | _plain(details)
+        files = artefact_files(trained.model, trained.estimator, manifest)
+        if trained.compared:
+            known = details | {"machines": len(trained.model.profiles)}
+            files[CARD] = model_card(version, known, trained.compared.judgement).encode()
+        return files
+
+    def _details(self, trained: _Trained, by: str) -> dict[str, Any]:
+        """What the database and the manifest say of a version."""
+        judgement = trained.compared.judgement if trained.compared else None
+        return {
+            "detector": trained.model.detector.name,
+            "trained_from": trained.window.start,
+            "trained_to": trained.window.end,
+            "readings": len(trained.sound),
+            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS)),
+            "metrics": trained.metrics,
+            "judgement": judgement and judgement.as_dict(),
+            "status": "refused" if judgement and judgement.reasons else "registered",
+            "library_versions": library_versions(),
+            "registered_by": by,
+        }
 
 
 def current_user() -> str:
@@ -255,6 +363,40 @@ def _labelled(measured: pd.DataFrame, labels: Iterable[Label]) -> npt.NDArray[np
                 mine &= stamps < label.end
             found |= mine.to_numpy()
     return found
+
+
+def _report(
+    version: int,
+    trained: _Trained,
+    promoted: bool = False,
+    effective_from: datetime | None = None,
+    card: str = "",
+) -> TrainingReport:
+    return TrainingReport(
+        version,
+        trained.window,
+        len(trained.sound),
+        len(trained.model.profiles),
+        promoted,
+        effective_from,
+        trained.metrics,
+        trained.compared.judgement if trained.compared else None,
+        card,
+    )
+
+
+def _unjudged(champion_version: int | None, reason: str) -> Compared:
+    """A judgement without measures: refused, unless there is nothing to stay in its place."""
+    reasons = (reason,) if champion_version is not None else ()
+    return Compared(Judgement(champion_version, reasons=reasons), {})
+
+
+def _too_few_days(start: datetime, end: datetime) -> str:
+    days = max(end - start, timedelta(0)) / timedelta(days=1)
+    return (
+        f"{days:.1f} days of readings are there that neither version was trained on (from"
+        f" {start:%Y-%m-%d %H:%M} on), at least one is needed: wait, or train on an earlier window"
+    )
 
 
 def _plain(details: dict[str, Any]) -> dict[str, Any]:

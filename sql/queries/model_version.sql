@@ -1,4 +1,4 @@
 SELECT version, detector, artefact, sha256, trained_from, trained_to, readings, parameters,
-       metrics, library_versions, status, registered_at, registered_by
+       metrics, judgement, library_versions, status, registered_at, registered_by
   FROM anomaly.model_versions
  WHERE version = :version

@@ -1,17 +1,19 @@
 -- Retire versions beyond the newest that are kept: never one that the version map names for
--- any time, nor one that a verdict, current or replaced, was given by. Their folders become
--- drafts, to be swept.
+-- any time, nor one that a verdict, current or replaced, was given by (which only those can
+-- be that were in force once). Their folders become drafts, to be swept.
 WITH retired AS (
     UPDATE anomaly.model_versions v
        SET status = 'retired'
      WHERE v.status <> 'retired'
        AND v.version NOT IN (SELECT version FROM anomaly.model_versions
                               WHERE status <> 'retired' ORDER BY version DESC LIMIT :keep)
-       AND NOT EXISTS (SELECT FROM anomaly.model_in_force f
-                        WHERE f.version = v.version AND f.superseded_at IS NULL)
-       AND NOT EXISTS (SELECT FROM anomaly.anomaly_results r WHERE r.model_version = v.version)
-       AND NOT EXISTS (SELECT FROM anomaly.anomaly_results_history h
-                        WHERE h.model_version = v.version)
+       AND (NOT EXISTS (SELECT FROM anomaly.model_in_force f WHERE f.version = v.version)
+            OR (NOT EXISTS (SELECT FROM anomaly.model_in_force f
+                             WHERE f.version = v.version AND f.superseded_at IS NULL)
+                AND NOT EXISTS (SELECT FROM anomaly.anomaly_results r
+                                 WHERE r.model_version = v.version)
+                AND NOT EXISTS (SELECT FROM anomaly.anomaly_results_history h
+                                 WHERE h.model_version = v.version)))
     RETURNING v.version, v.artefact
 )
 INSERT INTO anomaly.model_drafts (version, folder, token, begun_by)

@@ -70,6 +70,7 @@ def test_scoring_and_training_announce_assets(dags):
         "backfill_scores": {"anomaly_scores"},
         "reconcile_scores": {"anomaly_scores"},
         "retrain_model": {"anomaly_models"},
+        "promote_model": {"anomaly_models"},
     }
 
 

@@ -94,6 +94,65 @@ def test_reconcile_reports_what_it_repaired(anomaly, database):
     assert (report["deleted"], report["scores"]["retracted"]) == (2, 2)
 
 
+def test_versions_are_promoted_rolled_back_and_looked_up(anomaly, database):
+    insert(database, counters(20 * DAY))
+    anomaly("train", "--promote")
+    anomaly("score", "--start", "2026-03-02", "--end", "2026-03-04")
+    again = json.loads(anomaly("train", "--promote", "--json").stdout)
+
+    past = json.loads(
+        anomaly(
+            "models", "promote", "2", "--start", "2026-03-02", "--end", "2026-03-03", "--json"
+        ).stdout
+    )
+    first_day = json.loads(anomaly("models", "list", "--on", "2026-03-02", "--json").stdout)
+    back = json.loads(anomaly("models", "rollback", "--reason", "noisy", "--json").stdout)
+    shown = json.loads(anomaly("models", "show", "2", "--json").stdout)
+
+    assert (again["version"], again["promoted"]) == (2, True)
+    assert again["judgement"]["champion_version"] == 1
+    assert past["scores"]["scored"] == 2 * DAY
+    assert first_day["version"] == 2
+    assert (back["version"], back["replaced"]) == (1, 2)
+    assert [entry["decision"] for entry in shown["in_force"]] == ["promotion", "range"]
+    page = anomaly("models", "show", "2").stdout
+    assert "# Model version 2" in page
+    assert "The gate lets it replace version 1" in page
+
+
+def test_versions_are_verified_and_reproduced(anomaly, database, settings):
+    insert(database, counters(20 * DAY))
+    anomaly("train", "--promote")
+
+    sound = json.loads(anomaly("models", "verify", "--json").stdout)
+    reproduced = json.loads(anomaly("models", "reproduce", "1", "--json").stdout)
+    (Path(settings.models_url) / "isolation_forest/v0001/extra.py").write_text("boom")
+    broken = anomaly("models", "verify")
+
+    assert sound == [{"version": 1, "sound": True, "problem": ""}]
+    assert reproduced["same"] is True
+    assert (broken.returncode, broken.stdout) == (1, "")
+    assert "version 1: " in broken.stderr
+    assert "(extra.py)" in broken.stderr
+
+
+def test_a_refused_version_is_registered_and_not_put_in_force(anomaly, database):
+    insert(database, counters(20 * DAY))
+    anomaly("train", "--promote")
+
+    strict = {"ANOMALY_GATE_AGREEMENT": "1", "ANOMALY_RANDOM_SEED": "7"}
+    result = anomaly("train", "--promote", "--json", **strict)
+
+    assert result.returncode == 3
+    report = json.loads(result.stdout)
+    assert (report["version"], report["promoted"]) == (2, False)
+    assert "ANOMALY_GATE_AGREEMENT" in report["judgement"]["reasons"][0]
+    plain = anomaly("train", **strict)
+    assert plain.returncode == 0
+    assert "version 3 registered, not in force" in plain.stdout
+    assert "refused: it agrees with the champion on" in plain.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "changed", "message"),
     [
@@ -106,6 +165,18 @@ def test_reconcile_reports_what_it_repaired(anomaly, database):
         (("status",), {"ANOMALY_DATABASE_URL": "postgres://x:y@127.0.0.1:1/z"}, "cannot connect"),
         (("status",), {"ANOMALY_READING_KIND": "joule"}, "ANOMALY_READING_KIND is 'joule'"),
         (("ingest", "nowhere.csv"), {}, "nowhere.csv"),
+        (("models", "promote", "9"), {}, "there is no model version 9"),
+        (("models", "promote", "9", "--end", "2026-03-03"), {}, "--end needs --start"),
+        (("models", "rollback"), {}, "there is no earlier version to go back to"),
+        (("models", "show", "9"), {}, "there is no model version 9"),
+        (("models", "reproduce", "9"), {}, "there is no model version 9"),
+        (("models", "list", "--on", "monday"), {}, "'monday' is not a date"),
+        (
+            ("models", "verify"),
+            {"ANOMALY_MODELS_URL": "ftp://x"},
+            "ANOMALY_MODELS_URL is 'ftp://x'",
+        ),
+        (("train",), {"ANOMALY_PROMOTION": "perhaps"}, "ANOMALY_PROMOTION is 'perhaps'"),
     ],
 )
 def test_an_error_is_one_clear_line_and_a_non_zero_exit(anomaly, arguments, changed, message):

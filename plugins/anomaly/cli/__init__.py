@@ -1,7 +1,7 @@
 """The command line ``anomaly``: every command prints a table, or JSON with ``--json``."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -30,12 +30,13 @@ from anomaly.errors import AnomalyError, SettingsError
 from anomaly.ingest import ingest as ingest_file
 from anomaly.postgres.migrations import migrate as migrate_database
 from anomaly.postgres.results import RunContext, ScoreReport
+from anomaly.promoting import Promoter
 from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
 from anomaly.settings import Settings, load_settings
 from anomaly.status import status as take_stock
-from anomaly.training import Trainer, current_user
+from anomaly.training import Trainer, TrainingReport, current_user
 from anomaly.windows import Window, parse_moment
 
 NEEDS_ATTENTION = 3
@@ -118,22 +119,40 @@ def train(
     promote: Annotated[bool, typer.Option("--promote", help="Put the version in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model version and register it."""
+    """Train a model version, judge it against the one in force, and register it.
+
+    With --promote it is put in force if the gate lets it; exits with 3 when it does not.
+    """
     database, settings = connect()
-    trainer = Trainer(database, settings)
-    report = trainer.train(
-        _training_window(trainer, start, end),
-        by=current_user(),
-        put_in_force=promote,
-        reason="anomaly train --promote",
-    )
+    trainer, due, by = Trainer(database, settings), datetime.now(UTC), current_user()
+    report = trainer.challenge(_training_window(trainer, start, end), by=by, due=due)
+    judgement = report.judgement
+    refused = judgement is not None and not judgement.passed
+    if promote and not refused:
+        promoted = Promoter(database, settings).promote(
+            report.version,
+            by=by,
+            reason="anomaly train --promote",
+            judged_against=judgement.champion_version if judgement else None,
+        )
+        report = replace(report, promoted=True, effective_from=promoted.effective_from)
     if as_json:
-        return print_json(asdict(report))
-    state = "in force" if promote else "registered, not in force"
+        print_json(report.as_dict())
+    else:
+        _print_training(report)
+    if promote and refused:
+        raise typer.Exit(NEEDS_ATTENTION)
+
+
+def _print_training(report: TrainingReport) -> None:
+    state = "in force" if report.promoted else "registered, not in force"
     out.print(
         f"version {report.version} {state}: {report.readings} readings of {report.machines}"
         f" machines in {report.window}"
     )
+    out.print(f"model card: {report.card}", markup=False, highlight=False)
+    for reason in report.judgement.reasons if report.judgement else ():
+        notes.print(f"refused: {reason}", style="yellow", markup=False)
 
 
 @app.command()

@@ -1,16 +1,35 @@
-"""``anomaly models``: what versions there are, and which is in force."""
+"""``anomaly models``: versions, which one judges what, and whether their files are sound."""
+
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
-from anomaly.cli.console import AsJson, connect, print_json, print_rows
+from anomaly.cli.console import AsJson, connect, out, print_facts, print_json, print_rows
+from anomaly.errors import ArtefactError, WindowError
+from anomaly.postgres.results import RunContext
+from anomaly.promoting import Promoted, Promoter
+from anomaly.registry import CARD, Artefact, Registry
+from anomaly.training import current_user
+from anomaly.windows import parse_moment
 
 models_app = typer.Typer(help="Model versions.", no_args_is_help=True)
 
+Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+
 
 @models_app.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """List model versions, newest first."""
-    database, _ = connect()
+def models_list(
+    on: Annotated[
+        str | None, typer.Option(help="Which version judges this moment's readings.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List model versions, newest first; or say which one was live on a date."""
+    database, settings = connect()
+    if on is not None:
+        return _print_moment(Promoter(database, settings).version_on(parse_moment(on)), as_json)
     with database.transaction(read_only=True) as transaction:
         rows = [dict(row) for row in transaction.rows("model_versions")]
     if as_json:
@@ -25,3 +44,136 @@ def models_list(as_json: AsJson = False) -> None:
         "readings",
     )
     print_rows("Model versions", rows, columns)
+
+
+@models_app.command("show")
+def models_show(version: Version, as_json: AsJson = False) -> None:
+    """Show what is on record of a version, and its model card."""
+    database, settings = connect()
+    found = Promoter(database, settings).show(version)
+    registry, artefact = Registry(settings.models_url), Artefact(found["artefact"], found["sha256"])
+    found["place"] = registry.place(artefact)
+    if as_json:
+        return print_json(found)
+    entries = found.pop("in_force")
+    shown = ("version", "status", "detector", "trained_from", "trained_to", "readings",
+             "registered_at", "registered_by", "place")  # fmt: skip
+    print_facts(f"Version {version}", {name: found[name] for name in shown})
+    if entries:
+        columns = ("decision", "effective_from", "effective_to", "recorded_at", "recorded_by",
+                   "reason", "superseded_at")  # fmt: skip
+        print_rows("In force", entries, columns)
+    if CARD in artefact.sha256 and found["status"] != "retired":
+        out.print(registry.read(artefact, CARD).decode(), markup=False, highlight=False)
+
+
+@models_app.command("promote")
+def models_promote(
+    version: Version,
+    reason: Reason = "by hand",
+    start: Annotated[
+        str | None, typer.Option(help="Let it judge readings from here on, scored anew.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="With --start: up to here, not included.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a version in force: for readings not yet scored, or for a past range, scored anew."""
+    if end and not start:
+        raise WindowError("--end needs --start: give both for a past range, or neither")
+    database, settings = connect()
+    promoter, by = Promoter(database, settings), current_user()
+    if start is None:
+        return _print_promoted(promoter.promote(version, by=by, reason=reason), as_json)
+    promoted = promoter.promote_range(
+        version,
+        parse_moment(start),
+        parse_moment(end) if end else None,
+        by=by,
+        reason=reason,
+        context=RunContext("anomaly models promote"),
+    )
+    _print_promoted(promoted, as_json)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    reason: Reason = "roll back",
+    from_now: Annotated[
+        bool, typer.Option("--from-now", help="Leave the verdicts that are out as they are.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to the version before, and score anew what the one in force has judged."""
+    database, settings = connect()
+    promoted = Promoter(database, settings).rollback(
+        by=current_user(),
+        reason=reason,
+        context=RunContext("anomaly models rollback"),
+        from_now=from_now,
+    )
+    _print_promoted(promoted, as_json)
+
+
+@models_app.command("verify")
+def models_verify(
+    version: Annotated[int | None, typer.Argument(help="Default: all.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every file of every version with its hash; exits with 1 when one is not sound."""
+    database, settings = connect()
+    found = Promoter(database, settings).verify([version] if version else [])
+    rows = [{"version": v, "sound": not words, "problem": words} for v, words in found.items()]
+    broken = [row for row in rows if not row["sound"]]
+    if as_json:
+        print_json(rows)
+    elif not broken:
+        out.print(f"{len(rows)} versions are sound")
+    if broken:
+        raise ArtefactError(
+            "; ".join(f"version {row['version']}: {row['problem']}" for row in broken)
+        )
+
+
+@models_app.command("reproduce")
+def models_reproduce(version: Version, as_json: AsJson = False) -> None:
+    """Train a version again from what is on record, and compare; exits with 1 when it differs."""
+    database, settings = connect()
+    found = Promoter(database, settings).reproduce(version)
+    if as_json:
+        print_json(vars(found) | {"same": found.same})
+    elif found.same:
+        out.print(f"version {version} is reproduced bit for bit, from {found.readings} readings")
+    if not found.same:
+        raise ArtefactError(
+            f"version {version} differs when trained again, in {', '.join(found.differing)}:"
+            f" {found.readings} readings, then {found.readings_then}; libraries that changed:"
+            f" {', '.join(found.libraries) or 'none'}. Readings, labels or machines may have been"
+            " changed since"
+        )
+
+
+def _print_moment(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(found)
+    entries = found.pop("entries")
+    print_facts("The version map", found)
+    if entries:
+        columns = ("version", "decision", "effective_from", "effective_to", "recorded_at",
+                   "recorded_by", "reason", "superseded_at")  # fmt: skip
+        print_rows("What was decided about it", entries, columns)
+
+
+def _print_promoted(promoted: Promoted, as_json: bool) -> None:
+    if as_json:
+        return print_json(promoted.as_dict())
+    until = f" to {_shown(promoted.effective_to)}" if promoted.effective_to else " on"
+    since = (
+        f"from {_shown(promoted.effective_from)}{until}" if promoted.effective_from else "always"
+    )
+    out.print(f"version {promoted.version} is in force {since}")
+    if promoted.scores is not None:
+        print_facts("Scored anew", promoted.scores.counts())
+
+
+def _shown(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}Z" if moment else "the first reading"

@@ -27,6 +27,7 @@ from anomaly.ingest import ingest
 from anomaly.postgres.database import Database
 from anomaly.postgres.migrations import migrate
 from anomaly.postgres.source import MeterSource
+from anomaly.promoting import Promoter
 from anomaly.settings import Settings, load_settings
 from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
@@ -173,7 +174,10 @@ class Demo:
             if transaction.rows("current_version"):
                 return
         trainer = Trainer(self.database, self.settings)
-        trainer.train(trainer.default_window(), by="make demo", put_in_force=True)
+        report = trainer.challenge(trainer.default_window(), by="make demo")
+        Promoter(self.database, self.settings).promote(
+            report.version, by="make demo", reason="first version"
+        )
 
     def _score(self) -> None:
         """Let Airflow score: history by one backfill, the last interval by the schedule's DAG."""

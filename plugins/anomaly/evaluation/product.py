@@ -37,7 +37,7 @@ class SignalsContender:
         detector, tails = SignalDetector.fit_and_score(sound, self.settings, zones, often_flat)
         score = np.full(len(measured), np.nan)
         score[~faulty] = -np.log(tails)
-        alarms = _meter_alarms(measured, faulty, self.settings)
+        alarms = meter_alarms(measured, faulty, self.settings)
         return FittedSignals(self.settings, detector, profiles, Scored(score, alarms))
 
 
@@ -69,7 +69,7 @@ class FittedSignals:
         faulty = judge(measured, self.profiles, self.settings) >= Quality.STUCK
         score = -np.log(self.detector.tail_probability(measured))
         return Scored(
-            np.where(faulty, np.nan, score), _meter_alarms(measured, faulty, self.settings)
+            np.where(faulty, np.nan, score), meter_alarms(measured, faulty, self.settings)
         )
 
 
@@ -81,7 +81,7 @@ def measured_readings(readings: pd.DataFrame, settings: Settings) -> pd.DataFram
     return measure(frame, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), settings)
 
 
-def _meter_alarms(measured: pd.DataFrame, faulty: np.ndarray, settings: Settings) -> pd.DataFrame:
+def meter_alarms(measured: pd.DataFrame, faulty: np.ndarray, settings: Settings) -> pd.DataFrame:
     """Faulty readings, and each interval missing for longer than `DROPOUT`."""
     columns = ["machine_id", "utc_timestamp"]
     hours = measured["elapsed_hours"].to_numpy()

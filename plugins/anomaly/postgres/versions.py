@@ -55,6 +55,22 @@ def in_force(transaction: Transaction, window: Window) -> tuple[InForce, ...]:
 
 
 @dataclass(frozen=True)
+class Champion:
+    """The version that judges new readings."""
+
+    version: int
+    artefact: Artefact
+    trained_to: datetime
+
+
+def champion(transaction: Transaction) -> Champion | None:
+    """The version that judges new readings; None before a first one is in force."""
+    for row in transaction.rows("champion"):
+        return Champion(row["version"], Artefact(row["artefact"], row["sha256"]), row["trained_to"])
+    return None
+
+
+@dataclass(frozen=True)
 class Draft:
     """A version being written: its number, its folder and the name it has meanwhile."""
 

@@ -1,0 +1,372 @@
+"""The life of a version: judged, put in force, rolled back, reproduced, retired."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from anomaly.errors import ArtefactError, PromotionError
+from anomaly.promoting import Promoter, Step, next_step
+from anomaly.settings import Promotion
+from anomaly.training import Trainer
+from anomaly.windows import Window
+from deployment import (
+    CONTEXT,
+    START,
+    at,
+    change,
+    counters,
+    execute,
+    insert,
+    rows,
+    score,
+    train,
+    verdicts,
+)
+
+DAY = 96
+
+
+@pytest.fixture
+def filled(database):
+    insert(database, counters(24 * DAY))
+    return database
+
+
+@pytest.fixture
+def two(filled, settings):
+    """Two versions, each scored with in its time: the second from the fifth day on."""
+    train(filled, settings)
+    score(filled, settings, 0, 4 * DAY)
+    train(filled, settings.model_copy(update={"random_seed": 7}))
+    score(filled, settings, 4 * DAY, 6 * DAY)
+    return filled
+
+
+def challenge(database, settings, first, end):
+    return Trainer(database, settings).challenge(Window(at(first), at(end)), by="test")
+
+
+def judged_by(database):
+    """Version and number of verdicts, by day."""
+    found = rows(
+        database,
+        "SELECT date_trunc('day', utc_timestamp), model_version, count(*)"
+        "  FROM anomaly.anomaly_results GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+    return [(int((day - START) / timedelta(days=1)), version, n) for day, version, n in found]
+
+
+def map_now(database):
+    return rows(
+        database,
+        "SELECT version, decision, nullif(effective_from, '-infinity'), effective_to"
+        "  FROM anomaly.model_in_force WHERE superseded_at IS NULL ORDER BY effective_from",
+    )
+
+
+# Judging ---------------------------------------------------------------------
+
+
+def test_a_first_version_is_put_in_force_whatever_the_mode(filled, settings):
+    report = challenge(filled, settings, 0, 8 * DAY)
+    manual = settings.model_copy(update={"promotion": Promotion.MANUAL})
+
+    assert report.judgement.champion_version is None
+    assert next_step(report, manual) is Step.PROMOTE
+
+
+def test_a_challenger_is_judged_on_days_that_neither_version_has_seen(filled, settings):
+    train(filled, settings, end=9 * DAY)
+
+    report = challenge(filled, settings, 0, 8 * DAY)
+
+    judgement = report.judgement
+    assert (judgement.judged_from, judgement.judged_to) == (
+        at(9 * DAY).isoformat(),
+        at(16 * DAY).isoformat(),
+    )
+    assert judgement.passed
+    assert [next_step(report, settings.model_copy(update={"promotion": mode})) for mode in Promotion
+            ] == [Step.PROMOTE, Step.ASK, Step.KEEP]  # fmt: skip
+
+
+def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(filled, settings):
+    train(filled, settings, end=8 * DAY)
+    for quarter in range(8 * DAY, 15 * DAY, 2):  # a relay that bounces: power leaps up and down
+        change(filled, quarter, "machine_1 + 60")
+
+    report = challenge(filled, settings, 8 * DAY, 15 * DAY)
+
+    assert next_step(report, settings) is Step.KEEP
+    ((status, stored),) = rows(
+        filled, "SELECT status, judgement FROM anomaly.model_versions WHERE version = 2"
+    )
+    assert status == "refused"
+    assert stored["reasons"] == list(report.judgement.reasons)
+    assert any("PSI" in reason for reason in stored["reasons"])
+    card = Path(report.card).read_text()
+    assert all(f"- {reason}" in card for reason in stored["reasons"])
+
+
+def test_without_readings_that_neither_has_seen_nothing_is_judged_and_the_champion_stays(
+    filled, settings
+):
+    train(filled, settings, end=24 * DAY)
+
+    report = challenge(filled, settings, 0, 8 * DAY)
+
+    assert next_step(report, settings) is Step.KEEP
+    assert report.judgement.reasons[0].startswith("0.0 days of readings are there")
+
+
+def test_a_champion_that_cannot_be_opened_refuses_the_comparison_not_the_training(filled, settings):
+    train(filled, settings)
+    (Path(settings.models_url) / "isolation_forest/v0001/scoring.npz").write_bytes(b"boom")
+
+    report = challenge(filled, settings, 0, 8 * DAY)
+
+    assert report.version == 2
+    assert "the champion cannot be opened to compare with" in report.judgement.reasons[0]
+
+
+def test_the_files_of_a_judged_version_hold_its_card_and_pictures(filled, settings):
+    train(filled, settings)
+    challenge(filled, settings, 0, 8 * DAY)
+
+    ((files,),) = rows(
+        filled,
+        "SELECT array_agg(name ORDER BY name) FROM anomaly.model_versions,"
+        " jsonb_object_keys(sha256) AS name WHERE version = 2",
+    )
+    assert files == ["alerts.png", "drift.png", "manifest.json", "model.joblib", "model_card.md",
+                     "scores.png", "scoring.npz"]  # fmt: skip
+
+
+# Promoting -------------------------------------------------------------------
+
+
+def test_a_promotion_leaves_the_verdicts_that_are_out(two, settings):
+    before = verdicts(two)
+
+    promoted = Promoter(two, settings).promote(1, by="me", reason="a hunch")
+    score(two, settings, 0, 8 * DAY)
+
+    assert (promoted.replaced, promoted.effective_from) == (2, at(6 * DAY))
+    assert {key: verdicts(two)[key] for key in before} == before
+    assert judged_by(two)[-2:] == [(6, 1, 2 * DAY), (7, 1, 2 * DAY)]
+
+
+def test_promoting_twice_changes_nothing_the_second_time(two, settings):
+    first = Promoter(two, settings).promote(1, by="me", reason="a hunch")
+    entries = rows(two, "SELECT count(*) FROM anomaly.model_in_force")
+
+    second = Promoter(two, settings).promote(1, by="me", reason="a hunch")
+
+    assert rows(two, "SELECT count(*) FROM anomaly.model_in_force") == entries
+    assert (second.replaced, second.effective_from) == (1, first.effective_from)
+
+
+def test_a_past_range_is_judged_anew_and_the_entry_it_replaces_stays_on_record(two, settings):
+    promoted = Promoter(two, settings).promote_range(
+        2, at(DAY), at(2 * DAY), by="me", reason="try", context=CONTEXT
+    )
+
+    assert promoted.scores.updated == 2 * DAY
+    assert judged_by(two) == [(day, 2 if day in (1, 4, 5) else 1, 2 * DAY) for day in range(6)]
+    assert map_now(two) == [
+        (1, "kept", None, at(DAY)),
+        (2, "range", at(DAY), at(2 * DAY)),
+        (1, "kept", at(2 * DAY), at(4 * DAY)),
+        (2, "promotion", at(4 * DAY), None),
+    ]
+    assert rows(
+        two,
+        "SELECT version FROM anomaly.model_in_force WHERE superseded_at IS NOT NULL"
+        "   AND effective_to = :t",
+        t=at(4 * DAY),
+    ) == [(1,)]
+
+
+def test_a_version_judged_against_another_than_is_in_force_is_not_put_in_force(two, settings):
+    train(two, settings)
+
+    with pytest.raises(PromotionError, match="was judged against version 2, and version 3 is in"):
+        Promoter(two, settings).promote(1, by="me", reason="late", judged_against=2)
+
+
+def test_a_tampered_version_is_not_put_in_force(two, settings):
+    (Path(settings.models_url) / "isolation_forest/v0001/model.joblib").write_bytes(b"boom")
+    before = map_now(two)
+
+    with pytest.raises(ArtefactError, match=r"model\.joblib was changed"):
+        Promoter(two, settings).promote(1, by="me", reason="x")
+    with pytest.raises(ArtefactError, match=r"model\.joblib was changed"):
+        Promoter(two, settings).rollback(by="me", reason="x", context=CONTEXT)
+
+    assert map_now(two) == before
+
+
+def test_an_unknown_version_is_named(two, settings):
+    with pytest.raises(PromotionError, match="there is no model version 9"):
+        Promoter(two, settings).promote(9, by="me", reason="x")
+
+
+def test_a_promotion_killed_before_it_scores_is_finished_by_repeating_it(
+    two, settings, monkeypatch
+):
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    again = {"by": "me", "reason": "try", "context": CONTEXT}
+    with monkeypatch.context() as patch:
+        patch.setattr("anomaly.scoring.Scorer.score_range", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Promoter(two, settings).promote_range(2, START, at(DAY), **again)
+    assert judged_by(two)[0] == (0, 1, 2 * DAY)
+
+    Promoter(two, settings).promote_range(2, START, at(DAY), **again)
+
+    assert judged_by(two)[0] == (0, 2, 2 * DAY)
+
+
+# Rolling back ----------------------------------------------------------------
+
+
+def test_rolling_back_scores_anew_what_the_bad_version_judged(two, settings):
+    promoted = Promoter(two, settings).rollback(by="me", reason="noisy", context=CONTEXT)
+
+    assert (promoted.version, promoted.replaced) == (1, 2)
+    assert promoted.effective_from == at(4 * DAY)
+    assert promoted.scores.updated == 4 * DAY
+    assert {version for _, version, _ in judged_by(two)} == {1}
+    assert ("noisy",) in rows(two, "SELECT reason FROM anomaly.model_in_force")
+
+
+def test_rolling_back_from_now_leaves_the_verdicts(two, settings):
+    before = verdicts(two)
+
+    promoted = Promoter(two, settings).rollback(
+        by="me", reason="noisy", context=CONTEXT, from_now=True
+    )
+
+    assert (promoted.effective_from, promoted.scores) == (at(6 * DAY), None)
+    assert verdicts(two) == before
+
+
+def test_rolling_back_again_goes_one_version_further(two, settings):
+    train(two, settings)
+    promoter = Promoter(two, settings)
+
+    versions = [
+        promoter.rollback(by="me", reason="x", context=CONTEXT, from_now=True).version
+        for _ in range(2)
+    ]
+
+    assert versions == [2, 1]
+    with pytest.raises(PromotionError, match="no earlier version to go back to"):
+        promoter.rollback(by="me", reason="x", context=CONTEXT)
+
+
+# Looking back ----------------------------------------------------------------
+
+
+def test_the_version_on_a_date_is_told_as_it_stands_and_as_it_stood(two, settings):
+    moment = at(5 * DAY)
+    execute(two, "UPDATE anomaly.model_in_force SET recorded_at = :t", t=moment)
+    execute(
+        two,
+        "UPDATE anomaly.model_in_force SET superseded_at = :t WHERE superseded_at IS NOT NULL",
+        t=moment,
+    )
+    promoter = Promoter(two, settings)
+    promoter.rollback(by="me", reason="noisy", context=CONTEXT)
+
+    found = promoter.version_on(moment)
+
+    assert (found["version"], found["live_then"]) == (1, 2)
+    assert [entry["decision"] for entry in found["entries"]][-1] == "rollback"
+    assert promoter.version_on(at(DAY))["version"] == 1
+    assert promoter.version_on(datetime(2020, 1, 1, tzinfo=UTC))["live_then"] is None
+
+
+def test_a_version_shows_where_it_was_in_force_and_who_said_so(two, settings):
+    found = Promoter(two, settings).show(2)
+
+    assert found["status"] == "registered"
+    assert [(e["effective_from"], e["recorded_by"]) for e in found["in_force"]] == [
+        (at(4 * DAY), "test")
+    ]
+
+
+def test_verifying_names_what_is_wrong_with_each_version(two, settings):
+    (Path(settings.models_url) / "isolation_forest/v0002/manifest.json").unlink()
+
+    found = Promoter(two, settings).verify()
+
+    assert found[1] == ""
+    assert "(manifest.json)" in found[2]
+
+
+# Reproducing and retiring ----------------------------------------------------
+
+
+def test_a_version_is_reproduced_from_its_record_whatever_the_settings_are_now(two, settings):
+    others = settings.model_copy(update={"random_seed": 1, "forest_trees": 5})
+
+    found = Promoter(two, others).reproduce(2)
+
+    assert found.same
+    assert found.libraries == {}
+
+
+def test_a_version_whose_readings_were_changed_is_not_reproduced(two, settings):
+    change(two, 300, "machine_1 + 0.4")
+
+    found = Promoter(two, settings).reproduce(2)
+
+    assert not found.same
+    assert "reference/counts" in found.differing
+
+
+def test_versions_that_nothing_refers_to_are_retired_beyond_the_newest(two, settings):
+    keep_one = settings.model_copy(update={"keep_versions": 1})
+    window = Window(START, at(8 * DAY))
+    trainer = Trainer(two, keep_one)
+    third, fourth = (trainer.train(window, by="test").version for _ in range(2))
+
+    status = dict(rows(two, "SELECT version, status FROM anomaly.model_versions"))
+
+    # 1 and 2 judge readings; the third never did, and is not the newest.
+    assert status == {1: "registered", 2: "registered", third: "retired", fourth: "registered"}
+    family = Path(settings.models_url) / "isolation_forest"
+    assert sorted(path.name for path in family.iterdir()) == ["v0001", "v0002", "v0004"]
+    with pytest.raises(PromotionError, match="version 3 is retired"):
+        Promoter(two, settings).promote(third, by="me", reason="x")
+
+
+def test_a_version_that_replaced_verdicts_name_is_never_retired(two, settings):
+    keep_one = settings.model_copy(update={"keep_versions": 1})
+    Promoter(two, settings).rollback(by="me", reason="noisy", context=CONTEXT)
+
+    Trainer(two, keep_one).train(Window(START, at(8 * DAY)), by="test")
+
+    # Nothing current is of version 2; the history is.
+    status = dict(rows(two, "SELECT version, status FROM anomaly.model_versions"))
+    assert set(status.values()) == {"registered"}
+
+
+def test_the_versions_map_never_overlaps_and_has_no_hole_after_any_decisions(two, settings):
+    promoter, record = Promoter(two, settings), {"by": "me", "reason": "", "context": CONTEXT}
+    promoter.promote_range(2, at(DAY), at(3 * DAY), **record)
+    promoter.promote_range(1, at(2 * DAY), at(5 * DAY), **record)
+    promoter.rollback(**record)
+    promoter.promote(2, by="me", reason="")
+
+    entries = map_now(two)
+
+    assert entries[0][2] is None
+    assert entries[-1][3] is None
+    assert all(before[3] == after[2] for before, after in pairwise(entries))
+    assert score(two, settings, 0, 6 * DAY).updated == 0
