@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anomaly.schema import QUALITY_NAMES, Quality
 from anomaly.settings import Settings
+
+Ints = npt.NDArray[np.int64]
 
 JOIN = timedelta(hours=1)
 """Abnormal readings of a machine no farther apart are one incident."""
@@ -182,49 +184,61 @@ def find_episodes(
 
 
 def _machine_episodes(alarms: pd.DataFrame, settings: Settings) -> list[Episode]:
-    hours = (alarms["utc_timestamp"] - alarms["previous_at"]).dt.total_seconds() / 3600
-    usual = settings.interval / timedelta(hours=1)
-    hours = hours.where(hours <= settings.max_gap / timedelta(hours=1), usual).fillna(usual)
-    energy = (alarms["power_kw"] - alarms["expected_kw"]) * hours
-    badness = (alarms["anomaly_score"] - alarms["threshold"]) / (1 - alarms["threshold"])
-    numbered = alarms.assign(energy=energy, badness=badness)
+    """Episodes of alarms sorted by machine and time, all at once."""
+    if alarms.empty:
+        return []
+    first, last = _runs(alarms, join_after(settings))
+    score, energy = alarms["anomaly_score"].to_numpy(float), _energy(alarms, settings)
+    known = np.isfinite(energy)
+    total = np.add.reduceat(np.where(known, energy, 0.0), first)
+    counted = np.add.reduceat(known.astype(np.int64), first)
+    worst = _worst_rows(score, first, last)
+    threshold = alarms["threshold"].to_numpy(float)[worst]
+    badness = (score[worst] - threshold) / (1 - threshold)
+    stamps = alarms["utc_timestamp"].dt.to_pydatetime()
+    reasons, machines = alarms["reason"].to_numpy(), alarms["machine_id"].to_numpy()
     return [
-        _machine_episode(part, settings)
-        for part in _split(numbered, join_after(settings) / timedelta(microseconds=1))
+        Episode(
+            machine_id=int(machines[begin]),
+            kind=Kind.MACHINE,
+            started_at=stamps.iloc[begin],
+            last_at=stamps.iloc[end],
+            readings=int(end - begin + 1),
+            reason=str(reasons[row]),
+            severity=_severity(
+                badness[number], stamps.iloc[end] - stamps.iloc[begin] + settings.interval
+            ),
+            peak_score=float(score[row]),
+            excess_kwh=round(float(total[number]), 3) if counted[number] else None,
+        )
+        for number, (begin, end, row) in enumerate(zip(first, last, worst, strict=True))
     ]
 
 
-def _split(rows: pd.DataFrame, join: float) -> list[pd.DataFrame]:
-    """Cut rows sorted by machine and time where the machine changes or time leaps."""
-    if rows.empty:
-        return []
+def _energy(alarms: pd.DataFrame, settings: Settings) -> npt.NDArray[np.float64]:
+    """Energy beyond the usual of each alarm's interval, kWh; NaN where that is not known."""
+    hours = (alarms["utc_timestamp"] - alarms["previous_at"]).dt.total_seconds() / 3600
+    usual = settings.interval / timedelta(hours=1)
+    hours = hours.where(hours <= settings.max_gap / timedelta(hours=1), usual).fillna(usual)
+    return ((alarms["power_kw"] - alarms["expected_kw"]) * hours).to_numpy(float)
+
+
+def _runs(rows: pd.DataFrame, join: timedelta) -> tuple[Ints, Ints]:
+    """First and last row of each run of one machine whose rows are no farther apart."""
     machine = rows["machine_id"].to_numpy()
     ticks = rows["utc_timestamp"].to_numpy(dtype="datetime64[us]").astype(np.int64)
-    begins = (np.diff(machine) != 0) | (np.diff(ticks) > join)
-    edges = [0, *(np.flatnonzero(begins) + 1), len(rows)]
-    return [rows.iloc[a:b] for a, b in pairwise(edges)]
+    breaks = (np.diff(machine) != 0) | (np.diff(ticks) > join / timedelta(microseconds=1))
+    edges = np.flatnonzero(breaks)
+    return np.concatenate([[0], edges + 1]), np.concatenate([edges, [len(rows) - 1]])
 
 
-def _machine_episode(alarms: pd.DataFrame, settings: Settings) -> Episode:
-    worst = alarms.iloc[int(np.argmax(alarms["anomaly_score"].to_numpy()))]
-    started_at, last_at = _moments(alarms)
-    energy = alarms["energy"].dropna()
-    return Episode(
-        machine_id=int(worst["machine_id"]),
-        kind=Kind.MACHINE,
-        started_at=started_at,
-        last_at=last_at,
-        readings=len(alarms),
-        reason=str(worst["reason"]),
-        severity=_severity(worst["badness"], last_at - started_at + settings.interval),
-        peak_score=float(worst["anomaly_score"]),
-        excess_kwh=round(float(energy.sum()), 3) if len(energy) else None,
-    )
-
-
-def _moments(rows: pd.DataFrame) -> tuple[datetime, datetime]:
-    stamps = rows["utc_timestamp"]
-    return stamps.iloc[0].to_pydatetime(), stamps.iloc[-1].to_pydatetime()
+def _worst_rows(score: npt.NDArray[np.float64], first: Ints, last: Ints) -> Ints:
+    """The first row with the highest score of each run."""
+    run = np.repeat(np.arange(len(first)), last - first + 1)
+    highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[run])
+    _, place = np.unique(run[highest], return_index=True)
+    worst: Ints = highest[place]
+    return worst
 
 
 def _severity(badness: float, lasted: timedelta) -> Severity:

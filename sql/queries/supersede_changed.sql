@@ -5,15 +5,9 @@ INSERT INTO anomaly.anomaly_results_history (
     superseded_by, cause)
 SELECT r.machine_id, r.utc_timestamp, r.reading, r.power_kw, r.power_diff, r.anomaly_score,
        r.threshold, r.anomaly, r.reason, r.quality, r.origin, r.model_version, r.run_id,
-       r.scored_at, r.expected_kw, :published_at, :run_id,
+       r.scored_at, r.expected_kw, s.scored_at, s.run_id,
        CASE WHEN r.reading IS DISTINCT FROM s.reading THEN 'corrected' ELSE 'rescored' END
-  FROM anomaly.anomaly_results r
-  JOIN pg_temp.staged_results s
-    ON s.machine_id = r.machine_id AND s.utc_timestamp = r.utc_timestamp
- WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :written_to
-   AND (NOT s.behind OR r.reading = s.reading)
-   AND (r.reading, r.power_kw, r.power_diff, r.anomaly_score, r.threshold, r.anomaly, r.reason,
-        r.quality, r.model_version, r.expected_kw)
-       IS DISTINCT FROM
-       (s.reading, s.power_kw, s.power_diff, s.anomaly_score, s.threshold, s.anomaly, s.reason,
-        s.quality, s.model_version, s.expected_kw)
+  FROM pg_temp.staged_results s
+  JOIN anomaly.anomaly_results r
+    ON r.machine_id = s.machine_id AND r.utc_timestamp = s.utc_timestamp
+ WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :end

@@ -1,6 +1,7 @@
 """Postgres's binary COPY format as numpy records, without a loop over rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -67,27 +68,49 @@ def encode(frame: pd.DataFrame, kinds: Sequence[tuple[str, str]]) -> bytes:
     """Turn a frame into COPY's input, without a loop over rows.
 
     Rows that are NULL in the same columns and hold texts of the same lengths have
-    one width, so each such group is written as one record array; the rows leave
-    in another order than they came.
+    one width: each such group is made as one record array, and stretches of rows of
+    one group are then laid one after another, in the order of the frame.
 
     Parameters
     ----------
     kinds : sequence of (column, kind)
-        In the order of the table's columns; a kind is ``int2``, ``int4``,
+        In the order of the table's columns; a kind is ``int2``, ``int4``, ``int8``,
         ``float8`` (NaN is NULL), ``bool``, ``timestamptz`` or ``text`` (also for
         enums; None is NULL).
     """
     columns = [_column(frame[name], kind) for name, kind in kinds]
-    group = np.zeros(len(frame), dtype=np.int64)
-    for column in columns:
-        _, codes = np.unique(column.widths, return_inverse=True)
-        _, group = np.unique(group * (codes.max(initial=0) + 1) + codes, return_inverse=True)
-    parts = [_SIGNATURE]
+    group = _groups(columns, len(frame))
     order = np.argsort(group, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        if len(rows):
-            parts.append(_records(columns, rows))
-    return b"".join([*parts, b"\xff\xff"])
+    bounds = [*np.flatnonzero(np.diff(group[order], prepend=-1)).tolist(), len(order)]
+    groups = [memoryview(_records(columns, order[begin:end])) for begin, end in pairwise(bounds)]
+    return b"".join([_SIGNATURE, *_interleaved(groups, group), b"\xff\xff"])
+
+
+def _groups(columns: Sequence["_Column"], rows: int) -> npt.NDArray[np.int64]:
+    """Number each row by the widths of its columns."""
+    group = np.zeros(rows, dtype=np.int64)
+    for column in columns:
+        if (column.widths != column.widths[:1]).any():
+            codes, distinct = pd.factorize(column.widths)
+            group, _ = pd.factorize(group * len(distinct) + codes)
+    return group
+
+
+def _interleaved(
+    groups: Sequence[memoryview], group: npt.NDArray[np.int64]
+) -> Iterator[memoryview]:
+    """Pieces of the groups' bytes such that rows come in their own order."""
+    if len(groups) == 1:
+        yield groups[0]
+        return
+    widths = [len(rows) // count for rows, count in zip(groups, np.bincount(group), strict=True)]
+    taken = [0] * len(groups)
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    lengths = np.diff(begins, append=len(group))
+    for number, length in zip(group[begins].tolist(), lengths.tolist(), strict=True):
+        begin = taken[number]
+        taken[number] = begin + length * widths[number]
+        yield groups[number][begin : taken[number]]
 
 
 class _Column:
@@ -98,7 +121,14 @@ class _Column:
         self.widths = widths
 
 
-_FIXED = {"int2": ">i2", "int4": ">i4", "float8": ">f8", "bool": "?", "timestamptz": ">i8"}
+_FIXED = {
+    "int2": ">i2",
+    "int4": ">i4",
+    "int8": ">i8",
+    "float8": ">f8",
+    "bool": "?",
+    "timestamptz": ">i8",
+}
 
 
 def _column(values: pd.Series, kind: str) -> _Column:

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pandas as pd
 from psycopg2.extensions import cursor as Psycopg2Cursor
 from psycopg2.sql import Composable
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, text
@@ -51,6 +52,12 @@ class Transaction:
         """Run ``sql/queries/<query>.sql`` and return its rows."""
         statement = text(sql_file(f"queries/{query}.sql"))
         return self._connection.execute(statement, parameters).mappings().all()
+
+    def frame(self, query: str, **parameters: object) -> pd.DataFrame:
+        """Run a query and return its rows as a table."""
+        statement = text(sql_file(f"queries/{query}.sql"))
+        result = self._connection.execute(statement, parameters)
+        return pd.DataFrame(map(tuple, result.fetchall()), columns=list(result.keys()))
 
     def row(self, query: str, **parameters: object) -> RowMapping:
         """Run a query that gives exactly one row."""

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-
-import pandas as pd
+from typing import Any
 
 from anomaly.incidents import (
     CHAIN,
@@ -27,11 +26,13 @@ from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
 
-_VERDICTS = [
-    "machine_id", "utc_timestamp", "anomaly", "anomaly_score", "threshold", "reason", "quality",
-    "power_kw", "expected_kw", "previous_at",
-]  # fmt: skip
-
+_KINDS: Any = {
+    "utc_timestamp": "datetime64[us, UTC]",
+    "previous_at": "datetime64[us, UTC]",
+    "anomaly_score": float,
+    "power_kw": float,
+    "expected_kw": float,
+}
 
 Ranges = Mapping[int, tuple[datetime, datetime]]
 """From a first to a last moment of each machine, both included."""
@@ -115,21 +116,12 @@ def _candidates(transaction: Transaction, change: Change, settings: Settings) ->
 def _episodes(
     transaction: Transaction, ranges: Ranges, as_of: datetime, settings: Settings
 ) -> list[Episode]:
-    rows = transaction.rows("abnormal_verdicts", **_arrays(ranges))
-    frame = pd.DataFrame([dict(row) for row in rows], columns=_VERDICTS).astype(
-        {
-            "utc_timestamp": "datetime64[us, UTC]",
-            "previous_at": "datetime64[us, UTC]",
-            "anomaly_score": float,
-            "power_kw": float,
-            "expected_kw": float,
-        }
-    )
+    verdicts = transaction.frame("abnormal_verdicts", **_arrays(ranges)).astype(_KINDS)
     silences = [
         Silence(row["machine_id"], row["last_at"], row["active_to"])
         for row in transaction.rows("newest_verdicts", machines=list(ranges))
     ]
-    return find_episodes(frame, silences, as_of, settings)
+    return find_episodes(verdicts, silences, as_of, settings)
 
 
 def _known(transaction: Transaction, ranges: Ranges) -> list[Incident]:

@@ -137,11 +137,12 @@ class WindowReader:
         lonely = [int(machine) for machine in first.index[first >= window.start]]
         if not lonely or self.settings.max_gap <= REACH:
             return finite
-        earlier = window.starting_earlier(self.settings.max_gap)
-        raw = self.source.read(transaction, shape, earlier, lonely)
-        again = self._finite(self._long(raw, window))
-        others = finite[~finite["machine_id"].isin(lonely)]
-        return pd.concat([others, again], ignore_index=True)
+        begin = window.start - self.settings.max_gap
+        raw = self.source.read(transaction, shape, Window(begin, window.start - REACH), lonely)
+        earlier = self._finite(self._long(raw, window))
+        before = window.start - REACH
+        missed = earlier[earlier["utc_timestamp"] < before]
+        return pd.concat([missed, finite], ignore_index=True) if len(missed) else finite
 
 
 def _is_id(key: str) -> bool:

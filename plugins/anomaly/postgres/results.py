@@ -1,6 +1,6 @@
 """Publish a window of verdicts: whole or not at all, once, and never over a newer attempt."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -12,6 +12,7 @@ from psycopg2.sql import SQL, Literal
 from anomaly import __version__
 from anomaly.errors import StaleAttemptError
 from anomaly.postgres import binary
+from anomaly.postgres.current import Differences, compare_current
 from anomaly.postgres.database import SCORER, Database, Transaction, sql_file
 from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
 from anomaly.postgres.source import MeterSource, SourceShape
@@ -21,13 +22,14 @@ from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
 
-STAGED = (
+WRITTEN = (
     ("machine_id", "int4"), ("utc_timestamp", "timestamptz"), ("reading", "float8"),
     ("power_kw", "float8"), ("power_diff", "float8"), ("anomaly_score", "float8"),
     ("threshold", "float8"), ("anomaly", "int2"), ("reason", "text"), ("quality", "text"),
-    ("origin", "text"), ("model_version", "int4"), ("expected_kw", "float8"), ("behind", "bool"),
+    ("origin", "text"), ("model_version", "int4"), ("expected_kw", "float8"), ("run_id", "int8"),
+    ("scored_at", "timestamptz"),
 )  # fmt: skip
-"""Columns of the staging table, in its order, and their types."""
+"""Columns that are written, in the order of COPY, and their types."""
 
 _TICK = timedelta(microseconds=1)
 
@@ -52,7 +54,7 @@ class Attempt:
     run_id : int
         Fencing token, drawn before anything was read.
     verdicts : DataFrame
-        The columns of `STAGED` but ``behind``.
+        The columns of `WRITTEN` but the last two, sorted by machine and time.
     machines : list of int
         Machines whose verdicts in the window this attempt answers for.
     versions : tuple of InForce
@@ -201,38 +203,67 @@ class Publisher:
         with self.database.transaction(SCORER) as transaction:
             published_at = transaction.row("lock_publishing")["published_at"]
             merge = _Merge(transaction, attempt, published_at, self.settings.interval)
-            merge.stage(attempt.verdicts, behind=False)
-            written_to = self._stage_behind(transaction, merge)
+            found = merge.compare(attempt.verdicts, attempt.window, attempt.machines)
+            written_to = self._look_behind(transaction, merge, found)
             _refuse_stale(transaction, attempt, written_to)
             merge.write(written_to)
-            merge.retract(*self._retraction(transaction, attempt, shape, retractable))
+            self._retract(transaction, merge, shape, found, retractable)
             report = merge.report()
+            newest = readings_to(transaction)
             merge.record(report, written_to, context)
-            self._refresh_incidents(transaction, merge, written_to)
+            if report.changed or readings_to(transaction) != newest:
+                self._refresh_incidents(transaction, merge, written_to)
             if dry_run:
                 transaction.rollback()
         return report
 
-    def _stage_behind(self, transaction: Transaction, merge: "_Merge") -> datetime:
-        """Judge again what changed readings reach behind the window; say how far that is."""
+    def _look_behind(
+        self, transaction: Transaction, merge: "_Merge", found: Differences
+    ) -> datetime:
+        """Judge again what changed readings reach behind the window; say how far that is.
+
+        Behind the window only the context has changed: a verdict there whose reading was
+        corrected as well is left to whoever finds that, because the correction reaches
+        farther than this attempt has looked.
+        """
         attempt = merge.attempt
-        until = {
-            row["machine_id"]: row["until"]
-            for row in transaction.rows(
-                "behind_window",
-                start=attempt.window.start,
-                end=attempt.window.end,
-                machines=attempt.machines,
-                reach=REACH,
-                max_gap=self.settings.max_gap,
-            )
-        }
+        newest = readings_to(transaction)
+        if newest is None or newest <= attempt.window.end:
+            return attempt.window.end
+        changes = _last_changes(attempt.verdicts, found)
+        rows = transaction.rows(
+            "behind_window",
+            end=attempt.window.end,
+            machines=changes.index.tolist(),
+            changed_at=[moment.to_pydatetime() for moment in changes],
+            reach=REACH,
+            max_gap=self.settings.max_gap,
+        )
+        until = {row["machine_id"]: row["until"] for row in rows}
         if not until:
             return attempt.window.end
         written_to: datetime = max(until.values()) + _TICK
         behind = Window(attempt.window.end, written_to)
-        merge.stage(self.rescore(transaction, behind, until), behind=True)
+        verdicts = self.rescore(transaction, behind, until)
+        merge.compare(verdicts, behind, list(until), only_context=True)
         return written_to
+
+    def _retract(
+        self,
+        transaction: Transaction,
+        merge: "_Merge",
+        shape: SourceShape,
+        found: Differences,
+        retractable: int | None,
+    ) -> None:
+        """Retract verdicts between the source's first and last reading, all or none."""
+        extent = self.source.extent(transaction, shape) if len(found.gone) else None
+        if extent is None:
+            return
+        doubtful = found.gone[found.gone["utc_timestamp"].between(*extent)]
+        if retractable is None:
+            retractable = int(self.settings.retract_limit * found.current)
+        merge.retract(doubtful, withheld=len(doubtful) > retractable)
 
     def _refresh_incidents(
         self, transaction: Transaction, merge: "_Merge", written_to: datetime
@@ -284,38 +315,71 @@ class _Merge:
         self.attempt = attempt
         self.interval = interval
         self.at: dict[str, Any] = {"run_id": attempt.run_id, "published_at": published_at}
-        self.window = {"start": attempt.window.start, "end": attempt.window.end}
+        self.new: list[pd.DataFrame] = []
+        self.changed: list[pd.DataFrame] = []
         self.scored = self.anomalies = self.inserted = self.updated = 0
         self.retracted = self.withheld = 0
-        transaction.run("stage_results")
 
-    def stage(self, verdicts: pd.DataFrame, *, behind: bool) -> None:
-        encoded = binary.encode(verdicts.assign(behind=behind), STAGED)
-        self.transaction.copy_in("copy_staged", BytesIO(encoded))
+    def compare(
+        self,
+        verdicts: pd.DataFrame,
+        window: Window,
+        machines: Sequence[int],
+        *,
+        only_context: bool = False,
+    ) -> Differences:
+        """Find what of `verdicts` has to be written; with `only_context`, no new readings."""
+        found = compare_current(self.transaction, verdicts, window, machines)
+        if only_context:
+            self.changed.append(verdicts[found.changed & ~found.reading_changed])
+        else:
+            self.new.append(verdicts[found.new])
+            self.changed.append(verdicts[found.changed])
         self.scored += len(verdicts)
         self.anomalies += int(verdicts["anomaly"].sum())
+        return found
 
     def write(self, written_to: datetime) -> None:
-        run = self.transaction.run
-        self.transaction.rows("ensure_partitions")
-        run("index_staged")
-        run("supersede_changed", start=self.window["start"], written_to=written_to, **self.at)
-        self.updated = run(
-            "update_changed", start=self.window["start"], written_to=written_to, **self.at
-        )
-        self.inserted = run("insert_new", **self.window, **self.at)
+        for verdicts in filter(len, self.new):
+            stamps = verdicts["utc_timestamp"]
+            self.transaction.rows(
+                "ensure_partitions",
+                first=stamps.min().to_pydatetime(),
+                last=stamps.max().to_pydatetime(),
+            )
+            self._copy("copy_results", verdicts)
+            self.inserted += len(verdicts)
+        for verdicts in filter(len, self.changed):
+            self._stage(verdicts)
+        if self.updated:
+            span = {"start": self.attempt.window.start, "end": written_to}
+            self.transaction.run("index_staged")
+            self.transaction.run("supersede_changed", **span)
+            self.transaction.run("update_changed", **span)
 
-    def retract(self, extent: tuple[datetime, datetime] | None, withheld: int) -> None:
-        self.withheld = withheld
-        if extent:
-            first, last = extent
+    def _stage(self, verdicts: pd.DataFrame) -> None:
+        if not self.updated:
+            self.transaction.run("stage_results")
+        self._copy("copy_staged", verdicts)
+        self.updated += len(verdicts)
+
+    def _copy(self, query: str, verdicts: pd.DataFrame) -> None:
+        written = verdicts.assign(
+            run_id=self.attempt.run_id, scored_at=pd.Timestamp(self.at["published_at"])
+        )
+        self.transaction.copy_in(query, BytesIO(binary.encode(written, WRITTEN)))
+
+    def retract(self, gone: pd.DataFrame, *, withheld: bool) -> None:
+        if withheld:
+            self.withheld = len(gone)
+        elif len(gone):
+            keys = binary.encode(gone, WRITTEN[:2])
+            self.transaction.run("stage_retractions")
+            self.transaction.copy_in("copy_retractions", BytesIO(keys))
+            self.transaction.run("analyze_retractions")
+            window = self.attempt.window
             self.retracted = self.transaction.run(
-                "retract",
-                **self.window,
-                **self.at,
-                first=first,
-                last=last,
-                machines=self.attempt.machines,
+                "retract", start=window.start, end=window.end, **self.at
             )
 
     def report(self) -> ScoreReport:
@@ -346,7 +410,8 @@ class _Merge:
         self.transaction.run(
             "record_run",
             **counts,
-            **self.window,
+            start=self.attempt.window.start,
+            end=self.attempt.window.end,
             **self.at,
             **asdict(context),
             written_to=written_to,
@@ -355,6 +420,15 @@ class _Merge:
             readings_to=self._readings_to(),
             package_version=__version__,
         )
+
+
+def _last_changes(verdicts: pd.DataFrame, found: Differences) -> pd.Series:
+    """When the last reading of each machine changed, of those whose readings did."""
+    columns = ["machine_id", "utc_timestamp"]
+    touched = verdicts.loc[found.new | found.reading_changed, columns]
+    both = pd.concat([touched, found.gone]) if len(found.gone) else touched
+    latest: pd.Series = both.groupby("machine_id")["utc_timestamp"].max()
+    return latest
 
 
 def _refuse_stale(transaction: Transaction, attempt: Attempt, written_to: datetime) -> None:

@@ -1,0 +1,1 @@
+COPY pg_temp.staged_retractions (machine_id, utc_timestamp) FROM STDIN (FORMAT binary)
