@@ -45,6 +45,11 @@ class Model:
             | _named("reference", self.reference.arrays())
         )
 
+    def hardly_ever_flat(self, settings: Settings) -> frozenset[int]:
+        """Machines of which a long flat run is a fault of the meter."""
+        hardly = self.profiles["flat_share"] <= settings.stuck_flat_share
+        return frozenset(self.profiles.index[hardly].tolist())
+
     @classmethod
     def from_arrays(
         cls,

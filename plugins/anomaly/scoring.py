@@ -11,7 +11,7 @@ from anomaly.differences import compare
 from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
 from anomaly.model import Model, judge_readings
 from anomaly.postgres.database import SCORER, Database, Transaction
-from anomaly.postgres.readings import MeasuredWindow, WindowReader
+from anomaly.postgres.readings import Context, MeasuredWindow, WindowReader
 from anomaly.postgres.results import (
     Attempt,
     Publisher,
@@ -140,7 +140,8 @@ class Scorer:
             versions = in_force(transaction, window)
             runs_seen = count_runs(transaction, window)
             models = self.load(versions)
-            measured = self.reader.read(transaction, shape, window)
+            context = reading_context(models.values(), self.settings)
+            measured = self.reader.read(transaction, shape, window, context=context)
         verdicts = self._judge(measured, versions, models).assign(
             origin=_origins(measured.frame, job)
         )
@@ -166,8 +167,10 @@ class Scorer:
             transaction: Transaction, behind: Window, until: Mapping[int, datetime]
         ) -> pd.DataFrame:
             versions = in_force(transaction, behind)
-            measured = self.reader.read(transaction, shape, behind, list(until))
-            verdicts = self._judge(measured, versions, self.load(versions))
+            models = self.load(versions)
+            context = reading_context(models.values(), self.settings)
+            measured = self.reader.read(transaction, shape, behind, list(until), context)
+            verdicts = self._judge(measured, versions, models)
             reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
             origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
             return verdicts[reached].assign(origin=origin.value)
@@ -261,6 +264,15 @@ class Scorer:
             Window(span.start, min(span.end, window.end))
             for span in spans(moments, self.settings.interval, self.settings.chunk)
         ]
+
+
+def reading_context(models: Iterable[Model], settings: Settings) -> Context:
+    """How far before a window readings matter to the models that judge it."""
+    judging = list(models)
+    return Context(
+        max(model.detector.reach for model in judging),
+        frozenset().union(*(model.hardly_ever_flat(settings) for model in judging)),
+    )
 
 
 def _origins(measured: pd.DataFrame, job: Job) -> np.ndarray:

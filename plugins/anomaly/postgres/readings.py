@@ -49,6 +49,22 @@ class MeasuredWindow:
     ingested_through: datetime | None
 
 
+@dataclass(frozen=True)
+class Context:
+    """How far before a window readings matter to whoever judges it.
+
+    Attributes
+    ----------
+    reach : timedelta
+        Of the detectors that judge.
+    flat_matters : set of int
+        Machines of which it matters how long they have stood still, up to `REACH`.
+    """
+
+    reach: timedelta
+    flat_matters: frozenset[int]
+
+
 class WindowReader:
     """Reads windows of the meter table and measures them by the first seven of the eight steps."""
 
@@ -87,17 +103,26 @@ class WindowReader:
         shape: SourceShape,
         window: Window,
         machines: list[int] | None = None,
+        context: Context | None = None,
     ) -> MeasuredWindow:
         """Read and measure the readings of `window`.
 
-        What precedes it is read too, as far back as it matters: the reach, and
-        the longest gap for machines without a reading there.
+        What precedes it is read too, as far back as it matters: the reach, the flat run
+        that a window begins in, and the longest gap for machines without a reading there.
+
+        Parameters
+        ----------
+        context : Context, optional
+            How far back matters; default: the whole reach, for every machine.
         """
-        raw = self.source.read(transaction, shape, window.starting_earlier(REACH), machines)
+        back = max(context.reach, 2 * self.settings.interval) if context else REACH
+        raw = self.source.read(transaction, shape, window.starting_earlier(back), machines)
         every = self._long(raw, window)
         finite = self._finite(every)
-        finite = self._with_far_predecessors(transaction, shape, window, finite)
-        unique = self._steps["machine_time_sorter"].transform(finite)
+        unique = self._unique(finite)
+        earlier = self._earlier(transaction, shape, window, back, unique, context)
+        if len(earlier):
+            unique = self._unique(pd.concat([earlier, finite], ignore_index=True))
         known = known_machines(transaction)
         measured = measure(self._steps["power_diff"].transform(unique), known, self.settings)
         found = int(_inside(finite, window).sum())
@@ -112,6 +137,9 @@ class WindowReader:
             duplicates=found - len(frame),
             ingested_through=_newest(raw["ingested_at"]),
         )
+
+    def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:
+        return self._steps["machine_time_sorter"].transform(finite)
 
     def _long(self, raw: pd.DataFrame, window: Window) -> pd.DataFrame:
         """One row a timestamp and machine, readings that are not finite included."""
@@ -129,20 +157,40 @@ class WindowReader:
             return self._steps["machine_id_extractor"].transform(finite)
         return finite
 
-    def _with_far_predecessors(
-        self, transaction: Transaction, shape: SourceShape, window: Window, finite: pd.DataFrame
+    def _earlier(
+        self,
+        transaction: Transaction,
+        shape: SourceShape,
+        window: Window,
+        back: timedelta,
+        unique: pd.DataFrame,
+        context: Context | None,
     ) -> pd.DataFrame:
-        """Reach farther back for machines whose first reading read is in the window."""
-        first = finite.groupby("machine_id")["utc_timestamp"].min()
-        lonely = [int(machine) for machine in first.index[first >= window.start]]
-        if not lonely or self.settings.max_gap <= REACH:
-            return finite
-        begin = window.start - self.settings.max_gap
-        raw = self.source.read(transaction, shape, Window(begin, window.start - REACH), lonely)
-        earlier = self._finite(self._long(raw, window))
-        before = window.start - REACH
-        missed = earlier[earlier["utc_timestamp"] < before]
-        return pd.concat([missed, finite], ignore_index=True) if len(missed) else finite
+        """Readings farther back than all were read, of the machines that need them."""
+        first = unique.groupby("machine_id")["utc_timestamp"].min()
+        asked = {self.settings.max_gap: first.index[first >= window.start].tolist()}
+        if context and back < REACH:
+            flat = _flat_at_start(unique, window.start)
+            asked[REACH] = sorted(set(flat) & context.flat_matters - set(*asked.values()))
+        found = []
+        for reach, machines in asked.items():
+            if machines and reach > back:
+                span = Window(window.start - reach, window.start - back)
+                raw = self.source.read(transaction, shape, span, machines)
+                rows = self._finite(self._long(raw, window))
+                found.append(rows[rows["utc_timestamp"] < span.end])
+        return pd.concat(found, ignore_index=True) if found else unique[:0]
+
+
+def _flat_at_start(unique: pd.DataFrame, start: datetime) -> list[int]:
+    """Machines that stand still from the first reading that was read to the first from `start`."""
+    after = unique[unique["utc_timestamp"] >= start].drop_duplicates("machine_id")
+    both = pd.concat([unique[unique["utc_timestamp"] < start], after])
+    readings = both.groupby("machine_id")["reading"].agg(["min", "max"])
+    still = readings[
+        (readings["min"] == readings["max"]) & readings.index.isin(after["machine_id"])
+    ]
+    return still.index.tolist()
 
 
 def _is_id(key: str) -> bool:
