@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +37,32 @@ class Figure:
     ratio: float | None = None
     target: str = ""
     met: bool | None = None
+
+    @classmethod
+    def at_most(
+        cls, name: str, figure: float, unit: str, baseline: str, base: float, times: float | None
+    ) -> Self:
+        """A figure that should be no more than so many times its baseline."""
+        target = "" if times is None else f"at most {times:g} x the baseline"
+        met = None if times is None else figure <= times * base
+        return cls(name, figure, unit, baseline, base / figure, target, met)
+
+    @classmethod
+    def at_least(
+        cls, name: str, figure: float, unit: str, baseline: str, base: float, times: float | None
+    ) -> Self:
+        """A figure that should be so many times smaller than its baseline."""
+        target = "" if times is None else f"{times:g} x faster"
+        met = None if times is None else base >= times * figure
+        return cls(name, figure, unit, baseline, base / figure, target, met)
+
+    @classmethod
+    def below(cls, name: str, figure: float, unit: str, limit: float | None) -> Self:
+        """A figure with a limit of its own."""
+        target = "" if limit is None else f"at most {limit:g} {unit}"
+        return cls(
+            name, figure, unit, target=target, met=None if limit is None else figure <= limit
+        )
 
 
 def seconds(work: Callable[[], object]) -> float:
