@@ -40,8 +40,9 @@ _EDGES = 0.01  # of a signal's training values on either side, not in its range
 _LEAST_SPREAD = {"run": 0.1, "pause": 0.1, "flat": 0.1}  # log hours; else half a machine's least
 _OFTEN = 0.3  # of days: the tail is fitted to the rest
 _FEWEST = 5  # days with a signal before its tail is believed
-_LEAST_DECAY = 0.03
+_LEAST_DECAY, _UNSEEN_DECAY = 0.03, 0.1  # the latter where most days show nothing at all
 _DAYS_OF_A_SHORT_TRAINING = 7
+_MOST_ALARMED = 0.05  # of a machine's readings, whatever its budget
 _DAY, _WEEK = (int(timedelta(days=days) / timedelta(microseconds=1)) for days in (1, 7))
 
 
@@ -327,10 +328,11 @@ def _tail(values: Floats, learnt: _Learning) -> _Tail:
     reached = np.bincount(rows, weights=highest >= often[rows], minlength=machines)
     mean = np.bincount(rows, weights=beyond, minlength=machines) / np.maximum(rank - 1, 1)
     enough = count >= _FEWEST
+    least = np.where(reached > rank, _UNSEEN_DECAY, _LEAST_DECAY)
     rarity = -np.log(np.maximum(reached, 1) / np.maximum(days, 1))
     return _Tail(
         often=often,
-        decay=np.where(enough, np.maximum(mean, _LEAST_DECAY), np.inf),
+        decay=np.where(enough, np.maximum(mean, least), np.inf),
         rarity=np.where(enough, rarity, 0.0),
     )
 
@@ -349,17 +351,22 @@ class _Budgets:
         self._evidence = evidence
         self._learnt = learnt
         self._tail = _tail(evidence, learnt)
+        shares = (1 - _MOST_ALARMED,)
+        self._least = quantiles(evidence, learnt.rows, learnt.machines, shares)[0]
 
     def limit(self, budget: float | Floats) -> Floats:
         """Evidence of each machine that so many incidents a week reach.
 
         By the tail of its days first; then again for as many incidents as an alarmed day had.
+        However large the budget, a machine does not alarm most of the time.
         """
         days = budget / CAUTION * self._learnt.day / _WEEK
         limit = self._tail.level(days)
         alarmed = self._alarmed_days(limit)
         incidents = self.incidents(limit) / np.maximum(alarmed, 1)
-        return self._tail.level(days / np.where(alarmed < _FEWEST, 1, np.maximum(incidents, 1)))
+        several = np.where(alarmed < _FEWEST, 1, np.maximum(incidents, 1))
+        limits: Floats = np.maximum(self._tail.level(days / several), self._least)
+        return limits
 
     def incidents(self, limit: Floats) -> Floats:
         """How many groups of alarms, more than an hour apart, each machine has."""

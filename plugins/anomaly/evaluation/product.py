@@ -65,7 +65,7 @@ class FittedSignals:
 
     def thresholds(self, budget: float) -> Mapping[int, float]:
         """The limits that the product sets for such a budget."""
-        limits = self.trained.limit(budget)
+        limits = np.nextafter(self.trained.limit(budget), np.inf)  # the product alarms beyond
         return {int(m): float(x) for m, x in zip(self.profiles.index, limits, strict=True)}
 
     def score(self, frames: Sequence[pd.DataFrame]) -> list[Scored]:
