@@ -16,7 +16,15 @@ from anomaly.settings import Settings
 from anomaly.signal_detector import SignalDetector
 from anomaly.signals import NAMES, Readings, measure_signals
 from anomaly.step_table import StepTable, compile_forest
-from anomaly.usual_day import DAY_TYPES, DEVIATIONS, HOURS, UsualDay, local_slots
+from anomaly.usual_day import (
+    DAY_TYPES,
+    DEVIATIONS,
+    HOURS,
+    WEEK,
+    UsualDay,
+    local_slots,
+    weekend,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,7 +45,13 @@ _RANGE = (0.05, 0.995)
 _LEAST_SHARE, _LEAST_KW = 0.005, 0.02  # no spread is smaller: of the range, and in kW
 _STOPS, _RUNNING = 0.1, 0.25  # P5 of a machine that stops, of P99.5; where it runs, of the range
 _EDGES = 0.01  # of a signal's training values on either side, not in its range
-_LEAST_SPREAD = {"run": 0.1, "pause": 0.1, "flat": 0.1}  # log hours; else half a machine's least
+_USUALLY, _WEEKS_SEEN = 0.7, 3  # runs in more of the weeks, of no fewer
+_LEAST_SPREAD = {
+    "run": 0.1,
+    "pause": 0.1,
+    "idle_6h": 0.25,
+    "flat": 0.1,
+}  # log hours; else half a machine's least
 _OFTEN = 0.3  # of days: the tail is fitted to the rest
 _FEWEST = 5  # days with a signal before its tail is believed
 _LEAST_DECAY, _UNSEEN_DECAY = 0.03, 0.1  # the latter where most days show nothing at all
@@ -124,10 +138,11 @@ class _Learning:
         self.ticks = microseconds(measured["utc_timestamp"])
         self._power = measured["power_kw"].to_numpy()
         self._slots = max(1, int(timedelta(days=1) / interval))
-        self._types, self._places = local_slots(self.ticks, self.rows, zones, self._slots)
+        self._days, self._places = local_slots(self.ticks, self.rows, zones, self._slots)
+        self._types = weekend(self._days)
         everything = np.ones(len(measured), dtype=bool)
         blank = self._blank(ids, zones)
-        self.usual = replace(blank, median=self._median(blank, everything))
+        self.usual = self._with_habits(blank, everything)
         readings = Readings(measured, self.usual)
         self._level = readings.level
         lasting = readings.lasting(np.arange(len(measured)), interval)
@@ -159,7 +174,7 @@ class _Learning:
         signals = np.full((len(age), len(NAMES)), np.nan)
         for number in range(FOLDS):
             mine = fold == number
-            others = replace(self.usual, median=self._median(self.usual, ~mine))
+            others = self._with_habits(self.usual, ~mine)
             others = self._with_spreads(others, ~mine)
             near = (fold <= number) & (age * FOLDS >= number * length - FOLDS * _DAY)
             readings = Readings(self._measured[near], others)
@@ -189,15 +204,26 @@ class _Learning:
             weight=by_hour,
             least=np.maximum(_LEAST_SHARE * (high - low), _LEAST_KW),
             running_above=np.where(stops, low + _RUNNING * (high - low), np.inf),
+            usually_runs=np.zeros((len(ids), WEEK * HOURS), dtype=bool),
         )
 
-    def _median(self, usual: UsualDay, kept: Bools) -> Floats:
-        """Usual power, learnt from the readings kept and smoothed over neighbouring slots."""
+    def _with_habits(self, usual: UsualDay, kept: Bools) -> UsualDay:
+        """Add usual power, smoothed over neighbouring slots, and the hours at which it runs.
+
+        Learnt from the readings kept.
+        """
         shape = (len(usual.machine_ids), self._slots)
-        reach = int(_SMOOTHING / self.interval)
         power = np.where(kept, self._power, np.nan)
-        median: Floats = self._by_clock(power, self._places, shape, reach, [0.5])[0]
-        return median
+        reach = int(_SMOOTHING / self.interval)
+        median = self._by_clock(power, self._places, shape, reach, [0.5])[0]
+        hours = self._days * HOURS + self._places * HOURS // self._slots
+        cell = (self.rows * WEEK * HOURS + hours)[np.isfinite(power)]
+        ran = (power > usual.running_above[self.rows])[np.isfinite(power)]
+        size = len(usual.machine_ids) * WEEK * HOURS
+        known = np.bincount(cell, minlength=size)
+        often = known >= _WEEKS_SEEN * max(1, self._slots // HOURS)
+        runs = often & (np.bincount(cell, weights=ran, minlength=size) > _USUALLY * known)
+        return replace(usual, median=median, usually_runs=runs.reshape(-1, WEEK * HOURS))
 
     def _with_spreads(self, usual: UsualDay, kept: Bools) -> UsualDay:
         """Add how far each deviation usually goes, learnt from the readings kept."""

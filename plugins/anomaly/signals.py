@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-NAMES = (*DEVIATIONS, "change", "running_4h", "run", "pause", "flat")
+NAMES = (*DEVIATIONS, "change", "running_4h", "run", "pause", "idle_6h", "flat")
 """Order of the signals' columns."""
 
-ONE_HOUR, FOUR_HOURS, HALF_DAY = timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)
+ONE_HOUR, FOUR_HOURS, SIX_HOURS, HALF_DAY = (timedelta(hours=n) for n in (1, 4, 6, 12))
 
 _LOOKS = 16  # readings looked at to say what held throughout a span, evenly spaced
 _OUTLIERS = 2  # of these on either side may say otherwise
@@ -50,9 +50,10 @@ def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> 
     -------
     array, shape (chosen, signal)
         In the order of `NAMES`. Deviations and change are on a logarithmic scale (asinh)
-        of spreads, ``running_4h`` is in kW, ``run``, ``pause`` and ``flat`` are log hours.
-        NaN where it cannot be told: unknown machines, first readings, meter faults, spans
-        of which less than half is known; ``run`` and ``pause`` are known when one ends.
+        of spreads, ``running_4h`` is in kW, ``run``, ``pause``, ``idle_6h`` and ``flat``
+        are log hours. NaN where it cannot be told: unknown machines, first readings, meter
+        faults, spans of which less than half is known; ``run`` and ``pause`` are known when
+        one ends.
     """
     lasting, before = readings.lasting(chosen, interval), readings.before(chosen)
     scaled = _news(lasting, before, readings.usual, readings.hours[chosen])
@@ -137,7 +138,7 @@ class Readings:
         self.usual = usual
         self.rows = usual.rows(measured["machine_id"].to_numpy())
         self.ticks = microseconds(measured["utc_timestamp"])
-        self.cells, self.hours = usual.cells(self.ticks, self.rows)
+        self.cells, self.hours, self._week = usual.cells(self.ticks, self.rows)
         sound = ~np.isin(measured["quality"].to_numpy(), [Quality.RESET, Quality.IMPOSSIBLE])
         power = np.where(sound & (self.rows >= 0), measured["power_kw"].to_numpy(), np.nan)
         self.power = np.clip(power, -_MOST_KW, _MOST_KW)
@@ -181,6 +182,7 @@ class Readings:
                 np.arcsinh(change),
                 self._mean(running, known_time, chosen, FOUR_HOURS),
                 *self._ended(chosen, limit),
+                np.log1p(self._idle(chosen, limit, SIX_HOURS)),
                 np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
             ]
         )
@@ -244,6 +246,15 @@ class Readings:
         change = np.diff(self.power, prepend=np.nan)[chosen]
         return np.where(chosen - 2 < self.earliest(chosen, REACH), np.nan, change)
 
+    def _idle(self, chosen: Ints, limit: Floats, span: timedelta) -> Floats:
+        """Hours of the span in which the machine stood still though it usually runs then."""
+        idle = (self.power <= limit) & self.usual.usually_runs.ravel()[self._week]
+        time = self._time_where(idle & np.isfinite(limit))
+        first = self.earliest(chosen, span)
+        known = self._known_time[chosen] - self._known_time[first]
+        told = np.isfinite(limit[chosen]) & (known >= span / timedelta(microseconds=1) / 2)
+        return np.where(told, (time[chosen] - time[first]) / _MICROSECONDS_PER_HOUR, np.nan)
+
     def _ended(self, chosen: Ints, limit: Floats) -> tuple[Floats, Floats]:
         """Log hours of the run, and of the pause, that a reading ends; a day at most."""
         known = np.isfinite(self.power) & np.isfinite(limit)
@@ -301,6 +312,8 @@ def _other(name: str, value: float) -> str:
         return f"no change for {np.expm1(value):.1f} h"
     if name == "running_4h":
         return f"ran at {value:.1f} kW on average over 4 h, unusual for this machine"
+    if name == "idle_6h":
+        return f"stood still for {np.expm1(value):.1f} h of the last 6 h in which it usually runs"
     ended = "stopped after a run" if name == "run" else "started after a pause"
     return f"{ended} of {_hours(value)}, unusual for this machine"
 

@@ -11,13 +11,13 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 DAY_TYPES = 2  # working day, weekend
-HOURS = 24
+HOURS, WEEK = 24, 7
 DEVIATIONS = ("level_1h", "throughout_4h")
 """Signals whose spread depends on the hour of the day."""
 
 _QUARTER = int(timedelta(minutes=15) / timedelta(microseconds=1))
 _DAY = int(timedelta(days=1) / timedelta(microseconds=1))
-_THURSDAY = 3  # the weekday of 1 January 1970
+_THURSDAY, _SATURDAY = 3, 5  # the former is the weekday of 1 January 1970
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class UsualDay:
         No spread is taken to be smaller.
     running_above : array, shape (machine,)
         Power above which the machine runs; infinite for one that never stops.
+    usually_runs : array of bool, shape (machine, 168)
+        Whether it does at that hour of the week, from Monday 0:00 on.
     """
 
     machine_ids: Ints
@@ -48,6 +50,7 @@ class UsualDay:
     weight: Floats
     least: Floats
     running_above: Floats
+    usually_runs: npt.NDArray[np.bool_]
 
     def rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
         """Row of each machine, -1 where training did not see it."""
@@ -56,8 +59,8 @@ class UsualDay:
         known = self.machine_ids[place] == machine_ids
         return np.where(known, place, -1).astype(np.int64)
 
-    def cells(self, ticks: Ints, rows: Ints) -> tuple[Ints, Ints]:
-        """Place of each reading in the flattened arrays by slot, and in those by hour.
+    def cells(self, ticks: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """Place of each reading in the flattened arrays by slot, by hour, and by hour of the week.
 
         Parameters
         ----------
@@ -68,14 +71,16 @@ class UsualDay:
         """
         slots = self.median.shape[2]
         day = rows * DAY_TYPES
-        types, places = local_slots(ticks, rows, self.time_zones, slots)
-        return (day + types) * slots + places, (day + types) * HOURS + places * HOURS // slots
+        days, places = local_slots(ticks, rows, self.time_zones, slots)
+        hours = places * HOURS // slots
+        kind = day + weekend(days)
+        return kind * slots + places, kind * HOURS + hours, (rows * WEEK + days) * HOURS + hours
 
 
 def local_slots(
     ticks: Ints, rows: Ints, time_zones: npt.NDArray[np.str_], slots: int
 ) -> tuple[Ints, Ints]:
-    """Day type and slot of each reading on its machine's own clock."""
+    """Day of the week, from Monday on, and slot of each reading on its machine's own clock."""
     if not len(ticks):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     zones, codes = np.unique(time_zones, return_inverse=True)
@@ -83,8 +88,13 @@ def local_slots(
     first = int(quarter.min())
     offsets = _offsets(zones, first, int(quarter.max()) + 1)
     local = ticks + offsets[codes[rows], quarter - first]
-    weekend = (local // _DAY + _THURSDAY) % 7 >= 5
-    return weekend.astype(np.int64), local % _DAY * slots // _DAY
+    return (local // _DAY + _THURSDAY) % WEEK, local % _DAY * slots // _DAY
+
+
+def weekend(days: Ints) -> Ints:
+    """Day type of each day of the week."""
+    types: Ints = (days >= _SATURDAY).astype(np.int64)
+    return types
 
 
 def _offsets(zones: npt.NDArray[np.str_], first: int, last: int) -> Ints:

@@ -40,6 +40,13 @@ def test_a_night_run_on_and_an_overload_are_found(detector):
     assert score(detector, overload, 2).anomaly[100:120].any()
 
 
+def test_a_shift_that_does_not_begin_is_found(detector):
+    late = shifts(3, seed=9)
+    late[96 + 32 : 96 + 56] = 0.3
+
+    assert score(detector, late, 1).anomaly[96 + 32 : 96 + 60].any()
+
+
 def test_a_monstrous_spike_scores_above_a_large_one(detector):
     scores = []
     for factor in (1.1, 1.3, 2.0, 4.0):
