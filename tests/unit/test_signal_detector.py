@@ -164,3 +164,12 @@ def test_scoring_imports_no_forests():
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_training_of_a_day_sets_limits_that_an_anomaly_passes():
+    detector = SignalDetector.fit(measured({2: steady(1)}), machines(2), SETTINGS)
+    power = steady(1, seed=9)
+    power[80:] *= 3
+
+    assert np.isfinite(detector.limit).all()
+    assert score(detector, power, 2).anomaly[80:].any()
