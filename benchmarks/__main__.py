@@ -9,7 +9,7 @@ from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.postgres.database import Database
 from anomaly.postgres.migrations import migrate
 from anomaly.settings import Settings, load_settings
-from benchmarks import pipeline
+from benchmarks import fleet, pipeline
 from benchmarks.figures import show
 
 
@@ -32,7 +32,7 @@ def deployment() -> Iterator[tuple[Database, Settings]]:
 def main() -> None:
     """Measure everything."""
     with deployment() as (database, settings):
-        show(pipeline.measure(database, settings))
+        show([*pipeline.measure(database, settings), *fleet.measure()])
 
 
 if __name__ == "__main__":

@@ -1,180 +1,327 @@
 """What the detector `signals` measures: a machine's power against its own usual day.
 
-Every signal of a reading is a function of the readings of the `SPANS` before it
-alone. Sums over a span are taken in whole nano-kilowatt-hours, so they are
-exact and do not depend on where a window starts.
+Every signal of a reading is a function of the readings of the `REACH` before it
+alone. Sums over a span are taken in whole numbers, so they are exact and do not
+depend on where a window starts.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from anomaly.preprocessing import microseconds
-from anomaly.quality import earliest_within
+from anomaly.quality import REACH
 from anomaly.schema import Quality
+from anomaly.usual_day import DEVIATIONS, UsualDay
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-SPANS = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=24))
-BAND_SPAN = timedelta(hours=4)
-NAMES = ("power", "level", "change", "level_1h", "level_4h", "level_24h", "band_4h", "flat")
+NAMES = (*DEVIATIONS, "change", "running_4h", "run", "pause", "idle_6h", "flat")
 """Order of the signals' columns."""
 
-DAY_TYPES = 2  # working day, weekend
+ONE_HOUR, FOUR_HOURS, SIX_HOURS, HALF_DAY = (timedelta(hours=n) for n in (1, 4, 6, 12))
+
+_LOOKS = 16  # readings looked at to say what held throughout a span, evenly spaced
+_OUTLIERS = 2  # of these on either side may say otherwise
+_BLOCK = 100_000  # readings at once, where each looks at several
 _NANO = 1e9
+_MOST_KW = 1e9  # what is beyond counts as this: sums stay within 64 bits
 _MICROSECONDS_PER_HOUR = 3_600_000_000
-_SMOOTHING = timedelta(hours=1)
-_BAND = (0.02, 0.98)
 
 
-@dataclass(frozen=True)
-class UsualDay:
-    """What is usual of each machine at each time of day.
-
-    Attributes
-    ----------
-    machine_ids : array of int, sorted
-    time_zones : tuple of str
-        Zone of each machine's working day.
-    median, low, high : array (machine, day type, slot), kW
-        Median, and the band that holds 96 % of readings; slots are wall-clock
-        intervals, smoothed over an hour to either side.
-    """
-
-    machine_ids: Ints
-    time_zones: tuple[str, ...]
-    median: Floats
-    low: Floats
-    high: Floats
-
-    def rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
-        """Row of each machine, -1 where training did not see it."""
-        place = np.searchsorted(self.machine_ids, machine_ids)
-        place = np.minimum(place, len(self.machine_ids) - 1)
-        known = self.machine_ids[place] == machine_ids
-        return np.where(known, place, -1).astype(np.int64)
-
-    def slots(self, readings: pd.DataFrame, rows: Ints) -> tuple[Ints, Ints]:
-        """Day type and slot of each reading on its machine's own clock."""
-        types, slots = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        zones = np.asarray([*self.time_zones, "UTC"])[rows]
-        for zone in np.unique(zones):
-            here = zones == zone
-            local = readings["utc_timestamp"][here].dt.tz_convert(ZoneInfo(str(zone)))
-            minutes = (local.dt.hour * 60 + local.dt.minute).to_numpy()
-            types[here] = (local.dt.day_of_week >= 5).to_numpy().astype(np.int64)
-            slots[here] = minutes * self.median.shape[2] // (24 * 60)
-        return types, slots
-
-
-def usual_day(measured: pd.DataFrame, time_zones: Sequence[str], interval: timedelta) -> UsualDay:
-    """Learn the usual day of each machine.
+def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> Floats:
+    """Compute every signal of chosen readings.
 
     Parameters
     ----------
-    measured : DataFrame
-        As `anomaly.quality.measure` returns it, meter faults left out.
-    time_zones : sequence of str
-        Zone of each machine, in the order of their ids.
-    """
-    machine_ids = np.unique(measured["machine_id"].to_numpy(np.int64))
-    slots = max(1, int(timedelta(days=1) / interval))
-    shape = (len(machine_ids), DAY_TYPES, slots)
-    blank = UsualDay(machine_ids, tuple(time_zones), *(np.zeros(shape) for _ in range(3)))
-    rows = blank.rows(measured["machine_id"].to_numpy())
-    types, places = blank.slots(measured, rows)
-    power = measured["power_kw"].to_numpy()
-    reach = int(_SMOOTHING / interval)
-    for machine in range(len(machine_ids)):
-        mine = (rows == machine) & np.isfinite(power)
-        for day_type in range(DAY_TYPES):
-            chosen = mine & (types == day_type)
-            if len(np.unique(places[chosen])) < slots or chosen.sum() < 3 * slots:
-                chosen = mine  # too few such days to know them
-            found = _smoothed_quantiles(power[chosen], places[chosen], slots, reach)
-            blank.median[machine, day_type], blank.low[machine, day_type] = found[0], found[1]
-            blank.high[machine, day_type] = found[2]
-    return blank
-
-
-def measure_signals(measured: pd.DataFrame, usual: UsualDay) -> Floats:
-    """Compute every signal of every reading.
-
-    Parameters
-    ----------
-    measured : DataFrame
-        As `anomaly.quality.measure` returns it, with the readings that precede
-        those of interest by up to a day.
+    readings : Readings
+        With those that precede the chosen ones by up to a day.
+    chosen : array of int
+        Their rows.
+    interval : timedelta
+        Of the meter.
 
     Returns
     -------
-    array (reading, signal)
-        In the order of `NAMES`, unscaled: kW, and log hours for ``flat``. NaN
-        where it cannot be told: unknown machines, first readings, meter faults,
-        spans of which less than half is known.
+    array, shape (chosen, signal)
+        In the order of `NAMES`. Deviations and change are on a logarithmic scale (asinh)
+        of spreads, ``running_4h`` is in kW, ``run``, ``pause``, ``idle_6h`` and ``flat``
+        are log hours. NaN where it cannot be told: unknown machines, first readings, meter
+        faults, spans of which less than half is known; ``run`` and ``pause`` are known when
+        one ends.
     """
-    rows = usual.rows(measured["machine_id"].to_numpy())
-    types, slots = usual.slots(measured, rows)
-    sound = _sound(measured)
-    power = np.where(sound & (rows >= 0), measured["power_kw"].to_numpy(), np.nan)
-    level = power - usual.median[rows, types, slots]
-    beyond = np.maximum(power - usual.high[rows, types, slots], 0) + np.minimum(
-        power - usual.low[rows, types, slots], 0
-    )
-    spans = Spans(measured)
-    return np.column_stack(
-        [
-            power,
-            level,
-            spans.change(power),
-            *(spans.mean(level, span) for span in SPANS),
-            spans.mean(beyond, BAND_SPAN),
-            np.where(rows >= 0, np.log1p(measured["flat_hours"].to_numpy()), np.nan),
+    lasting, before = readings.lasting(chosen, interval), readings.before(chosen)
+    scaled = _news(lasting, before, readings.usual, readings.hours[chosen])
+    return np.column_stack([scaled, readings.others(chosen)])
+
+
+def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints) -> Floats:
+    """Deviations in spreads of their hour, as far as they are news; on a logarithmic scale.
+
+    A deviation that was there half a day ago already is none: a machine at a new level
+    is told once, and judged by that level from then on.
+
+    Parameters
+    ----------
+    before : array, shape (reading,), kW
+        As `Readings.before` gives it.
+    hours : array of int
+        Places of the readings in the usual day's flattened arrays by hour.
+    """
+    from_usual, from_before = lasting.deviations(0.0), lasting.deviations(before)
+    news = np.empty(from_usual.shape)
+    for k in range(len(DEVIATIONS)):
+        lower, upper = usual.lower[k].ravel()[hours], usual.upper[k].ravel()[hours]
+        one = _in_spreads(from_usual[:, k], lower, upper)
+        other = _in_spreads(from_before[:, k], lower, upper)
+        size = np.minimum(np.abs(one), np.abs(other)) - 1  # within a spread is nothing
+        news[:, k] = np.arcsinh(np.sign(other) * np.maximum(size, 0))
+    return news
+
+
+def _in_spreads(deviation: Floats, lower: Floats, upper: Floats) -> Floats:
+    spreads: Floats = deviation / np.where(deviation > 0, upper, lower)
+    return spreads
+
+
+class Lasting(NamedTuple):
+    """How far power was from usual over the time before readings, kW; NaN where unknown.
+
+    Attributes
+    ----------
+    mean : array
+        Over an hour.
+    least, most : array
+        Over four hours, but for a few outliers.
+    """
+
+    mean: Floats
+    least: Floats
+    most: Floats
+
+    def deviations(self, level: float | Floats) -> Floats:
+        """Deviations from a level, in the order of `DEVIATIONS`.
+
+        ``throughout_4h`` is what all readings agree on: nought where some are above the
+        level and some below.
+        """
+        least, most = self.least - level, self.most - level
+        held = np.where(least > 0, least, np.where(most < 0, most, least * 0))
+        return np.column_stack([self.mean - level, held])
+
+
+class Readings:
+    """Measured readings beside what is usual, and sums over the time before each.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `anomaly.quality.measure` returns it, sorted by machine and time.
+    usual : UsualDay
+
+    Attributes
+    ----------
+    rows : array of int
+        Machine of each reading in the usual day, -1 for one that training did not see.
+    cells, hours : array of int
+        Places in the usual day's flattened arrays by slot and by hour.
+    power, expected_kw, level : array
+        Power, what is usual, and how far it is from that, kW; NaN where unknown.
+    """
+
+    def __init__(self, measured: pd.DataFrame, usual: UsualDay) -> None:
+        self.usual = usual
+        self.rows = usual.rows(measured["machine_id"].to_numpy())
+        self.ticks = microseconds(measured["utc_timestamp"])
+        self.cells, self.hours, self._week = usual.cells(self.ticks, self.rows)
+        sound = ~np.isin(measured["quality"].to_numpy(), [Quality.RESET, Quality.IMPOSSIBLE])
+        power = np.where(sound & (self.rows >= 0), measured["power_kw"].to_numpy(), np.nan)
+        self.power = np.clip(power, -_MOST_KW, _MOST_KW)
+        self.expected_kw = np.where(self.rows >= 0, usual.median.ravel()[self.cells], np.nan)
+        self.level = self.power - self.expected_kw
+        self._flat_hours = measured["flat_hours"].to_numpy()
+        elapsed = measured["elapsed_hours"].to_numpy()
+        self._elapsed = np.where(np.isfinite(elapsed), elapsed, 0.0)
+        self._keys = self._time_in_lanes(measured["machine_id"].to_numpy())
+        self._known_time = self._time_where(np.isfinite(self.power))
+
+    def lasting(self, chosen: Ints, interval: timedelta) -> Lasting:
+        """How far power was from usual over the time before chosen readings."""
+        mean = self._mean(self.level, self._known_time, chosen, ONE_HOUR)
+        return Lasting(mean, *self._throughout(chosen, FOUR_HOURS, interval))
+
+    def before(self, chosen: Ints) -> Floats:
+        """How far power was from usual 12 to 24 hours before chosen readings, kW.
+
+        A mean, weighted by how steady each hour usually is; nought where too little is known.
+        """
+        weight = self.usual.weight.ravel()[self.hours] * self._elapsed * _NANO
+        weights = _running_total(np.where(np.isfinite(self.level), weight, 0))
+        sums = _running_total(np.nan_to_num(self.level) * weight)
+        first, last = self.earliest(chosen, REACH), self.earliest(chosen, HALF_DAY)
+        known = self._known_time[last] - self._known_time[first]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            before = (sums[last] - sums[first]) / (weights[last] - weights[first])
+        enough = known >= FOUR_HOURS / timedelta(microseconds=1)
+        return np.where(enough & np.isfinite(before), before, 0.0)
+
+    def others(self, chosen: Ints) -> Floats:
+        """The signals that need no usual day, in the order of `NAMES`."""
+        rows = self.rows[chosen]
+        change = self.change(chosen) / self.usual.least[rows]
+        limit = self.usual.running_above[self.rows]
+        running = np.where(self.power > limit, self.power, np.nan)
+        known_time = self._time_where(np.isfinite(running))
+        return np.column_stack(
+            [
+                np.arcsinh(change),
+                self._mean(running, known_time, chosen, FOUR_HOURS),
+                *self._ended(chosen, limit),
+                np.log1p(self._idle(chosen, limit, SIX_HOURS)),
+                np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
+            ]
+        )
+
+    def hours_away(self, chosen: Ints) -> Floats:
+        """For how many hours, a day at most, power has been on the same side of usual."""
+        limit = self.usual.least[self.rows]
+        side = np.where(self.level > limit, 1, np.where(self.level < -limit, -1, 0))
+        begins = np.diff(side, prepend=2) != 0
+        start = np.maximum.accumulate(np.where(begins, np.arange(len(side)), 0))[chosen]
+        start = np.maximum(start, self.earliest(chosen, REACH) + 1)
+        since = np.minimum(start, chosen)
+        return (self.ticks[chosen] - self.ticks[since]) / _MICROSECONDS_PER_HOUR + self._elapsed[
+            since
         ]
-    )
+
+    def earliest(self, chosen: Ints, span: timedelta) -> Ints:
+        """Row of the machine's earliest reading no more than `span` before each chosen one."""
+        length = int(span / timedelta(microseconds=1))
+        rows: Ints = np.searchsorted(self._keys, self._keys[chosen] - length, side="left")
+        return rows
+
+    def _time_in_lanes(self, machines: npt.NDArray[np.generic]) -> Ints:
+        """A number that rises with time within a machine, and by more than a day between two."""
+        if not len(machines):
+            return np.empty(0, np.int64)
+        lane = np.cumsum(np.diff(machines, prepend=machines[0]) != 0)
+        width = int(np.ptp(self.ticks)) + int(REACH / timedelta(microseconds=1)) + 1
+        keys: Ints = lane * width + (self.ticks - self.ticks.min())
+        return keys
+
+    def _time_where(self, known: Bools) -> Ints:
+        """Running total of microseconds metered by readings that are known."""
+        return _running_total(np.where(known, self._elapsed * _MICROSECONDS_PER_HOUR, 0))
+
+    def _mean(self, power: Floats, known_time: Ints, chosen: Ints, span: timedelta) -> Floats:
+        """Mean over the intervals that lie wholly in the `span` before each chosen reading."""
+        energy = _running_total(np.nan_to_num(power) * self._elapsed * _NANO)
+        first = self.earliest(chosen, span)
+        covered = known_time[chosen] - known_time[first]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (energy[chosen] - energy[first]) / _NANO / (covered / _MICROSECONDS_PER_HOUR)
+        return np.where(covered >= span / timedelta(microseconds=1) / 2, mean, np.nan)
+
+    def _throughout(
+        self, chosen: Ints, span: timedelta, interval: timedelta
+    ) -> tuple[Floats, Floats]:
+        """Least and most level in the span before each chosen reading, but for outliers."""
+        step = max(1, int(span / interval) // _LOOKS)
+        least, most = np.empty(len(chosen)), np.empty(len(chosen))
+        for begin in range(0, len(chosen), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            back = chosen[block, None] - step * np.arange(_LOOKS)
+            inside = back > self.earliest(chosen[block], span)[:, None]
+            looked = np.where(inside, self.level[np.maximum(back, 0)], np.nan)
+            least[block], most[block] = _extremes(looked, enough=span / interval / step / 2)
+        return least, most
+
+    def change(self, chosen: Ints) -> Floats:
+        """Change of power since the reading before; both intervals lie within a day."""
+        change = np.diff(self.power, prepend=np.nan)[chosen]
+        return np.where(chosen - 2 < self.earliest(chosen, REACH), np.nan, change)
+
+    def _idle(self, chosen: Ints, limit: Floats, span: timedelta) -> Floats:
+        """Hours of the span in which the machine stood still though it usually runs then."""
+        idle = (self.power <= limit) & self.usual.usually_runs.ravel()[self._week]
+        time = self._time_where(idle & np.isfinite(limit))
+        first = self.earliest(chosen, span)
+        known = self._known_time[chosen] - self._known_time[first]
+        told = np.isfinite(limit[chosen]) & (known >= span / timedelta(microseconds=1) / 2)
+        return np.where(told, (time[chosen] - time[first]) / _MICROSECONDS_PER_HOUR, np.nan)
+
+    def _ended(self, chosen: Ints, limit: Floats) -> tuple[Floats, Floats]:
+        """Log hours of the run, and of the pause, that a reading ends; a day at most."""
+        known = np.isfinite(self.power) & np.isfinite(limit)
+        state = np.where(known, (self.power > limit).astype(np.int64), -1)
+        begins = np.diff(state, prepend=-2) != 0
+        begun = np.maximum.accumulate(np.where(begins, np.arange(len(state)), 0))
+        inside = self.earliest(chosen, REACH) + 2  # a change needs the interval before as well
+        previous = np.maximum(chosen - 1, 0)
+        start = begun[previous]
+        seen = start >= inside
+        hours = (self.ticks[chosen] - self.ticks[start]) / _MICROSECONDS_PER_HOUR
+        hours = np.where(seen, hours, REACH / timedelta(hours=1))
+        ended = begins[chosen] & (chosen >= inside) & (state[chosen] >= 0) & (state[previous] >= 0)
+        ended &= ~seen | (state[np.maximum(start - 1, 0)] >= 0)
+        with np.errstate(divide="ignore"):
+            log = np.where(ended & (hours > 0), np.log(hours), np.nan)
+        ran = state[previous] == 1
+        return np.where(ran, log, np.nan), np.where(ran, np.nan, log)
 
 
-def explain(measured: pd.DataFrame, usual: UsualDay, chosen: Ints, signal: Ints) -> list[str]:
-    """Say in words what a signal found.
+def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta) -> list[str]:
+    """Say in words, with numbers, what a signal found.
 
     Parameters
     ----------
     chosen : array of int
-        Rows of `measured`.
+        Rows of the readings.
     signal : array of int
         For each the place of its signal in `NAMES`.
     """
-    rows = usual.rows(measured["machine_id"].to_numpy())
-    types, slots = usual.slots(measured, rows)
-    normal = usual.median[rows, types, slots]
-    power = np.where(_sound(measured), measured["power_kw"].to_numpy(), np.nan)
-    spans = Spans(measured)
-    found = measure_signals(measured, usual)
+    found = readings.lasting(chosen, interval).deviations(0.0)
+    others = readings.others(chosen)
+    away, change = readings.hours_away(chosen), readings.change(chosen)
     words = []
-    for row, k in zip(chosen, signal, strict=True):
-        name, value = NAMES[k], found[row, k]
-        if name in ("power", "level"):
-            local = measured["utc_timestamp"].iloc[row].tz_convert(usual.time_zones[rows[row]])
-            level = _compared(power[row], normal[row])
-            words.append(f"{level} its usual {local:%A %H:%M} level of {normal[row]:.1f} kW")
-        elif name == "change":
-            words.append(f"power changed by {value:+.1f} kW from one reading to the next")
-        elif name == "flat":
-            words.append(f"no change for {np.expm1(value):.1f} h")
-        elif name == "band_4h":
-            words.append(f"outside its usual range by {value:+.1f} kW on average over 4 h")
+    for n, k in enumerate(signal.tolist()):
+        if k < len(DEVIATIONS):
+            words.append(_deviation(readings, int(chosen[n]), found[n, k], away[n]))
+        elif NAMES[k] == "change":
+            words.append(f"power changed by {change[n]:+.1f} kW from one reading to the next")
         else:
-            span = SPANS[NAMES[3:6].index(name)]
-            mean = spans.mean(power, span)[row]
-            hours = span / timedelta(hours=1)
-            words.append(f"{_compared(mean, mean - value)} its usual level over {hours:.0f} h")
+            words.append(_other(NAMES[k], others[n, k - len(DEVIATIONS)]))
     return words
+
+
+def _deviation(readings: Readings, row: int, found: float, away: float) -> str:
+    normal = readings.expected_kw[row]
+    zone = str(readings.usual.time_zones[readings.rows[row]])
+    local = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC").tz_convert(zone)
+    level = _compared(normal + found, normal)
+    return f"{level} its usual {local:%A %H:%M} level of {normal:.1f} kW for {away:.1f} h"
+
+
+def _other(name: str, value: float) -> str:
+    if name == "flat":
+        return f"no change for {np.expm1(value):.1f} h"
+    if name == "running_4h":
+        return f"ran at {value:.1f} kW on average over 4 h, unusual for this machine"
+    if name == "idle_6h":
+        return f"stood still for {np.expm1(value):.1f} h of the last 6 h in which it usually runs"
+    ended = "stopped after a run" if name == "run" else "started after a pause"
+    return f"{ended} of {_hours(value)}, unusual for this machine"
+
+
+def _hours(log: float) -> str:
+    longest = REACH / timedelta(hours=1)
+    hours = float(np.exp(log))
+    return f"{longest:.0f} h or more" if hours > longest - 1e-6 else f"{hours:.1f} h"
 
 
 def _compared(power: float, normal: float) -> str:
@@ -185,53 +332,17 @@ def _compared(power: float, normal: float) -> str:
     return f"{abs(power / normal - 1) * 100:.0f} % {side}"
 
 
-class Spans:
-    """Means over the time before each reading, exact to a nano-kilowatt-hour."""
-
-    def __init__(self, measured: pd.DataFrame) -> None:
-        self._machines = measured["machine_id"].to_numpy()
-        self._ticks = microseconds(measured["utc_timestamp"])
-        hours = measured["elapsed_hours"].to_numpy()
-        self._hours = np.where(np.isfinite(hours), hours, 0.0)
-
-    def mean(self, rate: Floats, span: timedelta) -> Floats:
-        """Mean of `rate` over the intervals that lie wholly in the `span` before each reading."""
-        known = np.isfinite(rate)
-        energy = np.where(known, np.round(np.where(known, rate, 0) * self._hours * _NANO), 0)
-        time = np.where(known, self._hours * _MICROSECONDS_PER_HOUR, 0)
-        first = earliest_within(self._machines, self._ticks, span)
-        total, covered = (self._since(first, amount) for amount in (energy, time))
-        hours = covered / _MICROSECONDS_PER_HOUR
-        enough = hours >= span / timedelta(hours=1) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(enough, total / _NANO / hours, np.nan)
-
-    def change(self, power: Floats) -> Floats:
-        """Change of power since the reading before; both intervals lie within a day."""
-        first = earliest_within(self._machines, self._ticks, max(SPANS))
-        change = np.diff(power, prepend=np.nan)
-        change[np.arange(len(power)) - 2 < first] = np.nan
-        return change
-
-    @staticmethod
-    def _since(first: Ints, amount: Floats) -> Ints:
-        """Sum of the whole numbers after row `first` up to each row."""
-        sums: Ints = np.cumsum(np.rint(amount).astype(np.int64))
-        return sums - sums[first]
+def _extremes(looked: Floats, enough: float) -> tuple[Floats, Floats]:
+    """Least and most of each row but for outliers, NaN where no more than `enough` are known."""
+    looked.sort(axis=1)  # unknown ones last
+    known = np.isfinite(looked).sum(axis=1)
+    outliers = known * _OUTLIERS // _LOOKS
+    each = np.arange(len(looked))
+    least, most = looked[each, outliers], looked[each, np.maximum(known - 1 - outliers, 0)]
+    return np.where(known > enough, least, np.nan), np.where(known > enough, most, np.nan)
 
 
-def _sound(measured: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    quality = measured["quality"].to_numpy()
-    return ~np.isin(quality, [Quality.RESET, Quality.IMPOSSIBLE])
-
-
-def _smoothed_quantiles(power: Floats, slots: Ints, count: int, reach: int) -> Floats:
-    """Median and band of each slot, pooled with `reach` slots to either side, round the clock."""
-    shifts = np.arange(-reach, reach + 1)
-    pooled = np.tile(power, len(shifts))
-    places = np.concatenate([(slots + shift) % count for shift in shifts])
-    order = np.argsort(places, kind="stable")
-    groups = np.split(pooled[order], np.searchsorted(places[order], np.arange(1, count)))
-    return np.array(
-        [np.quantile(group, (0.5, *_BAND)) if len(group) else (0, 0, 0) for group in groups]
-    ).T
+def _running_total(amounts: Floats) -> Ints:
+    """Running sum of amounts rounded to whole numbers: exact, whatever went before."""
+    total: Ints = np.cumsum(np.rint(amounts).astype(np.int64))
+    return total

@@ -209,9 +209,10 @@ class Trainer:
             return PrototypeDetector.compile(pipeline, self.settings), pipeline
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             machines = known_machines(transaction)
-        zones = dict(zip(machines["machine_id"], machines["time_zone"], strict=True))
-        often_flat = profiles["flat_share"].to_numpy() > self.settings.stuck_flat_share
-        detector = SignalDetector.fit(sound, self.settings, zones, often_flat)
+        known = machines.set_index("machine_id")[["time_zone", "alert_budget"]]
+        often_flat = profiles["flat_share"] > self.settings.stuck_flat_share
+        table = known.reindex(profiles.index).assign(often_flat=often_flat)
+        detector = SignalDetector.fit(sound, table, self.settings)
         return detector, detector
 
     def _sound_readings(self, window: Window) -> pd.DataFrame:

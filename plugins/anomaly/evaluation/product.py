@@ -1,6 +1,6 @@
 """The product's own detector as a contender: its scores, its meter faults, its dropouts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +11,8 @@ from anomaly.preprocessing import PowerDiff
 from anomaly.quality import judge, measure, profile
 from anomaly.schema import Quality
 from anomaly.settings import Settings
-from anomaly.signal_detector import SignalDetector
+from anomaly.signal_training import Trained, train_signals
+from anomaly.signals import Readings, measure_signals
 
 DROPOUT = timedelta(hours=1)
 """Time without a reading after which a machine's meter has dropped out."""
@@ -32,33 +33,40 @@ class SignalsContender:
         faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
         sound = measured[~faulty].reset_index(drop=True)
         profiles = profile(sound)
-        often_flat = profiles["flat_share"].to_numpy() > self.settings.stuck_flat_share
-        zones = dict.fromkeys((int(machine) for machine in profiles.index), self.zone)
-        detector, tails = SignalDetector.fit_and_score(sound, self.settings, zones, often_flat)
+        machines = pd.DataFrame(
+            {
+                "time_zone": self.zone,
+                "alert_budget": np.nan,
+                "often_flat": profiles["flat_share"] > self.settings.stuck_flat_share,
+            },
+            index=profiles.index,
+        )
+        trained = train_signals(sound, machines, self.settings)
         score = np.full(len(measured), np.nan)
-        score[~faulty] = -np.log(tails)
+        score[~faulty] = trained.evidence
         alarms = meter_alarms(measured, faulty, self.settings)
-        return FittedSignals(self.settings, detector, profiles, Scored(score, alarms))
+        return FittedSignals(self.settings, trained, profiles, Scored(score, alarms))
 
 
 class FittedSignals:
     """A trained detector and what training saw of each machine."""
 
     def __init__(
-        self,
-        settings: Settings,
-        detector: SignalDetector,
-        profiles: pd.DataFrame,
-        training: Scored,
+        self, settings: Settings, trained: Trained, profiles: pd.DataFrame, training: Scored
     ) -> None:
         self.settings = settings
-        self.detector = detector
+        self.trained = trained
         self.profiles = profiles
         self._training = training
 
     def training_scores(self) -> Scored:
-        """Held-out scores of the training readings."""
+        """Held-out evidence of the training readings."""
         return self._training
+
+    def thresholds(self, budget: float) -> Mapping[int, float]:
+        """The limits that the product sets for such a budget."""
+        limits = np.nextafter(self.trained.limit(budget), np.inf)  # the product alarms beyond
+        return {int(m): float(x) for m, x in zip(self.profiles.index, limits, strict=True)}
 
     def score(self, frames: Sequence[pd.DataFrame]) -> list[Scored]:
         """Score each frame."""
@@ -67,9 +75,12 @@ class FittedSignals:
     def _score(self, frame: pd.DataFrame) -> Scored:
         measured = measured_readings(frame, self.settings)
         faulty = judge(measured, self.profiles, self.settings) >= Quality.STUCK
-        score = -np.log(self.detector.tail_probability(measured))
+        detector = self.trained.detector
+        readings = Readings(measured, detector.usual)
+        signals = measure_signals(readings, np.arange(len(measured)), detector.interval)
+        evidence = detector.evidence(signals, readings.rows).max(axis=1)
         return Scored(
-            np.where(faulty, np.nan, score), meter_alarms(measured, faulty, self.settings)
+            np.where(faulty, np.nan, evidence), meter_alarms(measured, faulty, self.settings)
         )
 
 

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 BUDGETS = (0.5, 1.0, 3.0)
 """Alerts a machine-week."""
 
-_SWEPT_BUDGETS = (0.0, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
+_SWEPT_BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
 _SWEPT_BEYOND = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _VUS_SEEDS = 4  # of each origin: the volume takes its time
 _VUS_BUFFER = timedelta(hours=4)
@@ -162,7 +162,9 @@ def _contend(
         join=max(JOIN, settings.interval),
     )
     own = {
-        budget: fitted.thresholds(budget) for budget in budgets if isinstance(fitted, Calibrated)
+        budget: fitted.thresholds(budget)
+        for budget in (*budgets, *_SWEPT_BUDGETS)
+        if isinstance(fitted, Calibrated) and budget > 0
     }
     cuts = _cuts(rungs, budgets, trial.weeks, own)
     # Only now, with every threshold fixed, does the contender see readings of the test week.
@@ -190,7 +192,7 @@ def _cuts(
         {machine: ladder.beyond(share) for machine, ladder in rungs.items()}
         for share in _SWEPT_BEYOND
     ]
-    swept = [*map(at, _SWEPT_BUDGETS), *beyond]
+    swept = [*(own.get(budget) or at(budget) for budget in _SWEPT_BUDGETS), *beyond]
     return [Cut(budget, -1, own.get(budget) or at(budget)) for budget in budgets] + [
         Cut(None, step, thresholds) for step, thresholds in enumerate(swept)
     ]

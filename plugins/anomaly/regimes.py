@@ -1,0 +1,97 @@
+"""Since when a machine runs as it does now: the last lasting change of its level."""
+
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+SETTLING = timedelta(days=14)
+"""A level is new once it has lasted for this long."""
+
+_DAY = int(timedelta(days=1) / timedelta(microseconds=1))
+_WEEK = 7  # days: each is compared with the same days of the weeks before
+_BEFORE = (15, 29)  # days before a change that are compared, the day of the change left out
+_CLEAR = 0.05  # of the machine's mean power: less is no other level
+_CHANGED_DAYS = 4  # of a week; on the others, a weekend say, the machine may stand as it did
+
+
+def settled_since(power: Floats, ticks: Ints, rows: Ints, machines: int) -> Ints:
+    """Time from which each machine's readings show how it runs now.
+
+    A level has changed when, for at least two weeks, the mean power of no day lies among those
+    of the same weekday in the two to four weeks before, and all have moved to the same side.
+
+    Parameters
+    ----------
+    power : array
+        kW; NaN where unknown.
+    ticks : array of int
+        Microseconds; sorted within a machine.
+    rows : array of int
+        Machine of each reading, 0 to `machines` - 1, sorted.
+
+    Returns
+    -------
+    array of int, shape (machine,)
+        Microseconds; a machine's first reading where its level has not changed.
+    """
+    begins = np.searchsorted(rows, np.arange(machines))
+    ends = np.searchsorted(rows, np.arange(machines), side="right") - 1
+    since, last = ticks[begins].copy(), ticks[ends]
+    means = _daily_means(power, (last[rows] - ticks) // _DAY, rows, machines)
+    clear = _CLEAR * np.nanmean(np.abs(means), axis=1)
+    least, most = _BEFORE
+    newest = int(SETTLING / timedelta(days=1))
+    was = np.zeros(machines, dtype=bool)
+    for days in range(means.shape[1] - least, newest - 1, -1):  # the latest change stands
+        new, old = means[:, :days], means[:, days + 1 : days + most]
+        changed = _changed(new, old, -(days + 1) % _WEEK, clear)
+        since = np.where(changed & ~was, last - days * _DAY + 1, since)
+        was = changed
+    return since
+
+
+def _daily_means(power: Floats, age: Ints, rows: Ints, machines: int) -> Floats:
+    """Mean power by machine and by whole days before its newest reading; NaN where unknown."""
+    known = np.isfinite(power)
+    days = int(age.max(initial=0)) + 1
+    cell, size = (rows * days + age)[known], machines * days
+    total = np.bincount(cell, weights=power[known], minlength=size)
+    count = np.bincount(cell, minlength=size)
+    with np.errstate(invalid="ignore"):
+        means: Floats = (total / count).reshape(machines, days)
+    return means
+
+
+def _changed(new: Floats, old: Floats, shift: int, clear: Floats) -> Bools:
+    """Whether each machine's new days all lie apart from the same weekdays before.
+
+    Parameters
+    ----------
+    new, old : array, shape (machine, day)
+        Newest first.
+    shift : int
+        Place in `old` of the first day that is the same weekday as the first of `new`.
+    """
+    below, above, alike = (np.zeros(len(new), dtype=np.int64) for _ in range(3))
+    for weekday in range(_WEEK):
+        now, before = new[:, weekday::_WEEK], old[:, (weekday + shift) % _WEEK :: _WEEK]
+        lowest, highest = _extremes(before)
+        least, most = _extremes(now)
+        below += most < lowest - clear
+        above += least > highest + clear
+        alike += (least >= lowest - clear) & (most <= highest + clear) & (
+            highest - lowest <= 2 * clear
+        ) | np.isnan(least + lowest)
+    moved = np.maximum(below, above)
+    changed: Bools = (moved >= _CHANGED_DAYS) & (moved + alike == _WEEK)
+    return changed
+
+
+def _extremes(days: Floats) -> tuple[Floats, Floats]:
+    """Lowest and highest of each machine's days, NaN where none is known."""
+    return np.fmin.reduce(days, axis=1), np.fmax.reduce(days, axis=1)

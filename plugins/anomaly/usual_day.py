@@ -1,0 +1,105 @@
+"""What is usual of each machine at each time of day, on its own clock."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+DAY_TYPES = 2  # working day, weekend
+HOURS, WEEK = 24, 7
+DEVIATIONS = ("level_1h", "throughout_4h")
+"""Signals whose spread depends on the hour of the day."""
+
+_QUARTER = int(timedelta(minutes=15) / timedelta(microseconds=1))
+_DAY = int(timedelta(days=1) / timedelta(microseconds=1))
+_THURSDAY, _SATURDAY = 3, 5  # the former is the weekday of 1 January 1970
+
+
+@dataclass(frozen=True)
+class UsualDay:
+    """What is usual of each machine at each time of day; power in kW.
+
+    Attributes
+    ----------
+    machine_ids : array of int, shape (machine,), sorted
+    time_zones : array of str, shape (machine,)
+    median : array, shape (machine, day type, slot)
+        Usual power; slots are wall-clock intervals.
+    lower, upper : array, shape (deviation, machine, day type, hour)
+        How far each of `DEVIATIONS` usually goes below and above nought.
+    weight : array, shape (machine, day type, hour)
+        How much a reading of that hour says about the machine's level, at most 1.
+    least : array, shape (machine,)
+        No spread is taken to be smaller.
+    running_above : array, shape (machine,)
+        Power above which the machine runs; infinite for one that never stops.
+    usually_runs : array of bool, shape (machine, 168)
+        Whether it does at that hour of the week, from Monday 0:00 on.
+    """
+
+    machine_ids: Ints
+    time_zones: npt.NDArray[np.str_]
+    median: Floats
+    lower: Floats
+    upper: Floats
+    weight: Floats
+    least: Floats
+    running_above: Floats
+    usually_runs: npt.NDArray[np.bool_]
+
+    def rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
+        """Row of each machine, -1 where training did not see it."""
+        place = np.searchsorted(self.machine_ids, machine_ids)
+        place = np.minimum(place, len(self.machine_ids) - 1)
+        known = self.machine_ids[place] == machine_ids
+        return np.where(known, place, -1).astype(np.int64)
+
+    def cells(self, ticks: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """Place of each reading in the flattened arrays by slot, by hour, and by hour of the week.
+
+        Parameters
+        ----------
+        ticks : array of int
+            Microseconds since the epoch.
+        rows : array of int
+            As `rows` gives them; where -1 the places mean nothing.
+        """
+        slots = self.median.shape[2]
+        day = rows * DAY_TYPES
+        days, places = local_slots(ticks, rows, self.time_zones, slots)
+        hours = places * HOURS // slots
+        kind = day + weekend(days)
+        return kind * slots + places, kind * HOURS + hours, (rows * WEEK + days) * HOURS + hours
+
+
+def local_slots(
+    ticks: Ints, rows: Ints, time_zones: npt.NDArray[np.str_], slots: int
+) -> tuple[Ints, Ints]:
+    """Day of the week, from Monday on, and slot of each reading on its machine's own clock."""
+    if not len(ticks):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    zones, codes = np.unique(time_zones, return_inverse=True)
+    quarter = ticks // _QUARTER  # clocks change on the quarter-hour
+    first = int(quarter.min())
+    offsets = _offsets(zones, first, int(quarter.max()) + 1)
+    local = ticks + offsets[codes[rows], quarter - first]
+    return (local // _DAY + _THURSDAY) % WEEK, local % _DAY * slots // _DAY
+
+
+def weekend(days: Ints) -> Ints:
+    """Day type of each day of the week."""
+    types: Ints = (days >= _SATURDAY).astype(np.int64)
+    return types
+
+
+def _offsets(zones: npt.NDArray[np.str_], first: int, last: int) -> Ints:
+    """Microseconds that each zone's clock is ahead of UTC, in each quarter-hour."""
+    quarters = np.arange(first, last) * _QUARTER
+    utc = pd.DatetimeIndex(quarters.astype("datetime64[us]"), tz="UTC")
+    clocks = [utc.tz_convert(zone).tz_localize(None).as_unit("us") for zone in zones.tolist()]
+    return np.array([clock.asi8 - quarters for clock in clocks], dtype=np.int64)

@@ -1,0 +1,65 @@
+"""A machine is judged by how it runs since its last lasting change of level."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from meters import quarters, shifts, steady
+
+from anomaly.preprocessing import microseconds
+from anomaly.regimes import settled_since
+
+DAYS = 56
+
+
+def days_kept(power):
+    ticks = microseconds(pd.Series(quarters(len(power) / 96)))
+    since = settled_since(power, ticks, np.zeros(len(power), np.int64), 1)
+    return (ticks[-1] - since[0] + 900_000_000) / 86_400_000_000
+
+
+def with_end(power, days, change):
+    changed = power.copy()
+    changed[-96 * days :] = change(power[-96 * days :])
+    return changed
+
+
+@pytest.mark.parametrize("usual", [steady, shifts])
+def test_without_a_change_all_readings_count(usual):
+    assert days_kept(usual(DAYS)) == DAYS
+
+
+@pytest.mark.parametrize("usual", [steady, shifts])
+@pytest.mark.parametrize("days", [14, 20, 35])
+def test_a_machine_that_stopped_for_good_is_learnt_from_its_stop_on(usual, days):
+    stopped = with_end(usual(DAYS), days, np.zeros_like)
+
+    weekend = 2 if usual is shifts else 0  # it stood still just before as well
+    assert days - 0.02 <= days_kept(stopped) <= days + weekend + 0.02
+
+
+@pytest.mark.parametrize("usual", [steady, shifts])
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_new_level_that_lasts_for_two_weeks_is_learnt_alone(usual, factor):
+    moved = with_end(usual(DAYS), 18, lambda power: power * factor)
+
+    assert days_kept(moved) == pytest.approx(18, abs=0.02)
+
+
+@pytest.mark.parametrize("days", [3, 12])
+def test_a_shorter_excursion_changes_nothing(days):
+    moved = with_end(steady(DAYS), days, lambda power: power * 0.7)
+
+    assert days_kept(moved) == DAYS
+
+
+def test_the_latest_of_two_changes_counts():
+    moved = with_end(with_end(steady(DAYS), 34, lambda power: power * 2), 15, np.zeros_like)
+
+    assert days_kept(moved) == pytest.approx(15, abs=0.02)
+
+
+def test_machines_that_differ_from_week_to_week_have_no_level_to_change():
+    random = np.random.default_rng(5)
+    irregular = np.repeat(random.choice([0.3, 30.0], DAYS), 96)
+
+    assert days_kept(irregular) == DAYS

@@ -1,0 +1,175 @@
+"""The detector `signals` finds what is news, keeps its budget, and lets a machine settle."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from meters import SETTINGS, machines, measured, shifts, steady
+
+from anomaly.signal_detector import SignalDetector
+from anomaly.signal_training import train_signals
+
+DAYS = 35
+
+
+def score(detector, power, machine):
+    frame = measured({machine: power})
+    return detector.score(frame, np.ones(len(frame), dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def detector():
+    learnt = measured({1: shifts(DAYS), 2: steady(DAYS), 5: np.zeros(96 * DAYS)})
+    often_flat = [False, False, True]
+    return SignalDetector.fit(learnt, machines(1, 2, 5, often_flat=often_flat), SETTINGS)
+
+
+def test_usual_weeks_raise_next_to_nothing(detector):
+    for machine, power in ((1, shifts(14, seed=8)), (2, steady(14, seed=8))):
+        alarms = np.flatnonzero(score(detector, power, machine).anomaly)
+        assert (np.diff(alarms, prepend=-9) > 4).sum() <= 4
+
+
+def test_a_night_run_on_and_an_overload_are_found(detector):
+    run_on, overload = shifts(3, seed=9), steady(3, seed=9)
+    run_on[96 + 88 : 96 + 96] = 8.0
+    overload[100:120] *= 1.2
+
+    assert score(detector, run_on, 1).anomaly[96 + 88 : 96 + 100].any()
+    assert score(detector, overload, 2).anomaly[100:120].any()
+
+
+def test_a_shift_that_does_not_begin_is_found(detector):
+    late = shifts(3, seed=9)
+    late[96 + 32 : 96 + 56] = 0.3
+
+    assert score(detector, late, 1).anomaly[96 + 32 : 96 + 60].any()
+
+
+def test_a_monstrous_spike_scores_above_a_large_one(detector):
+    scores = []
+    for factor in (1.1, 1.3, 2.0, 4.0):
+        power = steady(3, seed=9)
+        power[200] *= factor
+        scores.append(score(detector, power, 2).score[200])
+
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1] <= 1
+
+
+def test_a_machine_that_stands_still_for_ever_never_alarms_and_does_when_it_starts(detector):
+    power = np.zeros(96 * 7)
+    power[96 * 6 :] = 5.0
+
+    anomaly = score(detector, power, 5).anomaly
+
+    assert not anomaly[: 96 * 6].any()
+    assert anomaly[96 * 6 : 96 * 6 + 4].any()
+
+
+@pytest.mark.parametrize("more", [-3.0, 4.0])
+def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more):
+    power = steady(10, seed=9)
+    power[96 * 3 :] += more
+
+    anomaly = score(detector, power, 2).anomaly
+
+    assert anomaly[96 * 3 : 96 * 4].any()
+    assert not anomaly[96 * 4 :].any()
+
+
+def test_a_machine_that_stopped_two_weeks_ago_is_expected_to_stand_still():
+    stopped = shifts(DAYS)
+    stopped[-96 * 14 :] = 0.0
+    detector = SignalDetector.fit(measured({1: stopped}), machines(1, often_flat=True), SETTINGS)
+
+    scores = score(detector, np.zeros(96 * 7), 1)
+
+    assert not scores.anomaly.any()
+    assert np.nanmax(scores.expected_kw) == 0
+
+
+def test_a_first_reading_and_an_unknown_machine_never_alarm(detector):
+    assert not score(detector, np.array([500.0, 500.0]), 2).anomaly[0]
+    unknown = score(detector, steady(2) * 100, 77)
+    assert not unknown.anomaly.any()
+    assert np.isnan(unknown.expected_kw).all()
+
+
+def test_no_readings_give_no_scores(detector):
+    frame = measured({2: steady(1)})
+
+    scores = detector.score(frame, np.zeros(len(frame), dtype=bool))
+
+    assert len(scores.score) == len(scores.reason) == 0
+
+
+def test_machines_do_not_influence_each_others_verdicts(detector):
+    both = measured({1: shifts(3, seed=9), 2: steady(3, seed=9)})
+    alone = both[both["machine_id"] == 2].reset_index(drop=True)
+
+    together = detector.score(both, (both["machine_id"] == 2).to_numpy())
+
+    np.testing.assert_array_equal(
+        together.score, detector.score(alone, np.ones(len(alone), dtype=bool)).score
+    )
+
+
+def test_a_larger_budget_of_a_machine_lowers_its_limit_alone():
+    learnt = measured({1: shifts(DAYS), 2: steady(DAYS)})
+    usual = SignalDetector.fit(learnt, machines(1, 2), SETTINGS)
+    larger = SignalDetector.fit(learnt, machines(1, 2, alert_budget=[np.nan, 3.0]), SETTINGS)
+
+    assert larger.limit[0] == usual.limit[0]
+    assert larger.limit[1] < usual.limit[1]
+    assert larger.realised_rate[1] >= usual.realised_rate[1]
+
+
+def test_evidence_of_training_readings_is_held_out_and_keeps_the_budget():
+    learnt = measured({2: steady(DAYS)})
+
+    trained = train_signals(learnt, machines(2), SETTINGS)
+
+    assert len(trained.evidence) == len(learnt)
+    assert trained.detector.realised_rate[0] <= SETTINGS.alert_budget
+    assert trained.limit(0.5)[0] > trained.limit(3.0)[0]
+
+
+def test_training_twice_gives_the_same_detector():
+    learnt = measured({1: shifts(14), 2: steady(14)})
+    one, other = (SignalDetector.fit(learnt, machines(1, 2), SETTINGS) for _ in range(2))
+
+    np.testing.assert_array_equal(one.limit, other.limit)
+    np.testing.assert_array_equal(
+        score(one, shifts(3, seed=9), 1).score, score(other, shifts(3, seed=9), 1).score
+    )
+
+
+def test_a_detector_made_again_from_its_arrays_scores_the_same_bit_for_bit(detector):
+    again = SignalDetector.from_arrays(detector.arrays())
+    power = shifts(3, seed=9)
+    power[96 + 88 : 96 + 96] = 8.0
+
+    one, other = score(detector, power, 1), score(again, power, 1)
+
+    np.testing.assert_array_equal(one.score, other.score)
+    assert one.reason.tolist() == other.reason.tolist()
+
+
+def test_scoring_imports_no_forests():
+    code = (
+        "import sys, anomaly.signals, anomaly.signal_detector;"
+        "sys.exit('sklearn.ensemble' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_training_of_a_day_sets_limits_that_an_anomaly_passes():
+    detector = SignalDetector.fit(measured({2: steady(1)}), machines(2), SETTINGS)
+    power = steady(1, seed=9)
+    power[80:] *= 3
+
+    assert np.isfinite(detector.limit).all()
+    assert score(detector, power, 2).anomaly[80:].any()
