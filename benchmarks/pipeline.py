@@ -91,7 +91,7 @@ def long_layout(settings: Settings) -> Settings:
             "source_schema": "plant",
             "source_table": "readings",
             "source_layout": Layout.LONG,
-            "training_min_days": 1.0,
+            "training_min_days": 0.1,
         }
     )
 
@@ -101,8 +101,9 @@ def make_long_table(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE SCHEMA plant; CREATE TABLE plant.readings (machine_id int, utc_timestamp"
-            " timestamptz, reading float8, ingested_at timestamptz DEFAULT now(),"
+            " timestamptz, reading float8, ingested_at timestamptz,"
             " PRIMARY KEY (utc_timestamp, machine_id));"
+            " CREATE INDEX ON plant.readings (ingested_at);"
             " GRANT USAGE ON SCHEMA plant TO anomaly_source;"
             " GRANT SELECT ON plant.readings TO anomaly_source"
         )
@@ -127,10 +128,11 @@ def fill_long_table(
                     "machine_id": np.tile(np.arange(1, machines + 1), len(part)),
                     "utc_timestamp": np.repeat(stamps[begin : begin + 96], machines),
                     "reading": part.ravel(),
+                    "ingested_at": np.repeat(stamps[begin : begin + 96] + QUARTER, machines),
                 }
             )
             cursor.copy_expert(
-                "COPY plant.readings (machine_id, utc_timestamp, reading) FROM STDIN (FORMAT csv)",
+                "COPY plant.readings FROM STDIN (FORMAT csv)",
                 BytesIO(frame.to_csv(index=False, header=False).encode()),
             )
         connection.exec_driver_sql("ANALYZE plant.readings")

@@ -20,8 +20,7 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
         ``max_power_kw``, ``rolls_over_at`` and ``alert_budget`` (float64, NaN where
         not set).
     """
-    rows = [[row[name] for name in _COLUMNS] for row in transaction.rows("machines")]
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    frame = transaction.frame("machines")[list(_COLUMNS)]
     return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
 
 
