@@ -238,15 +238,8 @@ class Trainer:
         return measured[~left_out].reset_index(drop=True)
 
     def _require_history(self, start: datetime, end: datetime) -> None:
-        days = (end - start) / timedelta(days=1)
-        if days < self.settings.training_min_days:
-            raise TrainingError(
-                f"{max(days, 0):.1f} days of readings to train on, at least"
-                f" {self.settings.training_min_days:g} are needed (the newest"
-                f" {self.settings.judging_days:g} days judge and are left out): wait for"
-                f" {self.settings.training_min_days - days:.1f} more days, load older readings,"
-                " or set ANOMALY_TRAINING_MIN_DAYS"
-            )
+        if missing := self.settings.missing_history((end - start) / timedelta(days=1)):
+            raise TrainingError(missing)
 
     def arrays(self, window: Window) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """What training on `window` gives for scoring, and on how many readings; keeps nothing."""
