@@ -3,6 +3,7 @@
 import getpass
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -302,7 +303,8 @@ class Trainer:
             artefact = self.registry.write(draft.folder, files, draft.token)
             register_version(transaction, draft.version, artefact, details)
         self._retire(by)
-        self.sweep()
+        with suppress(ArtefactError):  # the version is registered; what is left waits on record
+            self.sweep()
         card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
         return draft.version, card
 

@@ -11,6 +11,8 @@ from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import execute
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 FIRST = datetime(2017, 3, 7, 4, 45, tzinfo=UTC)
 WEEK = timedelta(weeks=1)
 
