@@ -9,7 +9,7 @@ from typing import Any
 from anomaly.errors import ArtefactError, PromotionError
 from anomaly.postgres.database import TRAINER, Database, Transaction
 from anomaly.postgres.results import RunContext, ScoreReport
-from anomaly.postgres.versions import champion, put_in_force
+from anomaly.postgres.versions import Champion, champion, put_in_force
 from anomaly.registry import SCORING, Artefact, Registry, library_versions, unpack_arrays
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
@@ -194,10 +194,13 @@ class Promoter:
             )
         self._require_usable(target)
         if not from_now:
-            return self._rewrite(target, since, None, "rollback", by, reason, context)
+            return self._rewrite(
+                target, since, None, "rollback", by, reason, context, before.version
+            )
         with self.database.transaction(TRAINER) as transaction:
             transaction.rows("lock_publishing")
             self._require_not_retired(transaction, target)
+            _require_still(before.version, champion(transaction))
             start = self._next_unscored(transaction)
             put_in_force(
                 transaction, target, start, None, by=by, reason=reason, decision="rollback"
@@ -292,11 +295,14 @@ class Promoter:
         by: str,
         reason: str,
         context: RunContext,
+        instead_of: int | None = None,
     ) -> Promoted:
         with self.database.transaction(TRAINER) as transaction:
             transaction.rows("lock_publishing")
             self._require_not_retired(transaction, version)
             before = champion(transaction)
+            if instead_of is not None:
+                _require_still(instead_of, before)
             put_in_force(transaction, version, start, end, by=by, reason=reason, decision=decision)
             scored_to = transaction.value("first_unscored")
         scores = self._score_again(start, end, scored_to, context)
@@ -386,6 +392,15 @@ def previous_version(decided: Sequence[tuple[Any, ...]]) -> int | None:
     retired = {version for _, version, status in decided if status == "retired"}
     earlier = [v for v in stack[:-1] if v not in retired and v != stack[-1]]
     return earlier[-1] if earlier else None
+
+
+def _require_still(version: int, found: Champion | None) -> None:
+    """Refuse to roll back a version that somebody has replaced meanwhile."""
+    if found is None or found.version != version:
+        raise PromotionError(
+            f"version {found.version if found else None} was put in force instead of version"
+            f" {version} meanwhile: look at `anomaly models list`, then roll back again"
+        )
 
 
 def _artefact(row: Mapping[str, Any]) -> Artefact:

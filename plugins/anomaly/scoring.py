@@ -102,10 +102,10 @@ class Scorer:
             report = self._score_late(window, seen, context)
             for chunk in self._occupied_chunks(window):
                 report += self.score_window(chunk, job)
-        except NoModelError:
+        except NoModelError as error:
             if watermark is None:
                 self._open_coverage(interval.start, context)
-            raise
+            raise NoModelError(f"{error}{self._missing_history(due)}") from None
         return report
 
     def score_window(self, window: Window, job: Job) -> ScoreReport:
@@ -219,6 +219,18 @@ class Scorer:
         run_id = draw_token(self.database)
         with self.database.transaction(SCORER) as transaction:
             transaction.run("open_coverage", run_id=run_id, moment=moment, **vars(context))
+
+    def _missing_history(self, due: datetime) -> str:
+        """How long until a first training is possible, to be added to what went wrong."""
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            shape = self.reader.source.describe(transaction)
+            extent = self.reader.source.extent(transaction, shape)
+        if extent is None:
+            return f"; {self.settings.source_name} is empty so far"
+        newest = min(extent[1] + self.settings.interval, due)
+        history = newest - extent[0] - timedelta(days=self.settings.judging_days)
+        missing = self.settings.missing_history(history / timedelta(days=1))
+        return f"; there are {missing}" if missing else ""
 
     def _occupied_chunks(self, window: Window) -> Iterable[Window]:
         """Cut a window into chunks, leaping over spans in which nothing was metered."""

@@ -300,6 +300,17 @@ class Settings(BaseSettings):
         """Zone of naive source timestamps, or None when they are refused."""
         return ZoneInfo(self.source_timezone) if self.source_timezone else None
 
+    def missing_history(self, days: float) -> str:
+        """How much is missing to train on `days` of readings, in words; empty: it is enough."""
+        if days >= self.training_min_days:
+            return ""
+        return (
+            f"{max(days, 0):.1f} days of readings to train on, at least"
+            f" {self.training_min_days:g} are needed (the newest {self.judging_days:g} days judge"
+            f" and are left out): wait for {self.training_min_days - days:.1f} more days, load"
+            " older readings, or set ANOMALY_TRAINING_MIN_DAYS"
+        )
+
     @property
     def source_name(self) -> str:
         """The meter table as people write it."""

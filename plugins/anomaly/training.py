@@ -3,6 +3,7 @@
 import getpass
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -238,15 +239,8 @@ class Trainer:
         return measured[~left_out].reset_index(drop=True)
 
     def _require_history(self, start: datetime, end: datetime) -> None:
-        days = (end - start) / timedelta(days=1)
-        if days < self.settings.training_min_days:
-            raise TrainingError(
-                f"{max(days, 0):.1f} days of readings to train on, at least"
-                f" {self.settings.training_min_days:g} are needed (the newest"
-                f" {self.settings.judging_days:g} days judge and are left out): wait for"
-                f" {self.settings.training_min_days - days:.1f} more days, load older readings,"
-                " or set ANOMALY_TRAINING_MIN_DAYS"
-            )
+        if missing := self.settings.missing_history((end - start) / timedelta(days=1)):
+            raise TrainingError(missing)
 
     def arrays(self, window: Window) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """What training on `window` gives for scoring, and on how many readings; keeps nothing."""
@@ -309,7 +303,8 @@ class Trainer:
             artefact = self.registry.write(draft.folder, files, draft.token)
             register_version(transaction, draft.version, artefact, details)
         self._retire(by)
-        self.sweep()
+        with suppress(ArtefactError):  # the version is registered; what is left waits on record
+            self.sweep()
         card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
         return draft.version, card
 

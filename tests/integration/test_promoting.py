@@ -269,6 +269,21 @@ def test_rolling_back_again_goes_one_version_further(two, settings):
         promoter.rollback(by="me", reason="x", context=CONTEXT)
 
 
+def test_a_roll_back_that_a_promotion_overtakes_changes_nothing(two, settings, monkeypatch):
+    promoter = Promoter(two, settings)
+    require = Promoter._require_usable
+
+    def overtaken(self, version):
+        monkeypatch.setattr(Promoter, "_require_usable", require)
+        train(two, settings)
+
+    monkeypatch.setattr(Promoter, "_require_usable", overtaken)
+
+    with pytest.raises(PromotionError, match="version 3 was put in force instead of version 2"):
+        promoter.rollback(by="me", reason="noisy", context=CONTEXT)
+    assert map_now(two)[-1][:2] == (3, "promotion")
+
+
 # Looking back ----------------------------------------------------------------
 
 

@@ -165,6 +165,14 @@ def test_without_a_model_a_tick_says_what_to_do_and_loses_nothing(database, sett
     assert max(scored) == at(8 * DAY + 29)
 
 
+def test_before_there_is_enough_history_a_tick_says_how_much_is_missing(database, settings):
+    insert(database, counters(8 * DAY))  # seven days of which judge, one is to train on
+    young = settings.model_copy(update={"training_min_days": 7})
+
+    with pytest.raises(NoModelError, match=r"; there are 1\.0 days .* wait for 6\.0 more days"):
+        tick(database, young, 8 * DAY)
+
+
 def test_an_outage_of_any_length_is_caught_up_by_the_next_tick(trained, settings):
     tick(trained, settings, 10)
 

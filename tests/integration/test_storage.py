@@ -119,6 +119,22 @@ def test_a_training_killed_between_two_objects_is_swept(database, settings, buck
     assert "Contents" not in bucket.list_objects_v2(Bucket="models")
 
 
+def test_what_cannot_be_swept_now_waits_and_the_training_stands(database, settings, monkeypatch):
+    insert(database, counters(10 * DAY))
+
+    def refuse(self, folder, token):
+        raise ArtefactError("cannot reach it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("anomaly.training.register_version", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(database, settings)
+        patch.undo()
+        patch.setattr(LocalStore, "remove", refuse)
+        assert train(database, settings) == 2
+    assert Trainer(database, settings).sweep() == ["isolation_forest/v0001"]
+
+
 def test_a_bucket_that_is_not_there_is_named_in_one_line(database, settings, bucket):
     settings = settings.model_copy(update={"models_url": "s3://nowhere/plant"})
     insert(database, counters(10 * DAY))

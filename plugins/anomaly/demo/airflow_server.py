@@ -173,14 +173,37 @@ class AirflowServer:
         """State of each task of a run; of a mapped one the last."""
         return {task["task_id"]: str(task["state"]) for task in self._tasks(dag_id, run_id)}
 
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, *, map_index: int = -1
+    ) -> str:
         """What a task logged."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        path = (
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+            f"?map_index={map_index}"
+        )
         return json.dumps(self._call("GET", path))
 
     def asset_events(self) -> list[dict[str, Any]]:
         """Events of all assets, newest first."""
         return list(self._call("GET", "/assets/events?order_by=-timestamp")["asset_events"])
+
+    def question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """What a task asks a person: its subject, body and options, and the answer if there is one.
+
+        Raises
+        ------
+        AirflowServerError
+            When it has not asked yet.
+        """
+        return self._call("GET", self._question_path(dag_id, run_id, task_id))
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer what a task asks, as a person does in the UI."""
+        path = self._question_path(dag_id, run_id, task_id)
+        self._call("PATCH", path, {"chosen_options": [option]})
+
+    def _question_path(self, dag_id: str, run_id: str, task_id: str) -> str:
+        return f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
 
     def import_errors(self) -> list[str]:
         """Why DAG files could not be read."""

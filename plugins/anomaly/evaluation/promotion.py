@@ -3,6 +3,7 @@
 Pure functions of two models and readings; what they say is stored with the version.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -14,7 +15,7 @@ import pandas as pd
 
 from anomaly.evaluation.contenders import AbsoluteChange, HourOfWeekResidual, RandomAlerts
 from anomaly.evaluation.habits import learn_habits
-from anomaly.evaluation.injection import inject
+from anomaly.evaluation.injection import EVENTS_A_WEEK, inject
 from anomaly.evaluation.judging import group_incidents
 from anomaly.evaluation.product import measured_readings, meter_alarms
 from anomaly.evaluation.protocol import Contender, Scored, run
@@ -30,8 +31,8 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 SHORTEST = timedelta(days=1)
 """Fewer readings than this judge nothing."""
 
-_SEEDS = 20
-_EVENTS = 200  # about so many are enough: with many machines there are fewer seeds
+_SEEDS = (2, 60)  # fewest and most injections of the judging days
+_EVENTS = 200  # about so many are wanted, whatever the number of machines and days
 _MOST_MACHINES = 50  # of a fleet, evenly drawn, faults are injected into
 _STILL = 0.9  # a machine flat more often than this has nothing to find
 
@@ -394,7 +395,7 @@ def _trial(training: pd.DataFrame, days: JudgingDays, settings: Settings, zone: 
     shown = within(shown, days.window.starting_earlier(CONTEXT))
     habits = learn_habits(train, until=days.window.start, settings=settings, zone=zone)
     cases = [Case(shown, days.window, (), 0, None)]
-    for seed in range(max(2, min(_SEEDS, _EVENTS // max(1, len(machines))))):
+    for seed in range(_seeds(len(machines), days.window)):
         injected = inject(
             shown, window=days.window, seed=(0, seed), settings=settings, zone=zone, habits=habits
         )
@@ -402,6 +403,14 @@ def _trial(training: pd.DataFrame, days: JudgingDays, settings: Settings, zone: 
     stamps = train["utc_timestamp"]
     weeks = (stamps.max() - stamps.min()) / WEEK if len(train) else 0.0
     return Trial(train, weeks, tuple(cases))
+
+
+def _seeds(machines: int, window: Window) -> int:
+    events = (
+        sum(EVENTS_A_WEEK) / len(EVENTS_A_WEEK) * machines * ((window.end - window.start) / WEEK)
+    )
+    fewest, most = _SEEDS
+    return max(fewest, min(most, math.ceil(_EVENTS / max(events, 1))))
 
 
 def _sample(training: pd.DataFrame) -> npt.NDArray[np.int64]:
