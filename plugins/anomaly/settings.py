@@ -166,7 +166,7 @@ class Settings(BaseSettings):
 
     # The detector and its training
     detector: DetectorName = Field(
-        DetectorName.PROTOTYPE, description="which detector a training trains"
+        DetectorName.SIGNALS, description="which detector a training trains"
     )
     alert_budget: float = Field(
         1.0, gt=0, description="incidents a machine and week that are bearable"

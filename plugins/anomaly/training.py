@@ -403,10 +403,15 @@ def _plain(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:
-    anomaly = model.detector.score(sound, np.ones(len(sound), dtype=bool)).anomaly
+    detector = model.detector
+    anomaly = detector.score(sound, np.ones(len(sound), dtype=bool)).anomaly
     shares = pd.Series(anomaly).groupby(sound["machine_id"].to_numpy()).mean()
-    return {
-        "threshold": model.detector.threshold,
+    found = {
+        "threshold": detector.threshold,
         "anomaly_share": float(anomaly.mean()),
         "anomaly_share_by_machine": {str(machine): float(s) for machine, s in shares.items()},
     }
+    if isinstance(detector, SignalDetector):
+        rates = zip(detector.usual.machine_ids.tolist(), detector.realised_rate, strict=True)
+        found["alerts_a_week_by_machine"] = {str(n): round(float(rate), 3) for n, rate in rates}
+    return found
