@@ -195,19 +195,17 @@ def _machine_episodes(alarms: pd.DataFrame, settings: Settings) -> list[Episode]
     worst = _worst_rows(score, first, last)
     threshold = alarms["threshold"].to_numpy(float)[worst]
     badness = (score[worst] - threshold) / (1 - threshold)
-    stamps = alarms["utc_timestamp"].dt.to_pydatetime()
+    stamps = alarms["utc_timestamp"].dt.to_pydatetime().to_numpy()
     reasons, machines = alarms["reason"].to_numpy(), alarms["machine_id"].to_numpy()
     return [
         Episode(
             machine_id=int(machines[begin]),
             kind=Kind.MACHINE,
-            started_at=stamps.iloc[begin],
-            last_at=stamps.iloc[end],
+            started_at=stamps[begin],
+            last_at=stamps[end],
             readings=int(end - begin + 1),
             reason=str(reasons[row]),
-            severity=_severity(
-                badness[number], stamps.iloc[end] - stamps.iloc[begin] + settings.interval
-            ),
+            severity=_severity(badness[number], stamps[end] - stamps[begin] + settings.interval),
             peak_score=float(score[row]),
             excess_kwh=round(float(total[number]), 3) if counted[number] else None,
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,16 +85,22 @@ def refresh_incidents(transaction: Transaction, change: Change, settings: Settin
     ranges = _candidates(transaction, change, settings)
     if not ranges:
         return 0
-    while True:
-        episodes = _episodes(transaction, ranges, change.as_of, settings)
-        known = _known(transaction, _padded(ranges, join_after(settings)))
-        wider = _widened(ranges, episodes, [incident.episode for incident in known])
-        if wider == ranges:
-            break
-        ranges = wider
-    return _write(
-        transaction, _decide(transaction, ranges, known, episodes, change, settings), change
-    )
+    known: list[Incident] = []
+    episodes: list[Episode] = []
+    pending: Ranges = ranges
+    while pending:
+        others = [episode for episode in episodes if episode.machine_id not in pending]
+        apart = [incident for incident in known if incident.episode.machine_id not in pending]
+        found = _episodes(transaction, pending, change.as_of, settings)
+        touched = _known(transaction, _padded(pending, join_after(settings)))
+        wider = _widened(pending, found, (incident.episode for incident in touched))
+        episodes, known = [*others, *found], [*apart, *touched]
+        pending = {
+            machine: wider[machine] for machine in wider if wider[machine] != pending[machine]
+        }
+        ranges = {**ranges, **wider}
+    decided = _decide(transaction, ranges, known, episodes, change, settings)
+    return _write(transaction, decided, change)
 
 
 def _candidates(transaction: Transaction, change: Change, settings: Settings) -> Ranges:
@@ -217,14 +223,11 @@ def _write(
 
 
 def _as_json(incidents: Iterable[Incident]) -> str:
-    return json.dumps(
-        [asdict(incident.episode) | _without_episode(incident) for incident in incidents],
-        default=datetime.isoformat,
-    )
+    return json.dumps([_fields(incident) for incident in incidents], default=datetime.isoformat)
 
 
-def _without_episode(incident: Incident) -> dict[str, object]:
-    return {
+def _fields(incident: Incident) -> dict[str, object]:
+    return vars(incident.episode) | {
         "incident_id": incident.incident_id,
         "state": incident.state.value,
         "ended_at": incident.ended_at,

@@ -212,7 +212,7 @@ class Publisher:
             newest = readings_to(transaction)
             merge.record(report, written_to, context)
             if report.changed or readings_to(transaction) != newest:
-                self._refresh_incidents(transaction, merge, written_to)
+                self._refresh_incidents(transaction, merge)
             if dry_run:
                 transaction.rollback()
         return report
@@ -265,40 +265,12 @@ class Publisher:
             retractable = int(self.settings.retract_limit * found.current)
         merge.retract(doubtful, withheld=len(doubtful) > retractable)
 
-    def _refresh_incidents(
-        self, transaction: Transaction, merge: "_Merge", written_to: datetime
-    ) -> None:
+    def _refresh_incidents(self, transaction: Transaction, merge: "_Merge") -> None:
         as_of = readings_to(transaction)
-        if as_of is None:
-            return
-        attempt = merge.attempt
-        window = Window(attempt.window.start, written_to)
-        at = merge.at["published_at"]
-        change = Change(window, attempt.machines, as_of, attempt.origin, at)
-        refresh_incidents(transaction, change, self.settings)
-
-    def _retraction(
-        self,
-        transaction: Transaction,
-        attempt: Attempt,
-        shape: SourceShape,
-        retractable: int | None,
-    ) -> tuple[tuple[datetime, datetime] | None, int]:
-        """Between which readings verdicts may be retracted, if any, and how many may not."""
-        window = {
-            "start": attempt.window.start,
-            "end": attempt.window.end,
-            "machines": attempt.machines,
-        }
-        counted = transaction.row("count_orphans", **window)
-        extent = self.source.extent(transaction, shape) if counted["orphans"] else None
-        if extent is None:
-            return None, 0
-        first, last = extent
-        candidates = transaction.value("count_retractable", **window, first=first, last=last)
-        if retractable is None:
-            retractable = int(self.settings.retract_limit * counted["verdicts"])
-        return (extent, 0) if candidates <= retractable else (None, candidates)
+        if as_of is not None:
+            attempt, at = merge.attempt, merge.at["published_at"]
+            change = Change(merge.touched(), attempt.machines, as_of, attempt.origin, at)
+            refresh_incidents(transaction, change, self.settings)
 
 
 class _Merge:
@@ -317,6 +289,7 @@ class _Merge:
         self.at: dict[str, Any] = {"run_id": attempt.run_id, "published_at": published_at}
         self.new: list[pd.DataFrame] = []
         self.changed: list[pd.DataFrame] = []
+        self.gone = pd.DataFrame({"machine_id": [], "utc_timestamp": []})
         self.scored = self.anomalies = self.inserted = self.updated = 0
         self.retracted = self.withheld = 0
 
@@ -373,6 +346,7 @@ class _Merge:
         if withheld:
             self.withheld = len(gone)
         elif len(gone):
+            self.gone = gone
             keys = binary.encode(gone, WRITTEN[:2])
             self.transaction.run("stage_retractions")
             self.transaction.copy_in("copy_retractions", BytesIO(keys))
@@ -381,6 +355,15 @@ class _Merge:
             self.retracted = self.transaction.run(
                 "retract", start=window.start, end=window.end, **self.at
             )
+
+    def touched(self) -> Window:
+        """From the first verdict that is no longer what it was to the last, and on."""
+        attempt = self.attempt
+        stamps = [part["utc_timestamp"] for part in (*self.new, *self.changed, self.gone)]
+        earliest = [part.min().to_pydatetime() for part in stamps if len(part)]
+        latest = [part.max().to_pydatetime() + self.interval for part in stamps if len(part)]
+        end = max(attempt.window.end, *latest)
+        return Window(min([end - self.interval, *earliest]), end)
 
     def report(self) -> ScoreReport:
         attempt = self.attempt
