@@ -39,6 +39,7 @@ TESTS = RunContext("tests")
 BACKFILL = Job(Origin.BACKFILL, TESTS, retractable=1_000_000)
 
 SMALL: dict[str, Any] = {
+    "detector": "prototype",
     "forest_trees": 10,
     "forest_max_samples": 64,
     "forest_contamination": 0.1,
@@ -269,7 +270,21 @@ class Deployment:
         return {(row[0], row[1]): row[2:] for row in rows}
 
     def results(self) -> dict[oracle.Key, oracle.Verdict]:
-        """Every verdict, in the oracle's words: without its reason."""
+        """Every verdict, in the oracle's words: without its reason.
+
+        The oracle knows the prototype's forest only: of `signals` scores are left out.
+        """
+        results = self._results()
+        if self.layout is not SIGNALS:
+            return results
+        return {
+            key: verdict._replace(
+                anomaly_score=verdict.anomaly_score and 0.0, threshold=0.0, anomaly=0
+            )
+            for key, verdict in results.items()
+        }
+
+    def _results(self) -> dict[oracle.Key, oracle.Verdict]:
         places = [VERDICT_COLUMNS.index(name) for name in oracle.Verdict._fields]
         return {
             key: oracle.Verdict(*(row[place] for place in places))
@@ -289,7 +304,7 @@ class Deployment:
     def expected_incidents(self) -> list[oracle.Episode]:
         """What the oracle makes of the verdicts that are there."""
         ((as_of,),) = self.execute("SELECT max(readings_to) FROM anomaly.scoring_runs")
-        return oracle.episodes(self.results(), as_of, self.meter) if as_of else []
+        return oracle.episodes(self._results(), as_of, self.meter) if as_of else []
 
     def expected(
         self,
@@ -332,7 +347,9 @@ class Deployment:
             "SELECT sha256::text FROM anomaly.model_versions WHERE version = %s", number
         )
         if sha256 not in self._versions:
-            self._versions[sha256] = as_oracle_version(*self._load(number))
+            model, estimator = self._load(number)
+            scores = no_score if self.layout is SIGNALS else PointScore(estimator)
+            self._versions[sha256] = as_oracle_version(model, scores)
         return self._versions[sha256]
 
     def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -400,13 +417,18 @@ class Deployment:
         return [Record(at, {key: value}, ingested_at) for key, value in cells.items()]
 
 
-def as_oracle_version(model: Model, pipeline: Any) -> oracle.Version:
-    """Read a version's profiles and its scikit-learn objects, as plain values."""
+def as_oracle_version(model: Model, scores: oracle.Score) -> oracle.Version:
+    """Read a version's profiles, as plain values."""
     profiles = {
         int(row.Index): oracle.Profile(float(row.longest_flat_hours), float(row.flat_share))
         for row in model.profiles.itertuples()
     }
-    return oracle.Version(profiles, PointScore(pipeline))
+    return oracle.Version(profiles, scores)
+
+
+def no_score(machine: int, power_diff: float) -> tuple[float, float, bool]:
+    """Say what stands for a verdict of `signals`, see `Deployment.results`."""
+    return 0.0, 0.0, False
 
 
 class PointScore:

@@ -38,3 +38,4 @@ _COMMON = {
 }
 PROPERTY = settings(max_examples=CHOSEN.properties, **_COMMON)
 MACHINE = settings(max_examples=CHOSEN.machine, stateful_step_count=CHOSEN.steps, **_COMMON)
+SIGNALS_MACHINE = settings(MACHINE, max_examples=max(20, CHOSEN.machine // 5))

@@ -85,6 +85,9 @@ class Profile:
     flat_share: float
 
 
+Score = Callable[[int, float], tuple[float, float, bool]]
+
+
 @dataclass(frozen=True)
 class Version:
     """A model version: whom it knows, and how it scores ``(machine, power_diff)``.
@@ -93,7 +96,7 @@ class Version:
     """
 
     profiles: Mapping[int, Profile]
-    score: Callable[[int, float], tuple[float, float, bool]]
+    score: Score
 
 
 class Entry(NamedTuple):

@@ -176,11 +176,10 @@ def assert_right(
 ) -> None:
     """Compare every verdict bit for bit with the oracle's, and with that of a fresh start.
 
-    The oracle knows the prototype's detector, and gives no reasons.
+    The oracle knows the scores of the prototype's detector only, and gives no reasons.
     """
-    if deployment.layout is not SIGNALS:
-        entries = version_map or [oracle.Entry(None, None, 1)]
-        assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
+    entries = version_map or [oracle.Entry(None, None, 1)]
+    assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
     before = deployment.verdicts()
     assert deployment.incidents() == deployment.expected_incidents()
     assert _text(before) == _text(deployment.scored_afresh(BASE - QUARTER, due))
