@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -237,16 +238,16 @@ class Demo:
     def _show(self, seconds: float) -> None:
         with self.database.transaction(read_only=True) as transaction:
             machines = [dict(row) for row in transaction.rows("demo_counts")]
-            anomalies = [dict(row) for row in transaction.rows("demo_latest_anomalies")]
+            incidents = [dict(row) for row in transaction.rows("demo_latest_incidents")]
         total = sum(row["verdicts"] for row in machines)
         _table(f"{total:,} verdicts in anomaly.anomaly_results", machines)
-        _table("The latest anomalies", anomalies)
+        _table("The latest incidents", incidents)
         program = shlex.quote(str(self.postgres.psql))
         psql = f"PGPASSWORD={self.choices.passwords['bi_reader']} {program}"
         place = f"-h 127.0.0.1 -p {self.postgres.port} -U bi_reader"
         console.print(f"Airflow   {self.airflow.url}")
         console.print(f"log-in    {USER} / {self.airflow.password}", markup=False)
-        query = "select * from bi.anomalies order by utc_timestamp desc limit 5"
+        query = "select * from bi.incidents order by started_at desc limit 5"
         console.print(f'SQL       {psql} {place} anomaly -c "{query}"', markup=False)
         console.print("stop      make demo-stop (data stay), make demo-reset (all goes)")
         console.print(f"ready after {seconds:.0f} s", style="dim")
@@ -356,7 +357,9 @@ def _table(title: str, rows: list[dict[str, Any]]) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float | Decimal):
+        return f"{value:.1f}"
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":
