@@ -61,9 +61,9 @@ class PrototypeDetector:
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
         """Score readings; a machine that training did not see is judged by ``power_diff`` alone."""
-        measured = measured[wanted]
-        rates = measured["power_diff"].to_numpy(float)
-        samples = self.tables.score_samples(self._rows(measured["machine_id"].to_numpy()), rates)
+        machine_ids = measured["machine_id"].to_numpy()[wanted]
+        rates = measured["power_diff"].to_numpy(float)[wanted]
+        samples = self.tables.score_samples(self._rows(machine_ids), rates)
         anomaly = samples < self.offset
         unknown = np.full(len(samples), np.nan)
         return Scores(-samples, anomaly, self._reasons(rates, anomaly), unknown)

@@ -81,6 +81,8 @@ _AT_ONCE = 4_000_000  # numbers sorted at once: the rest waits, and memory stays
 
 def _dense(ordered: Floats, start: Ints, count: Ints) -> Floats:
     """A row a group, filled up with infinity."""
+    if not len(ordered):
+        return np.full((len(start), 1), np.inf)
     width = max(1, int(count.max(initial=1)))
     place = start[:, None] + np.arange(width)
     inside = np.arange(width) < count[:, None]

@@ -142,9 +142,8 @@ class Scorer:
             models = self.load(versions)
             context = reading_context(models.values(), self.settings)
             measured = self.reader.read(transaction, shape, window, context=context)
-        verdicts = self._judge(measured, versions, models).assign(
-            origin=_origins(measured.frame, job)
-        )
+        verdicts = self._judge(measured, versions, models)
+        verdicts = verdicts.assign(origin=_origins(verdicts, job))
         attempt = Attempt(
             run_id=run_id,
             window=window,
@@ -153,11 +152,12 @@ class Scorer:
             machines=measured.machines,
             versions=versions,
             runs_seen=runs_seen,
-            readings=len(measured.frame),
+            readings=measured.readings,
             missing=measured.missing,
             duplicates=measured.duplicates,
             ingested_through=measured.ingested_through,
         )
+        del measured  # a publication may wait for the lock: let go of what it does not need
         return self._publisher(shape, job).publish(
             attempt, shape, job.context, retractable=job.retractable, dry_run=job.dry_run
         )
@@ -188,6 +188,8 @@ class Scorer:
             mine = measured.inside & during.to_numpy()
             verdicts = judge_readings(measured.context, mine, models[part.version], self.settings)
             parts.append(verdicts.assign(model_version=part.version))
+        if len(parts) == 1:
+            return parts[0]
         return pd.concat(parts, ignore_index=True).sort_values(
             ["machine_id", "utc_timestamp"], ignore_index=True
         )
@@ -287,11 +289,11 @@ def reading_context(models: Iterable[Model], settings: Settings) -> Context:
     )
 
 
-def _origins(measured: pd.DataFrame, job: Job) -> np.ndarray:
+def _origins(verdicts: pd.DataFrame, job: Job) -> np.ndarray:
     if job.late_before is None:
-        return np.full(len(measured), job.origin.value)
+        return np.full(len(verdicts), job.origin.value)
     return np.where(
-        measured["utc_timestamp"] < job.late_before, Origin.LATE.value, job.origin.value
+        verdicts["utc_timestamp"] < job.late_before, Origin.LATE.value, job.origin.value
     )
 
 

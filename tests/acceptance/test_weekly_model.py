@@ -44,11 +44,13 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def database(postgres, settings):
-    for user in ("weekly_app", "weekly_airflow"):
-        postgres.create_user(user, "secret", may_create_roles=user == "weekly_app")
-    postgres.create_database("weekly", owner="weekly_app")
+    # One log-in for all acceptance tests: the product's roles belong to the whole server,
+    # and who made them may grant them.
+    for user in ("acceptance_app", "weekly_airflow"):
+        postgres.create_user(user, "secret", may_create_roles=user == "acceptance_app")
+    postgres.create_database("weekly", owner="acceptance_app")
     postgres.create_database("weekly_airflow", owner="weekly_airflow")
-    database = Database(postgres.url("weekly", "weekly_app", "secret"), settings)
+    database = Database(postgres.url("weekly", "acceptance_app", "secret"), settings)
     migrate(database, settings)
     yield database
     database.dispose()
@@ -86,7 +88,7 @@ def airflow(postgres, database, environment, history, tmp_path_factory):
         tmp_path_factory.mktemp("airflow"),
         project=Path(__file__).parents[2],
         metadata_url=postgres.url("weekly_airflow", "weekly_airflow", "secret"),
-        anomaly_url=postgres.url("weekly", "weekly_app", "secret"),
+        anomaly_url=postgres.url("weekly", "acceptance_app", "secret"),
         environment=environment,
     )
     server.start()
@@ -109,7 +111,7 @@ def let_the_schedule_have_its_run(server):
 @pytest.fixture
 def anomaly(postgres, environment):
     """Run a command of the command line, as an operator does."""
-    url = postgres.url("weekly", "weekly_app", "secret")
+    url = postgres.url("weekly", "acceptance_app", "secret")
     command = Path(sys.executable).with_name("anomaly")
 
     def run(*arguments):

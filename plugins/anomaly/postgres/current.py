@@ -58,11 +58,10 @@ def compare_current(
     current = _read(transaction, window, machines)
     place = _places(verdicts, current)
     found = place >= 0
-    mine = verdicts[found]
-    theirs = current[place[found]]
     changed, reading_changed = np.zeros(len(verdicts), bool), np.zeros(len(verdicts), bool)
-    changed[found] = _differ(mine, theirs)
-    reading_changed[found] = mine["reading"].to_numpy() != binary.native(theirs["reading"])
+    changed[found] = _differ(verdicts, found, current, place[found])
+    theirs = binary.native(current["reading"][place[found]])
+    reading_changed[found] = verdicts["reading"].to_numpy()[found] != theirs
     left = np.ones(len(current), bool)
     left[place[found]] = False
     return Differences(~found, changed, reading_changed, _keys(current[left]), len(current))
@@ -101,15 +100,19 @@ def _places(verdicts: pd.DataFrame, current: npt.NDArray[np.void]) -> Ints:
     return np.where(found, order[place], -1)
 
 
-def _differ(mine: pd.DataFrame, theirs: npt.NDArray[np.void]) -> Bools:
-    differ = np.zeros(len(mine), bool)
+def _differ(
+    verdicts: pd.DataFrame, found: Bools, current: npt.NDArray[np.void], place: Ints
+) -> Bools:
+    """Compare column by column: a copy of both tables would be the largest thing in memory."""
+    differ = np.zeros(len(place), bool)
     for name in _COMPARED:
-        one, other = mine[name].to_numpy(), binary.native(theirs[name])
+        one, other = verdicts[name].to_numpy()[found], binary.native(current[name][place])
         differ |= (one != other) & ~((one != one) & (other != other))
-    codes, distinct = pd.factorize(mine["quality"])
+    codes, distinct = pd.factorize(verdicts["quality"])
     quality = np.array([QUALITY_NAMES.index(name) for name in distinct], np.int64)
-    differ |= quality[codes] != theirs["quality"]
-    differ |= (_reason_hashes(mine["reason"]) != theirs["reason"]).any(axis=1)
+    differ |= quality[codes[found]] != current["quality"][place]
+    hashes = _reason_hashes(verdicts["reason"])[found]
+    differ |= (hashes != current["reason"][place]).any(axis=1)
     return differ
 
 

@@ -24,10 +24,8 @@ class MeasuredWindow:
 
     Attributes
     ----------
-    frame : DataFrame
-        Output of `anomaly.quality.measure`, the window's rows only.
     context : DataFrame
-        The same rows and those that precede them by up to a day.
+        Output of `anomaly.quality.measure`: the window's rows, and what precedes them.
     inside : array of bool
         Which rows of `context` are the window's.
     machines : list of int
@@ -40,13 +38,22 @@ class MeasuredWindow:
         Newest ``ingested_at`` among the rows read.
     """
 
-    frame: pd.DataFrame
     context: pd.DataFrame
     inside: npt.NDArray[np.bool_]
     machines: list[int]
     missing: int
     duplicates: int
     ingested_through: datetime | None
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The window's rows only."""
+        return self.context[self.inside].reset_index(drop=True)
+
+    @property
+    def readings(self) -> int:
+        """How many rows are the window's."""
+        return int(self.inside.sum())
 
 
 @dataclass(frozen=True)
@@ -127,14 +134,12 @@ class WindowReader:
         measured = measure(self._steps["power_diff"].transform(unique), known, self.settings)
         found = int(_inside(finite, window).sum())
         inside = _inside(measured, window).to_numpy()
-        frame = measured[inside].reset_index(drop=True)
         return MeasuredWindow(
-            frame,
             measured,
             inside,
             _asked(known, shape, machines),
             missing=int(_inside(every, window).sum()) - found,
-            duplicates=found - len(frame),
+            duplicates=found - int(inside.sum()),
             ingested_through=_newest(raw["ingested_at"]),
         )
 
