@@ -128,7 +128,7 @@ def run(url: str, models: str, end: str) -> None:
 
 def main() -> None:
     """Measure the curve, print it and write it to the docs."""
-    from benchmarks.__main__ import deployment
+    from benchmarks.deployments import deployment
     from benchmarks.figures import PAGE, print_table, write_page
 
     with deployment() as (database, settings):
