@@ -1,38 +1,17 @@
-"""``make bench``: start a Postgres of its own, measure, print the table."""
+"""``make bench``: start a Postgres of its own, measure, print the table, write it to the docs."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
-from anomaly.settings import Settings, load_settings
-from benchmarks import fleet, pipeline
+from benchmarks import fleet, pipeline, records, step_tables, wall_time
+from benchmarks.deployments import deployment
 from benchmarks.figures import show
-
-
-@contextmanager
-def deployment() -> Iterator[tuple[Database, Settings]]:
-    """An empty, migrated database, with the defaults of Postgres for safety."""
-    with tempfile.TemporaryDirectory(prefix="anomaly-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        settings = load_settings({}, models_url=str(folder / "models"), chunk_days=92)
-        with EmbeddedPostgres(folder / "postgres") as server:
-            server.create_database("bench")
-            database = Database(server.url("bench"), settings)
-            migrate(database, settings)
-            yield database, settings
-            database.dispose()
-            server.destroy()
 
 
 def main() -> None:
     """Measure everything."""
     with deployment() as (database, settings):
-        show([*pipeline.measure(database, settings), *fleet.measure()])
+        figures = pipeline.measure(database, settings)
+    with deployment() as (database, settings):
+        figures += wall_time.measure(database, settings)
+    show([*figures, *step_tables.measure(), *records.measure(), *fleet.measure()])
 
 
 if __name__ == "__main__":

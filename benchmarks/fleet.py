@@ -18,10 +18,10 @@ from sklearn.metrics import average_precision_score
 from anomaly.evaluation.injection import Event, Family, inject
 from anomaly.evaluation.product import measured_readings
 from anomaly.forest import fit_forest
-from anomaly.preprocessing import microseconds
 from anomaly.settings import Settings, load_settings
 from anomaly.signal_detector import SignalDetector
 from anomaly.signals import Readings, measure_signals
+from anomaly.steps import microseconds
 from anomaly.windows import Window
 from benchmarks.figures import Figure, saying
 

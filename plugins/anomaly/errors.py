@@ -21,6 +21,10 @@ class IngestError(AnomalyError):
     """A file cannot be loaded; nothing of it was."""
 
 
+class RecordError(AnomalyError):
+    """A record handed in to be judged cannot be read; none was judged."""
+
+
 class WindowError(AnomalyError):
     """A time range is empty, reversed, naive or not yet due."""
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.detector import Scores
-from anomaly.preprocessing import feature_columns
 from anomaly.settings import ReadingKind, Settings
 from anomaly.step_table import StepTables, compile_rows
 
@@ -117,6 +116,8 @@ def fit_forest(measured: pd.DataFrame, settings: Settings) -> "Pipeline":
     """
     from sklearn.ensemble import IsolationForest
     from sklearn.pipeline import Pipeline
+
+    from anomaly.preprocessing import feature_columns
 
     machines = measured["machine_id"].nunique()
     forest = IsolationForest(

@@ -89,7 +89,7 @@ def judge_readings(
         ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
         ``expected_kw`` (NaN: not known).
     """
-    mine = measured[wanted].reset_index(drop=True)
+    mine = measured if wanted.all() else measured[wanted].reset_index(drop=True)
     quality = judge(mine, model.profiles, settings)
     sound = quality < Quality.STUCK
     chosen = wanted.copy()
@@ -101,13 +101,16 @@ def judge_readings(
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
     expected[sound] = scores.expected_kw
     columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
-    return mine[columns].assign(
-        anomaly_score=score,
-        threshold=model.detector.threshold,
-        anomaly=anomaly,
-        reason=reason,
-        quality=names(quality),
-        expected_kw=expected,
+    return pd.DataFrame(
+        {
+            **{name: mine[name].array for name in columns},
+            "anomaly_score": score,
+            "threshold": model.detector.threshold,
+            "anomaly": anomaly,
+            "reason": reason,
+            "quality": names(quality),
+            "expected_kw": expected,
+        }
     )
 
 

@@ -1,13 +1,11 @@
 """The prototype's eight preprocessing steps, in its order, as scikit-learn transformers.
 
 Wide records go in, one row a machine-reading comes out. Steps one to seven
-learn nothing; the eighth fixes the machine categories when it is fitted, and
-scoring only ever transforms.
+learn nothing (what they do is in `anomaly.steps`); the eighth fixes the machine
+categories when it is fitted, and scoring only ever transforms.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Self
 
 import numpy as np
@@ -17,11 +15,19 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from anomaly.errors import SourceError
-from anomaly.schema import OTHER_METERS
-from anomaly.settings import Settings, TimestampLabel
-
-_ID_COLUMNS = ("utc_timestamp", "ingested_at")
+from anomaly.settings import Settings
+from anomaly.steps import (
+    ID_COLUMNS,
+    UNUSED,
+    add_power_diff,
+    drop_columns,
+    drop_missing,
+    extract_machine_ids,
+    melt_machines,
+    parse_timestamps,
+    sort_by_machine_and_time,
+    unused_columns,
+)
 
 Names = np.ndarray[Any, np.dtype[np.object_]]
 
@@ -62,12 +68,12 @@ class ColumnDropper(StatelessTransformer):
     ['machine_1']
     """
 
-    def __init__(self, columns: Sequence[str] = ("cet_cest_timestamp", *OTHER_METERS)) -> None:
+    def __init__(self, columns: Sequence[str] = UNUSED) -> None:
         self.columns = columns
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` without the columns."""
-        return X.drop(columns=list(self.columns), errors="ignore")
+        return drop_columns(X, self.columns)
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [name for name in names if name not in self.columns]
@@ -107,40 +113,7 @@ class TimestampParser(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` with ``utc_timestamp`` as ``datetime64[us, UTC]``."""
-        stamps = self._to_utc(self._parse(X["utc_timestamp"])).astype("datetime64[us, UTC]")
-        if self.label == TimestampLabel.END:
-            stamps = stamps - timedelta(minutes=self.interval_minutes)
-        return X.assign(utc_timestamp=stamps)
-
-    def _parse(self, stamps: pd.Series) -> pd.Series:
-        if pd.api.types.is_datetime64_any_dtype(stamps):
-            return stamps
-        try:
-            return pd.to_datetime(stamps, format="ISO8601")
-        except ValueError:
-            # Mixed offsets (a local clock over a change of the hour) need UTC at once.
-            pass
-        try:
-            return pd.to_datetime(stamps, format="ISO8601", utc=True)
-        except ValueError as error:
-            raise SourceError(
-                f"utc_timestamp cannot be read ({str(error).splitlines()[0]}):"
-                " write ISO 8601, for example 2017-03-07 04:45:00+00:00"
-            ) from None
-
-    def _to_utc(self, stamps: pd.Series) -> pd.Series:
-        if stamps.dt.tz is not None:
-            aware: pd.Series = stamps.dt.tz_convert("UTC")
-            return aware
-        if self.zone is None:
-            raise SourceError(
-                f"utc_timestamp {stamps.iloc[0]} has no time zone:"
-                " set ANOMALY_SOURCE_TIMEZONE to the zone it is written in"
-            )
-        second = np.zeros(len(stamps), dtype=bool)
-        local = stamps.dt.tz_localize(self.zone, ambiguous=second, nonexistent="shift_forward")
-        converted: pd.Series = local.dt.tz_convert("UTC")
-        return converted
+        return parse_timestamps(X, self.zone, self.label, self.interval_minutes)
 
 
 class MachineMelter(StatelessTransformer):
@@ -155,18 +128,10 @@ class MachineMelter(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return ``utc_timestamp``, ``ingested_at`` where given, ``machine``, ``reading``."""
-        ids = [name for name in _ID_COLUMNS if name in X]
-        # Not `DataFrame.melt`: it refuses a meter that is called "reading" itself.
-        meters = [name for name in X if name not in ids]
-        repeated = pd.concat([X[ids]] * len(meters), ignore_index=True) if meters else X[ids][:0]
-        readings = [X[name].to_numpy(dtype=float) for name in meters] or [np.empty(0)]
-        return repeated.assign(
-            machine=np.repeat(np.asarray(meters, dtype=object), len(X)),
-            reading=np.concatenate(readings),
-        )
+        return melt_machines(X)
 
     def _names_out(self, names: list[str]) -> list[str]:
-        return [*(name for name in _ID_COLUMNS if name in names), "machine", "reading"]
+        return [*(name for name in ID_COLUMNS if name in names), "machine", "reading"]
 
 
 class MissingDropper(StatelessTransformer):
@@ -181,8 +146,7 @@ class MissingDropper(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of `X` whose reading is finite."""
-        finite: pd.DataFrame = X[np.isfinite(X["reading"].to_numpy(dtype=float))]
-        return finite
+        return drop_missing(X)
 
 
 class MachineIdExtractor(StatelessTransformer):
@@ -210,22 +174,10 @@ class MachineIdExtractor(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` with ``machine_id`` (int64) in place of ``machine``."""
-        names, codes = np.unique(X["machine"].to_numpy(dtype=str), return_inverse=True)
-        ids = np.array([self._id(str(name)) for name in names], dtype=np.int64)
-        return X.drop(columns="machine").assign(machine_id=ids[codes] if len(ids) else codes)
+        return extract_machine_ids(X, self.machines)
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [*(name for name in names if name != "machine"), "machine_id"]
-
-    def _id(self, name: str) -> int:
-        if self.machines and name in self.machines:
-            return self.machines[name]
-        if not (match := re.fullmatch(r"machine_(\d+)", name)):
-            raise SourceError(
-                f"column {name!r} is not a machine: name it machine_<n>, drop it,"
-                " or map it in ANOMALY_SOURCE_MACHINES"
-            )
-        return int(match[1])
 
 
 class MachineTimeSorter(StatelessTransformer):
@@ -243,12 +195,7 @@ class MachineTimeSorter(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` sorted and unique, with a boolean column ``duplicate``."""
-        keys = ["machine_id", "utc_timestamp"]
-        ties = [name for name in ("ingested_at", "reading") if name in X]
-        ordered = X.sort_values(keys + ties, kind="stable", ignore_index=True)
-        same = (ordered[keys] == ordered[keys].shift()).all(axis=1)
-        kept = ~same.shift(-1, fill_value=False)
-        return ordered.assign(duplicate=same)[kept].reset_index(drop=True)
+        return sort_by_machine_and_time(X)
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [*names, "duplicate"]
@@ -283,30 +230,10 @@ class PowerDiff(StatelessTransformer):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` with ``elapsed_hours``, ``change`` (NaN for the first) and ``power_diff``."""
-        elapsed = self._elapsed_hours(X)
-        change = np.where(
-            np.isnan(elapsed), np.nan, np.diff(X["reading"].to_numpy(dtype=float), prepend=np.nan)
-        )
-        interval = self.interval_minutes / 60
-        hours = np.where(elapsed < interval / 3, interval, elapsed)
-        rate = np.where(np.isnan(elapsed), 0.0, change / hours)
-        return X.assign(elapsed_hours=elapsed, change=change, power_diff=rate)
+        return add_power_diff(X, self.interval_minutes, self.max_gap_days)
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [*names, "elapsed_hours", "change", "power_diff"]
-
-    def _elapsed_hours(self, X: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Hours since the machine's previous reading, NaN where there is none."""
-        machine = X["machine_id"].to_numpy()
-        ticks = microseconds(X["utc_timestamp"])
-        hours = np.diff(ticks, prepend=0) / 3_600_000_000
-        first = np.diff(machine, prepend=np.nan) != 0
-        return np.where(first | (hours > self.max_gap_days * 24), np.nan, hours)
-
-
-def microseconds(stamps: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Timestamps as microseconds since the Unix epoch."""
-    return stamps.to_numpy(dtype="datetime64[us]").astype(np.int64)
 
 
 def feature_columns(
@@ -335,7 +262,7 @@ def feature_columns(
 def reading_steps(settings: Settings) -> list[tuple[str, StatelessTransformer]]:
     """Steps one to seven for a wide table; a long one starts at the fourth, `MissingDropper`."""
     return [
-        ("column_dropper", _unmapped_dropper(settings)),
+        ("column_dropper", ColumnDropper(unused_columns(settings))),
         (
             "timestamp_parser",
             TimestampParser(
@@ -350,12 +277,6 @@ def reading_steps(settings: Settings) -> list[tuple[str, StatelessTransformer]]:
         ("machine_time_sorter", MachineTimeSorter()),
         ("power_diff", PowerDiff(settings.interval_minutes, settings.max_gap_days)),
     ]
-
-
-def _unmapped_dropper(settings: Settings) -> ColumnDropper:
-    """The first step, sparing columns that the settings map to machines."""
-    dropped = ("cet_cest_timestamp", *OTHER_METERS)
-    return ColumnDropper([name for name in dropped if name not in settings.source_machines])
 
 
 def build_pipeline(settings: Settings) -> Pipeline:

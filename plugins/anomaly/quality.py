@@ -6,14 +6,15 @@ its predecessor and at most the `REACH` before it, never on where a window start
 """
 
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.preprocessing import microseconds
 from anomaly.schema import QUALITY_NAMES, Quality
 from anomaly.settings import ReadingKind, Settings
+from anomaly.steps import microseconds
 
 REACH = timedelta(hours=24)
 """How far back and forward a reading influences verdicts; a flat run is measured no longer."""
@@ -28,6 +29,7 @@ _MICROSECONDS_PER_HOUR = 3_600_000_000
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Columns = dict[str, npt.NDArray[Any]]
 
 
 def measure(readings: pd.DataFrame, machines: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -48,16 +50,18 @@ def measure(readings: pd.DataFrame, machines: pd.DataFrame, settings: Settings) 
         ``flat_hours`` (how long the reading has not changed, at most `REACH`),
         ``max_power_kw`` and ``quality`` (`Quality`, before a model has spoken).
     """
-    limits = machines.set_index("machine_id").reindex(readings["machine_id"])
-    frame = readings.assign(
-        max_power_kw=limits["max_power_kw"].to_numpy(float),
-        flat_hours=_flat_hours(readings, REACH),
-    )
+    place = pd.Index(machines["machine_id"]).get_indexer(pd.Index(readings["machine_id"]))
+    columns: Columns = {
+        "max_power_kw": _taken(machines["max_power_kw"], place),
+        "flat_hours": _flat_hours(readings, REACH),
+    }
     if settings.reading_kind is ReadingKind.ENERGY_KWH:
-        frame = _counters(frame, limits["rolls_over_at"].to_numpy(float), settings)
+        columns |= _counters(readings, _taken(machines["rolls_over_at"], place), settings)
     else:
-        frame = _watts(frame)
-    return frame.assign(quality=_worst(frame["quality"].to_numpy(), _marks(frame, settings)))
+        columns |= _watts(readings)
+    marks = _marks(readings, columns["power_kw"], columns["max_power_kw"], settings)
+    columns["quality"] = _worst(columns["quality"], marks)
+    return readings.assign(**columns)
 
 
 def judge(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) -> Ints:
@@ -73,12 +77,12 @@ def judge(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) ->
     array of int
         `Quality`; a machine that training did not see is ``LEARNING``.
     """
-    known = profiles.reindex(measured["machine_id"])
-    learning = known["readings"].isna().to_numpy()
+    place = profiles.index.get_indexer(pd.Index(measured["machine_id"]))
+    learning = np.isnan(_taken(profiles["readings"], place))
     limit = np.minimum(
-        known["longest_flat_hours"].to_numpy(float) + settings.stuck_margin_hours, MOST_FLAT_HOURS
+        _taken(profiles["longest_flat_hours"], place) + settings.stuck_margin_hours, MOST_FLAT_HOURS
     )
-    rarely_flat = known["flat_share"].to_numpy(float) <= settings.stuck_flat_share
+    rarely_flat = _taken(profiles["flat_share"], place) <= settings.stuck_flat_share
     stuck = rarely_flat & (measured["flat_hours"].to_numpy() > limit)
     return _worst(
         measured["quality"].to_numpy(),
@@ -125,7 +129,13 @@ def names(quality: Ints) -> npt.NDArray[np.str_]:
     return np.asarray(QUALITY_NAMES)[quality]
 
 
-def _counters(frame: pd.DataFrame, rolls_over_at: Floats, settings: Settings) -> pd.DataFrame:
+def _taken(column: pd.Series, place: npt.NDArray[np.intp]) -> Floats:
+    """Values at places of a column, NaN where a place is -1."""
+    taken: Floats = np.append(column.to_numpy(float), np.nan)[place]
+    return taken
+
+
+def _counters(frame: pd.DataFrame, rolls_over_at: Floats, settings: Settings) -> Columns:
     change = frame["change"].to_numpy()
     beyond = change + rolls_over_at
     rolled = (change < 0) & (beyond >= 0) & (beyond <= _ROLLOVER_SHARE * rolls_over_at)
@@ -136,26 +146,24 @@ def _counters(frame: pd.DataFrame, rolls_over_at: Floats, settings: Settings) ->
     hours = np.where(elapsed < interval / 3, interval, elapsed)
     power_diff[rolled] = beyond[rolled] / hours[rolled]
     power_diff[reset] = np.nan
-    return frame.assign(
-        power_diff=power_diff,
-        power_kw=np.where(np.isnan(change), np.nan, power_diff),
-        quality=np.select([reset, rolled], [Quality.RESET, Quality.ROLLOVER], Quality.OK),
-    )
+    return {
+        "power_diff": power_diff,
+        "power_kw": np.where(np.isnan(change), np.nan, power_diff),
+        "quality": np.select([reset, rolled], [Quality.RESET, Quality.ROLLOVER], Quality.OK),
+    }
 
 
-def _watts(frame: pd.DataFrame) -> pd.DataFrame:
-    watts = frame["reading"].to_numpy()
-    return frame.assign(
-        power_kw=np.where(frame["change"].isna(), np.nan, watts / 1000), quality=int(Quality.OK)
-    )
+def _watts(frame: pd.DataFrame) -> Columns:
+    power = np.where(np.isnan(frame["change"].to_numpy()), np.nan, frame["reading"] / 1000)
+    return {"power_kw": power, "quality": np.full(len(frame), int(Quality.OK))}
 
 
-def _marks(frame: pd.DataFrame, settings: Settings) -> Ints:
+def _marks(frame: pd.DataFrame, power_kw: Floats, max_power_kw: Floats, settings: Settings) -> Ints:
     elapsed = frame["elapsed_hours"].to_numpy()
     interval = settings.interval_minutes / 60
     return np.select(
         [
-            frame["power_kw"].to_numpy() > frame["max_power_kw"].to_numpy(),
+            power_kw > max_power_kw,
             np.isnan(elapsed),
             frame["duplicate"].to_numpy(),
             elapsed < interval / 3,

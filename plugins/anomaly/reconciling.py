@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from anomaly.differences import Differences, compare
 from anomaly.postgres.database import Database
@@ -50,16 +51,17 @@ class Reconciler:
         NoModelError
             When no version is in force for a part of the window.
         """
+        longest = self.scorer.longest()
         found = [
             (chunk, compare(self.database, self.scorer.reader, chunk, self.scorer.load))
-            for chunk in window.chunks(self.settings.chunk)
+            for chunk in window.chunks(longest)
         ]
         verdicts = sum(differences.verdicts for _, differences in found)
         deleted = sum(len(differences.deleted) for _, differences in found)
         tolerable = allow_retract or deleted <= self.settings.retract_limit * verdicts
         job = Job(origin, context, retractable=deleted if tolerable else 0, dry_run=dry_run)
         scores = ScoreReport()
-        for span in self._spans(found):
+        for span in self._spans(found, longest):
             scores += self.scorer.score_window(span, job)
         return ReconcileReport(
             compared=verdicts,
@@ -69,7 +71,9 @@ class Reconciler:
             scores=scores,
         )
 
-    def _spans(self, found: list[tuple[Window, Differences]]) -> Iterator[Window]:
+    def _spans(
+        self, found: list[tuple[Window, Differences]], longest: timedelta
+    ) -> Iterator[Window]:
         for chunk, differences in found:
-            for span in spans(differences.moments, self.settings.interval, self.settings.chunk):
+            for span in spans(differences.moments, self.settings.interval, longest):
                 yield Window(span.start, min(span.end, chunk.end))

@@ -74,9 +74,20 @@ class Scorer:
     def score_range(self, window: Window, job: Job) -> ScoreReport:
         """Score a range in chunks, oldest first; each is published on its own."""
         total = ScoreReport()
-        for chunk in window.chunks(self.settings.chunk):
+        for chunk in window.chunks(self.longest()):
             total += self.score_window(chunk, job)
         return total
+
+    def longest(self) -> timedelta:
+        """The longest range that is read and published at once.
+
+        ``chunk_days``, and no more readings than ``chunk_readings`` where every machine
+        has one an interval; an interval at least.
+        """
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            machines = int(transaction.value("count_machines"))
+        intervals = max(1, self.settings.chunk_readings // max(1, machines))
+        return min(self.settings.chunk, intervals * self.settings.interval)
 
     def score_tick(self, interval: Window, context: RunContext) -> ScoreReport:
         """Score what is due at the end of `interval`, and what live runs have missed.
@@ -236,15 +247,20 @@ class Scorer:
 
     def _occupied_chunks(self, window: Window) -> Iterable[Window]:
         """Cut a window into chunks, leaping over spans in which nothing was metered."""
-        start = window.start
+        start, longest = window.start, self._longest_of_a_tick()
         while start < window.end:
-            end = min(start + self.settings.chunk, window.end)
+            end = min(start + longest, window.end)
             following = self._next_reading(end) if end < window.end else end
             if following is None or following > end:
                 leap = window.end if following is None else min(following, window.end)
                 end = max(end, floor_to_interval(leap, self.settings.interval))
             yield Window(start, end)
             start = end
+
+    def _longest_of_a_tick(self) -> timedelta:
+        """What a tick looks at when nothing was missed is one window, of however many machines."""
+        usual = self.settings.lateness + self.settings.interval
+        return min(self.settings.chunk, max(self.longest(), usual))
 
     def _next_reading(self, moment: datetime) -> datetime | None:
         with self.database.transaction(SCORER, read_only=True) as transaction:
@@ -276,7 +292,7 @@ class Scorer:
             moments = source.ingested_since(transaction, shape, since, window)
         return [
             Window(span.start, min(span.end, window.end))
-            for span in spans(moments, self.settings.interval, self.settings.chunk)
+            for span in spans(moments, self.settings.interval, self.longest())
         ]
 
 

@@ -126,6 +126,11 @@ class Settings(BaseSettings):
     chunk_days: int = Field(
         7, ge=1, le=366, description="the longest range that is read and published at once"
     )
+    chunk_readings: int = Field(
+        500_000,
+        ge=1,
+        description="with many machines the range is shorter: no more readings at once than this",
+    )
     ingested_overlap_minutes: float = Field(
         60.0,
         ge=0,

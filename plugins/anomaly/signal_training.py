@@ -10,12 +10,12 @@ import pandas as pd
 from sklearn.ensemble import IsolationForest
 
 from anomaly.grouped import cell_quantiles, quantiles
-from anomaly.preprocessing import microseconds
 from anomaly.regimes import settled_since
 from anomaly.settings import Settings
 from anomaly.signal_detector import SignalDetector
 from anomaly.signals import NAMES, Readings, measure_signals
 from anomaly.step_table import StepTable, compile_forest
+from anomaly.steps import microseconds
 from anomaly.usual_day import (
     DAY_TYPES,
     DEVIATIONS,

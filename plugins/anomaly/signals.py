@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.preprocessing import microseconds
 from anomaly.quality import REACH
 from anomaly.schema import Quality
+from anomaly.steps import microseconds
 from anomaly.usual_day import DEVIATIONS, UsualDay
 
 Floats = npt.NDArray[np.float64]

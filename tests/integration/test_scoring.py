@@ -314,3 +314,13 @@ def test_what_operators_saw_then_can_be_asked(trained, settings):
     ((now,),) = rows(trained, query, t=then + timedelta(hours=1), r=at(9))
 
     assert now == pytest.approx(old + 0.5)
+
+
+def test_with_many_machines_a_shorter_range_is_read_at_once(trained, settings):
+    small = settings.model_copy(update={"chunk_readings": 5 * DAY // 2})
+    whole, cut = Scorer(trained, settings), Scorer(trained, small)
+
+    assert (whole.longest(), cut.longest()) == (settings.chunk, timedelta(hours=12))
+    assert score(trained, small, 0, DAY).inserted == 2 * DAY
+    assert rows(trained, "SELECT count(*) FROM anomaly.scoring_runs") == [(2,)]
+    assert score(trained, settings, 0, DAY).unchanged == 2 * DAY

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from meters import quarters, shifts, steady
 
-from anomaly.preprocessing import microseconds
 from anomaly.regimes import settled_since
+from anomaly.steps import microseconds
 
 DAYS = 56
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shifts, steady
 
-from anomaly.preprocessing import microseconds
 from anomaly.signal_detector import SignalDetector
 from anomaly.signals import NAMES, Readings, explain, measure_signals
+from anomaly.steps import microseconds
 from anomaly.usual_day import local_slots
 
 DAYS = 35

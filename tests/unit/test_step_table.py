@@ -77,3 +77,19 @@ def test_a_large_fleet_shares_what_is_usual():
     detector = PrototypeDetector.compile(fit_forest(readings, settings), settings)
 
     assert detector.arrays()["scores"].shape[0] == 1
+
+
+def test_infinities_score_as_the_largest_numbers_do(forest, table):
+    most = float(np.finfo(np.float32).max)
+
+    found = table.score_samples(np.array([np.inf, -np.inf, 1e300]))
+
+    np.testing.assert_array_equal(found, forest.score_samples([[most], [-most], [most]]))
+
+
+def test_labels_are_those_of_predict(forest, table):
+    numbers = np.random.default_rng(4).standard_t(2, 20_000)
+
+    anomaly = table.score_samples(numbers) - forest.offset_ < 0
+
+    np.testing.assert_array_equal(anomaly, forest.predict(numbers[:, None]) < 0)

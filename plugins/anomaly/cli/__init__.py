@@ -294,7 +294,7 @@ def _score(
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:
-    chunks = list(window.chunks(scorer.settings.chunk))
+    chunks = list(window.chunks(scorer.longest()))
     total = ScoreReport()
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task(f"scoring {window}", total=len(chunks))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from anomaly.evaluation.judging import GRACE, JOIN, Judgement, judge, vus_pr
 from anomaly.evaluation.trials import WEEK, Case
-from anomaly.preprocessing import microseconds
+from anomaly.steps import microseconds
 from anomaly.windows import Window
 
 Floats = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.evaluation.judging import JOIN
-from anomaly.preprocessing import microseconds
+from anomaly.steps import microseconds
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ from psycopg2.sql import SQL, Literal
 
 from anomaly.postgres import binary
 from anomaly.postgres.database import Transaction, sql_file
-from anomaly.preprocessing import microseconds
 from anomaly.schema import QUALITY_NAMES
+from anomaly.steps import microseconds
 from anomaly.windows import Window
 
 Bools = npt.NDArray[np.bool_]

@@ -10,9 +10,9 @@ import pandas as pd
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.machines import known_machines, register_machines
 from anomaly.postgres.source import LARGEST_ID, MeterSource, SourceShape
-from anomaly.preprocessing import reading_steps
 from anomaly.quality import REACH, measure
 from anomaly.settings import Layout, Settings
+from anomaly.steps import ReadingSteps
 from anomaly.windows import Window
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -78,7 +78,7 @@ class WindowReader:
     def __init__(self, settings: Settings) -> None:
         self.source = MeterSource(settings)
         self.settings = settings
-        self._steps = dict(reading_steps(settings))
+        self._steps = ReadingSteps(settings)
 
     def prepare(self, database: Database, window: Window, role: str = SCORER) -> SourceShape:
         """Describe the meter table, and register machines that are new in `window`."""
@@ -131,7 +131,7 @@ class WindowReader:
         if len(earlier):
             unique = self._unique(pd.concat([earlier, finite], ignore_index=True))
         known = known_machines(transaction)
-        measured = measure(self._steps["power_diff"].transform(unique), known, self.settings)
+        measured = measure(self._steps.power_diff(unique), known, self.settings)
         found = int(_inside(finite, window).sum())
         inside = _inside(measured, window).to_numpy()
         return MeasuredWindow(
@@ -144,22 +144,20 @@ class WindowReader:
         )
 
     def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:
-        return self._steps["machine_time_sorter"].transform(finite)
+        return self._steps.sort(finite)
 
     def _long(self, raw: pd.DataFrame, window: Window) -> pd.DataFrame:
         """One row a timestamp and machine, readings that are not finite included."""
-        parsed = self._steps["timestamp_parser"].transform(
-            self._steps["column_dropper"].transform(raw)
-        )
+        parsed = self._steps.parse(raw)
         due = parsed[parsed["utc_timestamp"] < window.end]
         if self.settings.source_layout is Layout.WIDE:
-            return self._steps["machine_melter"].transform(due)
+            return self._steps.melt(due)
         return due
 
     def _finite(self, long: pd.DataFrame) -> pd.DataFrame:
-        finite = self._steps["missing_dropper"].transform(long)
+        finite = self._steps.drop_missing(long)
         if self.settings.source_layout is Layout.WIDE:
-            return self._steps["machine_id_extractor"].transform(finite)
+            return self._steps.machine_ids(finite)
         return finite
 
     def _earlier(

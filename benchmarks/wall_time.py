@@ -1,0 +1,150 @@
+"""A tick's wall time on five machines, in parts, each tick a process of its own.
+
+Run as ``python -m benchmarks.wall_time DATABASE_URL MODELS START STARTED``: it imports what
+the task of `score_readings` imports, scores one tick, and prints seconds a part.
+"""
+
+import time
+
+ENTERED = time.time()
+
+import json  # noqa: E402
+import os  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+if TYPE_CHECKING:
+    from anomaly.postgres.database import Database
+    from anomaly.settings import Settings
+    from benchmarks.figures import Figure
+
+TICKS = 5
+DAYS = 21
+MOST_SECONDS_OF_IMPORT = 1.0
+PARTS = ("process start", "imports", "read", "transform", "score", "write", "bookkeeping")
+
+_FILL = f"""
+INSERT INTO anomaly.meter_readings
+       (utc_timestamp, machine_1, machine_2, machine_3, machine_4, machine_5)
+SELECT timestamptz '2026-01-01 00:00Z' + tick * interval '15 minutes',
+       tick * 2.5 + random(), tick * 1.5 + random(), tick * 9 + random(),
+       tick * 0.5 + random() / 4, tick + random() / 2
+  FROM generate_series(0, {DAYS} * 96) AS tick
+"""
+
+
+def measure(database: "Database", settings: "Settings") -> "list[Figure]":
+    """The middle of several ticks, each a quarter-hour later, after one that fills caches."""
+    from datetime import timedelta
+
+    from anomaly.training import Trainer
+    from anomaly.windows import Window
+    from benchmarks.figures import Figure, saying
+    from benchmarks.pipeline import QUARTER, START
+
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(_FILL)
+    last = START + timedelta(days=DAYS)
+    with saying(f"{TICKS} ticks of five machines, a process each"):
+        learnt = Window(START, last - timedelta(days=1))
+        Trainer(database, settings).train(learnt, by="bench", put_in_force=True)
+        ticks = [
+            _tick(database, settings, (last - k * QUARTER).isoformat())
+            for k in range(TICKS, -1, -1)
+        ]
+    middle = {part: statistics.median(tick[part] for tick in ticks[1:]) for part in PARTS}
+    limits = {"imports": MOST_SECONDS_OF_IMPORT}
+    name = "tick of 5 machines, from process start to committed results"
+    return [
+        Figure(name, sum(middle.values()), "s"),
+        *(Figure.below(f"... {part}", middle[part], "s", limits.get(part)) for part in PARTS),
+    ]
+
+
+def _tick(database: "Database", settings: "Settings", start: str) -> dict[str, float]:
+    url = database.engine.url.render_as_string(hide_password=False)
+    # Python keeps the compiled modules unless told otherwise; compiling is not what is measured.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    arguments = [url, settings.models_url, start, str(time.time())]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.wall_time", *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    parts: dict[str, float] = json.loads(done.stdout)
+    return parts
+
+
+# Within the process -----------------------------------------------------------
+
+
+class Clock:
+    """Seconds spent in methods, without those spent in timed methods that they call."""
+
+    def __init__(self) -> None:
+        self.taken = dict.fromkeys(PARTS, 0.0)
+        self._inner = [0.0]
+
+    def time(self, owner: type, method: str, part: str) -> None:
+        """Count what a method takes as `part`."""
+        original: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            self._inner.append(0.0)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                whole = time.perf_counter() - began
+                self.taken[part] += whole - self._inner.pop()
+                self._inner[-1] += whole
+
+        setattr(owner, method, timed)
+
+
+def run(url: str, models: str, start: str, started: str) -> None:
+    """Score one tick, and print the parts."""
+    began = time.perf_counter()
+    from datetime import datetime, timedelta
+
+    from anomaly.postgres.database import Database
+    from anomaly.postgres.migrations import check_migrated
+    from anomaly.postgres.readings import WindowReader
+    from anomaly.postgres.results import Publisher, RunContext
+    from anomaly.postgres.source import MeterSource
+    from anomaly.scoring import Scorer
+    from anomaly.settings import load_settings
+    from anomaly.windows import Window
+
+    clock = Clock()
+    clock.taken["process start"] = ENTERED - float(started)
+    clock.taken["imports"] = time.perf_counter() - began
+    for owner, method, part in (
+        (MeterSource, "read", "read"),
+        (WindowReader, "read", "transform"),
+        (Scorer, "_judge", "score"),
+        (Publisher, "publish", "write"),
+        (Scorer, "score_tick", "bookkeeping"),
+    ):
+        clock.time(owner, method, part)
+    began = time.perf_counter()
+    settings = load_settings({}, models_url=models)
+    database = Database(url, settings)
+    check_migrated(database)
+    opened = time.perf_counter() - began
+    moment = datetime.fromisoformat(start)
+    interval = Window(moment, moment + timedelta(minutes=settings.interval_minutes))
+    report = Scorer(database, settings).score_tick(interval, RunContext("bench"))
+    if not report.scored:
+        raise AssertionError("nothing was scored")
+    clock.taken["bookkeeping"] += opened
+    print(json.dumps(clock.taken))
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

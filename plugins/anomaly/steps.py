@@ -1,0 +1,227 @@
+"""What the first seven of the eight preprocessing steps do, as functions of a table.
+
+`anomaly.preprocessing` offers them as scikit-learn transformers. Scoring calls them here:
+importing scikit-learn takes longer than scoring a tick.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from anomaly.errors import SourceError
+from anomaly.schema import OTHER_METERS
+from anomaly.settings import Settings, TimestampLabel
+
+UNUSED = ("cet_cest_timestamp", *OTHER_METERS)
+"""Columns of the prototype's record that no machine's verdict needs."""
+
+ID_COLUMNS = ("utc_timestamp", "ingested_at")
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class ReadingSteps:
+    """The seven steps with what the settings say of the meter table.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._unused = unused_columns(settings)
+
+    def parse(self, records: pd.DataFrame) -> pd.DataFrame:
+        """Steps one and two: without the columns that no verdict needs, timestamps in UTC."""
+        settings = self._settings
+        return parse_timestamps(
+            drop_columns(records, self._unused),
+            settings.source_timezone or None,
+            settings.timestamp_label,
+            settings.interval_minutes,
+        )
+
+    def melt(self, wide: pd.DataFrame) -> pd.DataFrame:
+        """Step three: one row a timestamp and machine column."""
+        return melt_machines(wide)
+
+    def drop_missing(self, long: pd.DataFrame) -> pd.DataFrame:
+        """Step four: without readings that are not finite."""
+        return drop_missing(long)
+
+    def machine_ids(self, long: pd.DataFrame) -> pd.DataFrame:
+        """Step five: machine ids in place of column names."""
+        return extract_machine_ids(long, self._settings.source_machines)
+
+    def sort(self, long: pd.DataFrame) -> pd.DataFrame:
+        """Step six: sorted by machine and time, a row each."""
+        return sort_by_machine_and_time(long)
+
+    def power_diff(self, readings: pd.DataFrame) -> pd.DataFrame:
+        """Step seven: change per hour since the machine's previous reading."""
+        return add_power_diff(
+            readings, self._settings.interval_minutes, self._settings.max_gap_days
+        )
+
+
+def unused_columns(settings: Settings) -> list[str]:
+    """Columns that the first step drops: those that the settings map to machines stay."""
+    return [name for name in UNUSED if name not in settings.source_machines]
+
+
+def drop_columns(records: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Step one, see `anomaly.preprocessing.ColumnDropper`."""
+    return records.drop(columns=list(columns), errors="ignore")
+
+
+def parse_timestamps(
+    records: pd.DataFrame, zone: str | None, label: str, interval_minutes: int
+) -> pd.DataFrame:
+    """Step two, see `anomaly.preprocessing.TimestampParser`."""
+    stamps = _to_utc(_parse(records["utc_timestamp"]), zone).astype("datetime64[us, UTC]")
+    if label == TimestampLabel.END:
+        stamps = stamps - timedelta(minutes=interval_minutes)
+    return records.assign(utc_timestamp=stamps)
+
+
+def melt_machines(wide: pd.DataFrame) -> pd.DataFrame:
+    """Step three, see `anomaly.preprocessing.MachineMelter`."""
+    ids = [name for name in ID_COLUMNS if name in wide]
+    # Not `DataFrame.melt`: it refuses a meter that is called "reading" itself.
+    meters = [name for name in wide if name not in ids]
+    repeated = pd.concat([wide[ids]] * len(meters), ignore_index=True) if meters else wide[ids][:0]
+    readings = [wide[name].to_numpy(dtype=float) for name in meters] or [np.empty(0)]
+    return repeated.assign(
+        machine=np.repeat(np.asarray(meters, dtype=object), len(wide)),
+        reading=np.concatenate(readings),
+    )
+
+
+def drop_missing(long: pd.DataFrame) -> pd.DataFrame:
+    """Step four, see `anomaly.preprocessing.MissingDropper`."""
+    finite: pd.DataFrame = long[np.isfinite(long["reading"].to_numpy(dtype=float))]
+    return finite
+
+
+def extract_machine_ids(long: pd.DataFrame, machines: Mapping[str, int] | None) -> pd.DataFrame:
+    """Step five, see `anomaly.preprocessing.MachineIdExtractor`."""
+    names, codes = np.unique(long["machine"].to_numpy(dtype=str), return_inverse=True)
+    ids = np.array([machine_number(str(name), machines) for name in names], dtype=np.int64)
+    return long.drop(columns="machine").assign(machine_id=ids[codes] if len(ids) else codes)
+
+
+def machine_number(column: str, machines: Mapping[str, int] | None) -> int:
+    """Id of the machine that a column meters.
+
+    Raises
+    ------
+    SourceError
+        For a column that is neither in `machines` nor ``machine_<n>``.
+    """
+    if machines and column in machines:
+        return machines[column]
+    if not (match := re.fullmatch(r"machine_(\d+)", column)):
+        raise SourceError(
+            f"column {column!r} is not a machine: name it machine_<n>, drop it,"
+            " or map it in ANOMALY_SOURCE_MACHINES"
+        )
+    return int(match[1])
+
+
+def sort_by_machine_and_time(long: pd.DataFrame) -> pd.DataFrame:
+    """Step six, see `anomaly.preprocessing.MachineTimeSorter`."""
+    keys = ["machine_id", "utc_timestamp"]
+    ties = [name for name in ("ingested_at", "reading") if name in long]
+    ordered = long.sort_values(keys + ties, kind="stable", ignore_index=True)
+    same = (ordered[keys] == ordered[keys].shift()).all(axis=1)
+    kept = ~same.shift(-1, fill_value=False)
+    return ordered.assign(duplicate=same)[kept].reset_index(drop=True)
+
+
+def add_power_diff(
+    readings: pd.DataFrame, interval_minutes: int, max_gap_days: float
+) -> pd.DataFrame:
+    """Step seven, see `anomaly.preprocessing.PowerDiff`."""
+    elapsed, change, rate = power_diff(
+        readings["machine_id"].to_numpy(),
+        microseconds(readings["utc_timestamp"]),
+        readings["reading"].to_numpy(dtype=float),
+        interval_minutes,
+        max_gap_days,
+    )
+    return readings.assign(elapsed_hours=elapsed, change=change, power_diff=rate)
+
+
+def power_diff(
+    machine: npt.NDArray[np.generic],
+    ticks: Ints,
+    reading: Floats,
+    interval_minutes: int,
+    max_gap_days: float,
+) -> tuple[Floats, Floats, Floats]:
+    """Elapsed hours, change and change per hour since the machine's previous reading.
+
+    Parameters
+    ----------
+    machine, ticks, reading : array
+        Sorted by machine and time; ticks are microseconds since the Unix epoch.
+
+    Returns
+    -------
+    elapsed_hours, change : array
+        NaN where there is no previous reading, or none within `max_gap_days`.
+    power_diff : array
+        Nought there.
+    """
+    hours = np.diff(ticks, prepend=0) / 3_600_000_000
+    first = np.diff(machine, prepend=np.nan) != 0
+    elapsed: Floats = np.where(first | (hours > max_gap_days * 24), np.nan, hours)
+    change = np.where(np.isnan(elapsed), np.nan, np.diff(reading, prepend=np.nan))
+    interval = interval_minutes / 60
+    counted = np.where(elapsed < interval / 3, interval, elapsed)
+    rate = np.where(np.isnan(elapsed), 0.0, change / counted)
+    return elapsed, change, rate
+
+
+def microseconds(stamps: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Timestamps as microseconds since the Unix epoch."""
+    return stamps.to_numpy(dtype="datetime64[us]").astype(np.int64)
+
+
+def _parse(stamps: pd.Series) -> pd.Series:
+    if pd.api.types.is_datetime64_any_dtype(stamps):
+        return stamps
+    try:
+        return pd.to_datetime(stamps, format="ISO8601")
+    except ValueError:
+        # Mixed offsets (a local clock over a change of the hour) need UTC at once.
+        pass
+    try:
+        return pd.to_datetime(stamps, format="ISO8601", utc=True)
+    except ValueError as error:
+        raise SourceError(
+            f"utc_timestamp cannot be read ({str(error).splitlines()[0]}):"
+            " write ISO 8601, for example 2017-03-07 04:45:00+00:00"
+        ) from None
+
+
+def _to_utc(stamps: pd.Series, zone: str | None) -> pd.Series:
+    if stamps.dt.tz is not None:
+        aware: pd.Series = stamps.dt.tz_convert("UTC")
+        return aware
+    if zone is None:
+        raise SourceError(
+            f"utc_timestamp {stamps.iloc[0]} has no time zone:"
+            " set ANOMALY_SOURCE_TIMEZONE to the zone it is written in"
+        )
+    second = np.zeros(len(stamps), dtype=bool)
+    local = stamps.dt.tz_localize(zone, ambiguous=second, nonexistent="shift_forward")
+    converted: pd.Series = local.dt.tz_convert("UTC")
+    return converted

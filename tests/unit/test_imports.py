@@ -1,0 +1,74 @@
+"""Scoring starts quickly: it imports nothing that only training, people or the API need."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from meters import SETTINGS, machines, measured, shifts
+
+from anomaly.detector import Detector
+from anomaly.drift import Reference
+from anomaly.forest import PrototypeDetector, fit_forest
+from anomaly.model import Model
+from anomaly.quality import profile
+from anomaly.registry import artefact_files
+from anomaly.signal_detector import SignalDetector
+
+HEAVY = ("sklearn", "scipy", "joblib", "matplotlib", "fastapi", "airflow", "typer", "fsspec")
+SCORE = f"""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from anomaly.records import judge_records
+from anomaly.model import judge_readings
+from anomaly.postgres.database import Database
+from anomaly.postgres.migrations import check_migrated
+from anomaly.registry import MANIFEST, Registry, Artefact
+from anomaly.scoring import Scorer
+from anomaly.settings import load_settings
+from anomaly.windows import Window
+
+settings = load_settings({{}})
+for folder in sys.argv[1:]:
+    files = sorted(Path(folder).iterdir())
+    import hashlib
+    hashes = {{file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}}
+    model = Registry(str(Path(folder).parent)).load(Artefact(Path(folder).name, hashes))
+    records = [
+        {{"utc_timestamp": f"2024-02-10 14:{{minute}}:00", "machine_1": 100.0 * minute}}
+        for minute in (15, 30, 45)
+    ]
+    assert len(judge_records(records, model, settings)) == 3
+print(*(name for name in {HEAVY} if name in sys.modules))
+"""
+
+
+def model(detector: Detector, readings) -> Model:
+    return Model(detector, profile(readings), "energy_kwh", 15, Reference.of(readings))
+
+
+def test_scoring_imports_no_scikit_learn_nor_anything_else_that_it_can_do_without(tmp_path):
+    readings = measured({1: shifts(21)})
+    pipeline = fit_forest(readings, SETTINGS)
+    detectors = (
+        PrototypeDetector.compile(pipeline, SETTINGS),
+        SignalDetector.fit(readings, machines(1), SETTINGS),
+    )
+    for detector in detectors:
+        folder = tmp_path / detector.name
+        folder.mkdir()
+        for name, content in artefact_files(model(detector, readings), pipeline, {}).items():
+            (folder / name).write_bytes(content)
+
+    found = subprocess.run(
+        [sys.executable, "-c", SCORE, *(str(tmp_path / d.name) for d in detectors)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(tmp_path),
+    )
+
+    assert (found.stdout.strip(), found.stderr) == ("", "")
