@@ -25,7 +25,7 @@ CHAIN = timedelta(hours=24)
 
 _FAULTS = QUALITY_NAMES[Quality.STUCK :]
 _BEHIND_GAP = QUALITY_NAMES[Quality.GAP :]
-_SETTLED = "; again and again since "
+_SETTLED = "; for days: a new normal, for training to learn"
 _WORSE_AFTER = timedelta(hours=4)
 _WARNING, _CRITICAL = 0.8, 0.98  # of the way from the threshold to 1
 
@@ -421,12 +421,12 @@ def with_states(
     by_machine: dict[int, list[Label]] = {}
     for label in labels:
         by_machine.setdefault(label.machine_id, []).append(label)
-    regimes = _regimes(incidents)
+    settled = _new_normals(incidents, by_machine, settings)
     return [
         _with_state(
             incident,
             by_machine.get(incident.episode.machine_id, []),
-            regimes[number],
+            number in settled,
             as_of,
             settings,
         )
@@ -436,47 +436,72 @@ def with_states(
     ]
 
 
-def _regimes(incidents: Sequence[Incident]) -> dict[int, datetime]:
-    """Since when the machine has been abnormal again and again, for each incident."""
-    numbers = [n for n, incident in enumerate(incidents) if incident.is_live]
-    numbers.sort(key=lambda n: (incidents[n].episode.key, incidents[n].episode.started_at))
-    since: dict[int, datetime] = {}
-    before: Episode | None = None
-    begun: datetime | None = None
+def _new_normals(
+    incidents: Sequence[Incident], labels: Mapping[int, Sequence[Label]], settings: Settings
+) -> set[int]:
+    """Incidents of machines that have been abnormal again and again for long enough.
+
+    Time in maintenance, and before it, does not count; one that is worse than those
+    before it is news.
+    """
+    numbers = [
+        number
+        for number, incident in enumerate(incidents)
+        if incident.is_live and incident.episode.kind is Kind.MACHINE
+    ]
+    numbers.sort(key=lambda n: (incidents[n].episode.machine_id, incidents[n].episode.started_at))
+    found: set[int] = set()
+    chain: list[Episode] = []
     for number in numbers:
         episode = incidents[number].episode
-        goes_on = before and before.key == episode.key
-        if not (begun and before and goes_on and episode.started_at - before.last_at <= CHAIN):
-            begun = episode.started_at
-        since[number], before = begun, episode
-    return since
+        if chain and not _goes_on(chain[-1], episode):
+            chain = []
+        since = chain[0].started_at if chain else episode.started_at
+        quiet = _end_of_maintenance(labels.get(episode.machine_id, []), episode.last_at)
+        since, own = max(since, quiet or since), max(episode.started_at, quiet or since)
+        alone = episode.last_at - own >= settings.settle_after
+        worst = max((list(Severity).index(other.severity) for other in chain), default=0)
+        news = chain and list(Severity).index(episode.severity) > worst and not alone
+        if episode.last_at - since >= settings.settle_after and not news:
+            found.add(number)
+        chain.append(episode)
+    return found
+
+
+def _goes_on(before: Episode, episode: Episode) -> bool:
+    return before.machine_id == episode.machine_id and episode.started_at - before.last_at <= CHAIN
+
+
+def _end_of_maintenance(labels: Sequence[Label], moment: datetime) -> datetime | None:
+    """When the last maintenance ended that was over by `moment`."""
+    ends = [label.end for label in labels if label.label is LabelName.MAINTENANCE and label.end]
+    return max((end for end in ends if end <= moment), default=None)
 
 
 def _with_state(
     incident: Incident,
     labels: Sequence[Label],
-    since: datetime,
+    settled: bool,
     as_of: datetime,
     settings: Settings,
 ) -> Incident:
     episode = incident.episode
     over = as_of - settings.interval >= episode.last_at + join_after(settings)
     ended_at = episode.last_at + settings.interval if over else None
-    is_machine = episode.kind is Kind.MACHINE
-    settled = is_machine and episode.last_at - since >= settings.settle_after
-    reason = episode.reason.split(_SETTLED)[0]
-    if settled:
-        reason += f"{_SETTLED}{since:%Y-%m-%d %H:%M} UTC: a new normal, for training to learn"
-    episode = replace(episode, reason=reason)
     said = {label.label for label in labels if label.touches(episode)}
+    is_machine = episode.kind is Kind.MACHINE
+    taken_on = incident.acknowledged or bool(said & {LabelName.REAL, LabelName.METER_FAULT})
     explained = LabelName.FALSE_ALARM in said or (is_machine and LabelName.METER_FAULT in said)
+    settled = settled and not taken_on
+    reason = episode.reason.split(_SETTLED)[0] + (_SETTLED if settled else "")
+    episode = replace(episode, reason=reason)
     if any(
         label.label is LabelName.MAINTENANCE and label.covers(episode.last_at) for label in labels
     ):
         state = State.SILENCED
     elif over or settled or explained:
         state = State.CLOSED
-    elif incident.acknowledged or said & {LabelName.REAL, LabelName.METER_FAULT}:
+    elif taken_on:
         state = State.ACKNOWLEDGED
     else:
         state = State.OPEN

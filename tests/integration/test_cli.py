@@ -234,6 +234,8 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
     [
         (["incidents", "--acknowledge", "77"], "there is no incident 77"),
         (["incidents", "--state", "broken"], "--state is 'broken'"),
+        (["evaluate", "--machines", "a"], "--machines is 'a'"),
+        (["evaluate", "--start", "2026-03-02"], "--start and --end go together"),
         (["label", "press", "real", "--start", "2026-03-02", "--end", "2026-03-03"], "no machine"),
         (["label", "1", "real", "--start", "2026-03-03", "--end", "2026-03-02"], "is empty"),
     ],

@@ -1,5 +1,6 @@
 """Episodes, identities and states of incidents, as pure functions."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -261,3 +262,27 @@ def test_telling_the_state_again_changes_nothing():
     once = with_states(days, [], at(96 * 4 + 41), SETTINGS)
 
     assert with_states(once, [], at(96 * 4 + 41), SETTINGS) == once
+
+
+def test_an_incident_worse_than_those_before_it_is_news():
+    days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
+    worse = replace(days[4].episode, severity=Severity.CRITICAL)
+
+    told = with_states([*days[:4], Incident(worse, 4)], [], at(96 * 4 + 41), SETTINGS)
+
+    assert told[4].state is State.OPEN
+
+
+def test_an_incident_that_people_took_on_is_no_new_normal():
+    long = known(1, 0, 96 * 4)
+    real = Label(1, LabelName.REAL, at(0), at(96))
+
+    assert state_of(long, as_of=96 * 4 + 1) is State.CLOSED
+    assert state_of(long, real, as_of=96 * 4 + 1) is State.ACKNOWLEDGED
+    assert state_of(replace(long, acknowledged=True), as_of=96 * 4 + 1) is State.ACKNOWLEDGED
+
+
+def test_an_incident_that_outlasts_days_of_maintenance_is_open_again():
+    maintenance = Label(1, LabelName.MAINTENANCE, at(0), at(96 * 4))
+
+    assert state_of(known(1, 0, 96 * 4 + 16), maintenance, as_of=96 * 4 + 17) is State.OPEN

@@ -34,7 +34,7 @@ from anomaly.promoting import Promoter
 from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
-from anomaly.settings import Settings, load_settings
+from anomaly.settings import DetectorName, Settings, load_settings
 from anomaly.status import status as take_stock
 from anomaly.training import Trainer, TrainingReport, current_user
 from anomaly.windows import Window, parse_moment
@@ -116,6 +116,9 @@ def train(
         str | None, typer.Option(help="Default: as the weekly training has it.")
     ] = None,
     end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    detector: Annotated[
+        DetectorName | None, typer.Option(help="Default: ANOMALY_DETECTOR.")
+    ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Put the version in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -124,6 +127,8 @@ def train(
     With --promote it is put in force if the gate lets it; exits with 3 when it does not.
     """
     database, settings = connect()
+    if detector is not None:
+        settings = settings.model_copy(update={"detector": detector})
     trainer, due, by = Trainer(database, settings), datetime.now(UTC), current_user()
     report = trainer.challenge(_training_window(trainer, start, end), by=by, due=due)
     judgement = report.judgement
@@ -223,16 +228,18 @@ def evaluate(
 
     asked = _budgets(budgets)
     if labels is not None:
+        if start or end or machines:
+            raise SettingsError("--start, --end and --machines go without --labels: cut the file")
         report = evaluate_labels(labels, load_settings(), budgets=asked)
     else:
         database, settings = connect()
-        window = Window.parse(start, end) if start and end else None
+        window = _evaluation_window(start, end)
         report = evaluate_deployment(
             database,
             settings,
             datetime.now(UTC),
             window=window,
-            machines=[int(part) for part in machines.split(",") if part],
+            machines=_machine_ids(machines),
             budgets=asked,
             seeds=seeds,
         )
@@ -240,10 +247,23 @@ def evaluate(
         print_json(report.summary().to_dict("records"))
     else:
         out.print(report.table())
-    for _, reason in report.skipped.itertuples(index=False):
-        notes.print(reason, style="yellow", markup=False)
     if picture is not None:
         notes.print(f"picture: {report.picture(picture)}", markup=False)
+
+
+def _evaluation_window(start: str | None, end: str | None) -> Window | None:
+    if not start and not end:
+        return None
+    if not start or not end:
+        raise SettingsError("--start and --end go together: give both, or neither for everything")
+    return Window.parse(start, end)
+
+
+def _machine_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise SettingsError(f"--machines is {text!r}: write ids by comma, e.g. 1,2,3") from None
 
 
 def _budgets(text: str) -> list[float]:

@@ -51,7 +51,8 @@ def incidents(
             start=parse_moment(start) if start else None,
             end=parse_moment(end) if end else None,
         )
-    shown = [dict(row) | _cost(row["excess_kwh"], settings) for row in rows]
+    needed = [row for row in rows if everything or state or row["ended_at"] is None]
+    shown = [dict(row) | _cost(row["excess_kwh"], settings) for row in needed]
     if as_json:
         return print_json(shown)
     print_rows("Incidents", shown, (*_COLUMNS, *(["cost"] if settings.price_per_kwh else [])))

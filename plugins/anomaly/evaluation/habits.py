@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.errors import SourceError
+from anomaly.preprocessing import microseconds
 from anomaly.settings import ReadingKind, Settings
-from anomaly.steps import microseconds
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

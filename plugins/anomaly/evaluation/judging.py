@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats  # type: ignore[import-untyped]
 
 from anomaly.evaluation.injection import Event, events_frame
-from anomaly.steps import microseconds
+from anomaly.preprocessing import microseconds
 from anomaly.windows import Window
 
 Floats = npt.NDArray[np.float64]

@@ -188,22 +188,24 @@ def _decide(
 ) -> list[tuple[Incident | None, Incident]]:
     """What each incident was, None where it is new, and what it is now.
 
-    Neighbours whose episodes are as they were may yet change their state.
+    Later neighbours whose episodes are as they were may yet change their state; earlier
+    ones are there to tell how long a machine has been abnormal.
     """
     around = _padded(ranges, settings.settle_after + CHAIN)
     before = {incident.incident_id: incident for incident in _known(transaction, around)}
     matched = match(known, episodes, settings.interval)
     mine = {incident.incident_id for incident in known}
     others = [incident for number, incident in before.items() if number not in mine]
-    told = with_states(
-        [*matched, *others], _labels_around(transaction, around), change.as_of, settings
-    )
-    return [(before.get(incident.incident_id), incident) for incident in told]
-
-
-def _labels_around(transaction: Transaction, ranges: Ranges) -> list[Label]:
-    starts, ends = zip(*ranges.values(), strict=True)
-    return labels_during(transaction, list(ranges), min(starts), max(ends))
+    held = _widened(around, (incident.episode for incident in [*matched, *others]))
+    starts, ends = zip(*held.values(), strict=True)
+    labels = labels_during(transaction, list(held), min(starts), max(ends))
+    told = with_states([*matched, *others], labels, change.as_of, settings)
+    return [
+        (before.get(incident.incident_id), incident)
+        for number, incident in enumerate(told)
+        if number < len(matched)
+        or incident.episode.started_at >= ranges[incident.episode.machine_id][0]
+    ]
 
 
 def _write(
