@@ -268,7 +268,8 @@ class Promoter:
         registered = unpack_arrays(self.registry.read(_artefact(row), SCORING))
         window = Window(row["trained_from"], row["trained_to"])
         settings = _as_then(self.settings, row["parameters"])
-        arrays, readings = Trainer(self.database, settings).arrays(window)
+        through = row["parameters"].get("labels_through")
+        arrays, readings = Trainer(self.database, settings).arrays(window, through)
         differing = [
             name
             for name in sorted(registered.keys() | arrays.keys())

@@ -90,6 +90,7 @@ class _Trained:
     window: Window
     sound: pd.DataFrame
     metrics: dict[str, Any]
+    labels_through: int
     compared: Compared | None = None
 
 
@@ -185,11 +186,12 @@ class Trainer:
                 removed.append(draft.folder)
         return removed
 
-    def _train(self, window: Window) -> _Trained:
+    def _train(self, window: Window, labels_through: int | None = None) -> _Trained:
         self._require_history(window.start, window.end)
-        sound = self._sound_readings(window)
+        sound, labels_through = self._sound_readings(window, labels_through)
         model, estimator = self._fit(sound)
-        return _Trained(model, estimator, window, sound, _metrics(model, sound))
+        metrics = _metrics(model, sound)
+        return _Trained(model, estimator, window, sound, metrics, labels_through)
 
     def _fit(self, sound: pd.DataFrame) -> tuple[Model, object]:
         """The model, and what scikit-learn trained for it."""
@@ -216,16 +218,21 @@ class Trainer:
         detector = SignalDetector.fit(sound, table, self.settings)
         return detector, detector
 
-    def _sound_readings(self, window: Window) -> pd.DataFrame:
+    def _sound_readings(
+        self, window: Window, labels_through: int | None
+    ) -> tuple[pd.DataFrame, int]:
         """The window's readings without meter faults, and without what people said was none.
 
-        False alarms stay: that is how a new normal is learnt.
+        False alarms stay: that is how a new normal is learnt. The newest label that
+        counted is given too.
         """
         shape = self.reader.prepare(self.database, window, TRAINER)
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             measured = self.reader.read(transaction, shape, window).frame
             machines = known_machines(transaction)["machine_id"].tolist()
-            labels = labels_during(transaction, machines, window.start, window.end)
+            if labels_through is None:
+                labels_through = int(transaction.value("newest_label"))
+            labels = labels_during(transaction, machines, window.start, window.end, labels_through)
         if measured.empty:
             raise TrainingError(
                 f"{self.settings.source_name} has no readings in {window}: choose another range"
@@ -236,15 +243,20 @@ class Trainer:
         )
         faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
         left_out = faulty | _labelled(measured, labels)
-        return measured[~left_out].reset_index(drop=True)
+        return measured[~left_out].reset_index(drop=True), labels_through
 
     def _require_history(self, start: datetime, end: datetime) -> None:
         if missing := self.settings.missing_history((end - start) / timedelta(days=1)):
             raise TrainingError(missing)
 
-    def arrays(self, window: Window) -> tuple[dict[str, npt.NDArray[Any]], int]:
-        """What training on `window` gives for scoring, and on how many readings; keeps nothing."""
-        trained = self._train(window)
+    def arrays(
+        self, window: Window, labels_through: int | None = None
+    ) -> tuple[dict[str, npt.NDArray[Any]], int]:
+        """What training on `window` gives for scoring, and on how many readings; keeps nothing.
+
+        Labels written after `labels_through` do not count.
+        """
+        trained = self._train(window, labels_through)
         return trained.model.arrays(), len(trained.sound)
 
     # The judgement ------------------------------------------------------
@@ -329,7 +341,8 @@ class Trainer:
             "trained_from": trained.window.start,
             "trained_to": trained.window.end,
             "readings": len(trained.sound),
-            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS)),
+            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS))
+            | {"labels_through": trained.labels_through},
             "metrics": trained.metrics,
             "judgement": judgement and judgement.as_dict(),
             "status": "refused" if judgement and judgement.reasons else "registered",

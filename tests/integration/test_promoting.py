@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from anomaly.errors import ArtefactError, PromotionError
+from anomaly.incidents import LabelName
+from anomaly.labelling import label
 from anomaly.promoting import Promoter, Step, next_step
 from anomaly.settings import Promotion
 from anomaly.training import Trainer
@@ -334,6 +336,13 @@ def test_a_version_is_reproduced_from_its_record_whatever_the_settings_are_now(t
 
     assert found.same
     assert found.libraries == {}
+
+
+def test_what_people_said_since_does_not_change_what_is_reproduced(two, settings):
+    everything = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
+    label(two, settings, "1", everything, LabelName.MAINTENANCE, by="tests")
+
+    assert Promoter(two, settings).reproduce(2).same
 
 
 def test_a_version_whose_readings_were_changed_is_not_reproduced(two, settings):

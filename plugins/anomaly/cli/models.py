@@ -37,6 +37,7 @@ def models_list(
     columns = (
         "version",
         "in_force",
+        "judges_a_range",
         "detector",
         "status",
         "trained_from",

@@ -66,10 +66,16 @@ def readings_to(transaction: Transaction) -> datetime | None:
 
 
 def labels_during(
-    transaction: Transaction, machines: Sequence[int], start: datetime, end: datetime
+    transaction: Transaction,
+    machines: Sequence[int],
+    start: datetime,
+    end: datetime,
+    through: int | None = None,
 ) -> list[Label]:
-    """What people said of machines about a range, both ends included."""
-    rows = transaction.rows("labels_during", machines=list(machines), start=start, end=end)
+    """What people said of machines about a range, both ends included, up to label `through`."""
+    rows = transaction.rows(
+        "labels_during", machines=list(machines), start=start, end=end, through=through
+    )
     return [
         Label(row["machine_id"], LabelName(row["label"]), row["starts_at"], row["ends_at"])
         for row in rows
