@@ -17,7 +17,7 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile(properties=3, machine=50, steps=12, same=False),
+    "quick": Profile(properties=3, machine=50, steps=12, same=True),
     "full": Profile(properties=8, machine=500, steps=12, same=True),
     "long": Profile(properties=400, machine=5_000, steps=20, same=False),
 }

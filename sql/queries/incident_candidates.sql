@@ -1,5 +1,5 @@
 -- Machines whose incidents a publication may have changed: abnormal verdicts in its
--- range, incidents there, and incidents that last.
+-- range, and incidents there; see lasting_incidents too.
 SELECT r.machine_id
   FROM anomaly.anomaly_results r
  WHERE r.utc_timestamp >= :start AND r.utc_timestamp < :end
@@ -9,7 +9,7 @@ SELECT r.machine_id
 SELECT i.machine_id
   FROM anomaly.incidents i
  WHERE i.machine_id = ANY (:machines)
-   AND (i.ended_at IS NULL OR (i.started_at < :end AND i.last_at >= :start))
+   AND i.started_at < :end AND i.last_at >= :start
  UNION
 -- A machine that the newest verdicts leave out has fallen silent.
 SELECT m.machine_id

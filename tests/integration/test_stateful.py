@@ -39,7 +39,7 @@ from anomaly.postgres.database import TRAINER
 from anomaly.postgres.versions import promote
 from anomaly.training import Trainer
 from anomaly.windows import Window
-from oracle import Entry, Verdict
+from oracle import REACH, Entry, Verdict
 
 LAYOUTS = (WIDE, UNKEYED, LONG)
 """Of the prototype's detector, every bit of whose verdicts the oracle knows."""
@@ -365,13 +365,21 @@ class ResultsMachine(RuleBasedStateMachine):
     def _check_fresh_start(self) -> None:
         """Whatever was done, the verdicts are those of one backfill, reasons and all.
 
-        But for verdicts that lost their reading outside of what the source still holds.
+        Where readings were purged at either end of the source, their verdicts stay, and so do
+        those that looked back at them.
         """
         before = self.deployment.verdicts()
         fresh = self.deployment.scored_afresh(BASE, self.now)
-        assert [repr(before.get(key)) for key in fresh] == [repr(row) for row in fresh.values()]
+        purged = before.keys() - fresh.keys()
         stamps = [record.at for record in self.records]
-        assert all(not min(stamps) <= at <= max(stamps) for _, at in before.keys() - fresh.keys())
+        assert all(not min(stamps) <= at <= max(stamps) for _, at in purged)
+        looked_back = {
+            (machine, at)
+            for machine, at in fresh
+            if any(machine == gone and lost < at <= lost + REACH for gone, lost in purged)
+        }
+        compared = sorted(fresh.keys() - looked_back)
+        assert [repr(before.get(key)) for key in compared] == [repr(fresh[k]) for k in compared]
 
     def _check_always(self, results: dict[tuple[int, datetime], Verdict]) -> None:
         """Nothing that is not due, one a reading, each in the ledger; no meter was written."""

@@ -110,7 +110,7 @@ def refresh_incidents(transaction: Transaction, change: Change, settings: Settin
 
 
 def _candidates(transaction: Transaction, change: Change, settings: Settings) -> Ranges:
-    """The machines to look at, and the range of each: to begin with, the window."""
+    """The machines to look at, and the range of each: the window, and incidents that last."""
     join = join_after(settings)
     window, machines = change.window, list(change.machines)
     touched = transaction.rows(
@@ -122,7 +122,10 @@ def _candidates(transaction: Transaction, change: Change, settings: Settings) ->
     )
     if window.end < change.as_of:
         touched = [*touched, *transaction.rows("gap_behind", end=window.end, machines=machines)]
-    return dict.fromkeys((row["machine_id"] for row in touched), (window.start, window.end))
+    ranges = dict.fromkeys((row["machine_id"] for row in touched), (window.start, window.end))
+    for row in transaction.rows("lasting_incidents", machines=machines):
+        ranges[row["machine_id"]] = (min(window.start, row["since"]), window.end)
+    return ranges
 
 
 def _episodes(
