@@ -231,7 +231,7 @@ def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings
     settings = settings.model_copy(update={"detector": DetectorName(detector)})
     trainer = Trainer(filled, settings)
     window = Window(START, at(8 * DAY))
-    sound = trainer._sound_readings(window)
+    sound, _ = trainer._sound_readings(window, None)
     model, _ = trainer._fit(sound)
 
     again = unpack_arrays(pack_arrays(model.arrays()))
