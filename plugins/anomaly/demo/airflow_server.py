@@ -88,6 +88,11 @@ class AirflowServer:
         """The password of the user ``admin``."""
         return str(self._known["password"])
 
+    @property
+    def log(self) -> Path:
+        """What all its processes print."""
+        return self._background.log
+
     def wait_until_healthy(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Wait until scheduler and DAG processor are alive and every DAG is known.
 
@@ -107,7 +112,7 @@ class AirflowServer:
             time.sleep(POLL_SECONDS)
         raise AirflowServerError(
             f"airflow is not ready after {HEALTHY_SECONDS} s ({self._missing()}):\n"
-            f"{self._last_lines()}\nthe whole log is {self._background.log}"
+            f"{self._last_lines()}\nthe whole log is {self.log}"
         )
 
     # REST ---------------------------------------------------------------
