@@ -113,5 +113,5 @@ def _refresh(transaction: Transaction, settings: Settings, machine_id: int, wind
     as_of = readings_to(transaction)
     if as_of is None:
         return 0
-    change = Change(window, [machine_id], as_of, Origin.LATE, at)
+    change = Change(window, [machine_id], [machine_id], as_of, Origin.LATE, at)
     return refresh_incidents(transaction, change, settings)

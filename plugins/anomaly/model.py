@@ -69,6 +69,13 @@ class Model:
         )
 
 
+# What of a reading bears on its verdict, the detector's own features apart.
+_JUDGED = [
+    "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "quality",
+    "flat_hours", "change", "max_power_kw",
+]  # fmt: skip
+
+
 def judge_readings(
     measured: pd.DataFrame, wanted: npt.NDArray[np.bool_], model: Model, settings: Settings
 ) -> pd.DataFrame:
@@ -89,7 +96,9 @@ def judge_readings(
         ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
         ``expected_kw`` (NaN: not known).
     """
-    mine = measured if wanted.all() else measured[wanted].reset_index(drop=True)
+    mine = measured[_JUDGED]
+    if not wanted.all():
+        mine = mine[wanted].reset_index(drop=True)
     quality = judge(mine, model.profiles, settings)
     sound = quality < Quality.STUCK
     chosen = wanted.copy()
@@ -107,7 +116,7 @@ def judge_readings(
             "anomaly_score": score,
             "threshold": model.detector.threshold,
             "anomaly": anomaly,
-            "reason": reason,
+            "reason": pd.Series(reason, dtype=object),
             "quality": names(quality),
             "expected_kw": expected,
         }

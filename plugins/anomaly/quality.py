@@ -124,9 +124,9 @@ def explain_faults(measured: pd.DataFrame, quality: Ints) -> npt.NDArray[np.obje
     return reasons
 
 
-def names(quality: Ints) -> npt.NDArray[np.str_]:
+def names(quality: Ints) -> "pd.Categorical[Any]":
     """Qualities as the database spells them."""
-    return np.asarray(QUALITY_NAMES)[quality]
+    return pd.Categorical.from_codes(quality, dtype=pd.CategoricalDtype([*QUALITY_NAMES]))
 
 
 def _taken(column: pd.Series, place: npt.NDArray[np.intp]) -> Floats:

@@ -1,8 +1,10 @@
 """Score readings: the one path that DAGs, the command line, the API and backfills take."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pandas as pd
 from anomaly.differences import compare
 from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
 from anomaly.model import Model, judge_readings
+from anomaly.postgres.current import Current, read_current
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.readings import Context, MeasuredWindow, WindowReader
 from anomaly.postgres.results import (
@@ -152,8 +155,11 @@ class Scorer:
             runs_seen = count_runs(transaction, window)
             models = self.load(versions)
             context = reading_context(models.values(), self.settings)
-            measured = self.reader.read(transaction, shape, window, context=context)
-        verdicts = self._judge(measured, versions, models)
+            with ThreadPoolExecutor(1) as aside:  # the server reads while this process judges
+                coming = aside.submit(self._current, window, shape)
+                measured = self.reader.read(transaction, shape, window, context=context)
+                verdicts = self._judge(measured, versions, models)
+                current = coming.result()
         verdicts = verdicts.assign(origin=_origins(verdicts, job))
         attempt = Attempt(
             run_id=run_id,
@@ -161,6 +167,7 @@ class Scorer:
             origin=job.origin,
             verdicts=verdicts,
             machines=measured.machines,
+            current=current,
             versions=versions,
             runs_seen=runs_seen,
             readings=measured.readings,
@@ -172,6 +179,10 @@ class Scorer:
         return self._publisher(shape, job).publish(
             attempt, shape, job.context, retractable=job.retractable, dry_run=job.dry_run
         )
+
+    def _current(self, window: Window, shape: SourceShape) -> Current:
+        with self.database.transaction(SCORER, read_only=True) as transaction:
+            return read_current(transaction, window, [*shape.machines.values()] or None)
 
     def _publisher(self, shape: SourceShape, job: Job) -> Publisher:
         def rescore(
@@ -305,12 +316,14 @@ def reading_context(models: Iterable[Model], settings: Settings) -> Context:
     )
 
 
-def _origins(verdicts: pd.DataFrame, job: Job) -> np.ndarray:
+def _origins(verdicts: pd.DataFrame, job: Job) -> "pd.Categorical[Any]":
     if job.late_before is None:
-        return np.full(len(verdicts), job.origin.value)
-    return np.where(
-        verdicts["utc_timestamp"] < job.late_before, Origin.LATE.value, job.origin.value
-    )
+        late = np.zeros(len(verdicts), dtype=bool)
+    else:
+        late = (verdicts["utc_timestamp"] < job.late_before).to_numpy()
+    names = [origin.value for origin in Origin]
+    codes = np.where(late, names.index(Origin.LATE), names.index(job.origin))
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(names))
 
 
 def _refuse_other_readings(version: int, model: Model, settings: Settings) -> None:

@@ -106,8 +106,8 @@ def melt_machines(wide: pd.DataFrame) -> pd.DataFrame:
 
 def drop_missing(long: pd.DataFrame) -> pd.DataFrame:
     """Step four, see `anomaly.preprocessing.MissingDropper`."""
-    finite: pd.DataFrame = long[np.isfinite(long["reading"].to_numpy(dtype=float))]
-    return finite
+    finite = np.isfinite(long["reading"].to_numpy(dtype=float))
+    return long if finite.all() else long[finite]
 
 
 def extract_machine_ids(long: pd.DataFrame, machines: Mapping[str, int] | None) -> pd.DataFrame:
@@ -137,12 +137,32 @@ def machine_number(column: str, machines: Mapping[str, int] | None) -> int:
 
 def sort_by_machine_and_time(long: pd.DataFrame) -> pd.DataFrame:
     """Step six, see `anomaly.preprocessing.MachineTimeSorter`."""
-    keys = ["machine_id", "utc_timestamp"]
-    ties = [name for name in ("ingested_at", "reading") if name in long]
-    ordered = long.sort_values(keys + ties, kind="stable", ignore_index=True)
-    same = (ordered[keys] == ordered[keys].shift()).all(axis=1)
-    kept = ~same.shift(-1, fill_value=False)
-    return ordered.assign(duplicate=same)[kept].reset_index(drop=True)
+    machines, ticks = long["machine_id"].to_numpy(), microseconds(long["utc_timestamp"])
+    order = _order(machines, ticks)
+    same = _repeated(machines[order], ticks[order])
+    if same.any():
+        ties = [name for name in ("ingested_at", "reading") if name in long]
+        keys = long[["machine_id", "utc_timestamp", *ties]].reset_index(drop=True)
+        order = keys.sort_values([*keys], kind="stable").index.to_numpy()
+    ordered = long.take(order).reset_index(drop=True).assign(duplicate=same)
+    return ordered[~np.append(same[1:], False)].reset_index(drop=True) if same.any() else ordered
+
+
+def _order(machines: npt.NDArray[np.generic], ticks: Ints) -> Ints:
+    """Rows by machine and time; one sort instead of two where both fit into one number."""
+    distinct, codes = np.unique(machines, return_inverse=True)
+    first, last = (int(ticks.min()), int(ticks.max())) if len(ticks) else (0, 0)
+    span = last - first + 1
+    if len(distinct) * span > np.iinfo(np.int64).max:
+        return np.lexsort([ticks, machines])
+    return np.argsort(codes * span + (ticks - first), kind="stable")
+
+
+def _repeated(machines: npt.NDArray[np.generic], ticks: Ints) -> npt.NDArray[np.bool_]:
+    """Which sorted rows have machine and time of the row before."""
+    same = np.zeros(len(ticks), dtype=bool)
+    same[1:] = (machines[1:] == machines[:-1]) & (ticks[1:] == ticks[:-1])
+    return same
 
 
 def add_power_diff(

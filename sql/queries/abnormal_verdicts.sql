@@ -1,5 +1,5 @@
 -- Verdicts that incidents are made of, in a range of each machine, with the time of
--- the verdict before: what lies between them is a gap. A gap shows in the verdict that
+-- the verdict before (microseconds since 1970): what lies between them is a gap. A gap shows in the verdict that
 -- ends it, so the first one behind a range is looked at too.
 WITH range AS MATERIALIZED (
     SELECT asked.machine_id, asked.starts_at,
@@ -14,8 +14,10 @@ WITH range AS MATERIALIZED (
             LIMIT 1
            ) AS following ON following.quality >= 'gap'
 )
-SELECT r.machine_id, r.utc_timestamp, r.anomaly, r.anomaly_score, r.threshold, r.reason,
-       r.quality::text AS quality, r.power_kw, r.expected_kw, previous.utc_timestamp AS previous_at
+SELECT r.machine_id, CAST(extract(epoch FROM r.utc_timestamp) * 1000000 AS bigint) AS utc_timestamp,
+       r.anomaly, r.anomaly_score, r.threshold, r.reason,
+       r.quality::text AS quality, r.power_kw, r.expected_kw, 
+       CAST(extract(epoch FROM previous.utc_timestamp) * 1000000 AS bigint) AS previous_at
   FROM range
   JOIN anomaly.anomaly_results r
     ON r.machine_id = range.machine_id
@@ -24,7 +26,7 @@ SELECT r.machine_id, r.utc_timestamp, r.anomaly, r.anomaly_score, r.threshold, r
   LEFT JOIN LATERAL (
        SELECT p.utc_timestamp
          FROM anomaly.anomaly_results p
-        WHERE p.machine_id = r.machine_id AND p.utc_timestamp < r.utc_timestamp
+        WHERE r.quality >= 'gap' AND p.machine_id = r.machine_id AND p.utc_timestamp < r.utc_timestamp
         ORDER BY p.utc_timestamp DESC
         LIMIT 1
        ) AS previous ON true

@@ -8,9 +8,12 @@ COPY (
            CASE r.quality WHEN 'ok' THEN 0 WHEN 'learning' THEN 1 WHEN 'gap' THEN 2
                 WHEN 'irregular' THEN 3 WHEN 'duplicate' THEN 4 WHEN 'first' THEN 5
                 WHEN 'rollover' THEN 6 WHEN 'stuck' THEN 7 WHEN 'reset' THEN 8 ELSE 9 END,
-           CASE WHEN r.reason IS NULL THEN '\x00000000000000000000000000000000'::bytea
-                ELSE decode(md5(r.reason), 'hex') END
-      FROM unnest({machines}::integer[]) AS asked (machine_id)
+           CASE WHEN r.reason IS NULL THEN 0
+                ELSE ('x' || left(md5(r.reason), 16))::bit(64)::bigint END
+      FROM (SELECT m.machine_id
+              FROM anomaly.machines AS m
+             WHERE {machines}::integer[] IS NULL OR m.machine_id = ANY ({machines}::integer[])
+            OFFSET 0) AS asked
      CROSS JOIN LATERAL (
            SELECT *
              FROM anomaly.anomaly_results of_machine

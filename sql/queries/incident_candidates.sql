@@ -14,7 +14,7 @@ SELECT i.machine_id
 -- A machine that the newest verdicts leave out has fallen silent.
 SELECT m.machine_id
   FROM anomaly.machines m
- WHERE m.machine_id = ANY (:machines)
+ WHERE m.machine_id = ANY (CAST(:quiet AS integer[]))
    AND NOT EXISTS (
        SELECT FROM anomaly.anomaly_results r
         WHERE r.machine_id = m.machine_id AND r.utc_timestamp >= :silent_since)

@@ -144,6 +144,31 @@ def test_of_two_rows_for_one_reading_the_later_ingested_stays_marked():
     assert ours[["reading", "duplicate"]].values.tolist() == [[4.0, True]]
 
 
+@pytest.mark.parametrize("instants", [5, 2**62])
+def test_sorting_by_one_number_is_sorting_by_machine_and_time(instants):
+    random = np.random.default_rng(3)
+    ticks = np.linspace(-instants, instants, 5).astype(np.int64)
+    long = pd.DataFrame(
+        {
+            "machine_id": random.integers(1, 4, 30),
+            "utc_timestamp": pd.to_datetime(random.choice(ticks, 30), unit="us"),
+            "ingested_at": random.integers(0, 3, 30),
+            "reading": random.integers(0, 3, 30).astype(float),
+        }
+    )
+    keys = ["machine_id", "utc_timestamp"]
+    plain = long.sort_values([*keys, "ingested_at", "reading"], kind="stable", ignore_index=True)
+    plain["duplicate"] = plain.duplicated(keys)
+    plain = plain.drop_duplicates(keys, keep="last", ignore_index=True)
+
+    pd.testing.assert_frame_equal(MachineTimeSorter().transform(long), plain)
+    once = plain.drop(columns="duplicate")
+    shuffled = once.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(
+        MachineTimeSorter().transform(shuffled), once.assign(duplicate=False)
+    )
+
+
 def test_a_naive_timestamp_is_refused_unless_its_zone_is_set():
     naive = pd.DataFrame({"utc_timestamp": ["2024-02-10 14:30:00"]})
 

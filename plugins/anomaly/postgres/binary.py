@@ -1,6 +1,7 @@
 """Postgres's binary COPY format as numpy records, without a loop over rows."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -64,12 +65,13 @@ def moments(column: npt.NDArray[np.generic]) -> npt.NDArray[np.datetime64]:
     return stamps
 
 
-def encode(frame: pd.DataFrame, kinds: Sequence[tuple[str, str]]) -> bytes:
-    """Turn a frame into COPY's input, without a loop over rows.
+class CopyInput:
+    """A frame as COPY's input, without a loop over rows.
 
-    Rows that are NULL in the same columns and hold texts of the same lengths have
-    one width: each such group is made as one record array, and stretches of rows of
-    one group are then laid one after another, in the order of the frame.
+    A thread makes the pieces while the server takes in those before. Rows that are NULL
+    in the same columns and hold texts of the same lengths have one width: each such group
+    of a piece is made as one record array, and stretches of rows of one group are then
+    laid one after another, in the order of the frame.
 
     Parameters
     ----------
@@ -77,13 +79,46 @@ def encode(frame: pd.DataFrame, kinds: Sequence[tuple[str, str]]) -> bytes:
         In the order of the table's columns; a kind is ``int2``, ``int4``, ``int8``,
         ``float8`` (NaN is NULL), ``bool``, ``timestamptz`` or ``text`` (also for
         enums; None is NULL).
+    rows_at_once : int
+        Of a piece.
     """
+
+    def __init__(
+        self, frame: pd.DataFrame, kinds: Sequence[tuple[str, str]], rows_at_once: int = 4096
+    ) -> None:
+        self._pieces = _pieces(frame, kinds, rows_at_once)
+        self._thread = ThreadPoolExecutor(1)
+        self._coming = self._thread.submit(self._next)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next piece, whatever its size; nothing at the end."""
+        piece = self._coming.result()
+        if piece:
+            self._coming = self._thread.submit(self._next)
+        else:
+            self._thread.shutdown()
+        return piece
+
+    def _next(self) -> bytes:
+        return next(self._pieces, b"")
+
+
+def _pieces(
+    frame: pd.DataFrame, kinds: Sequence[tuple[str, str]], rows_at_once: int
+) -> Iterator[bytes]:
+    yield _SIGNATURE
+    for begin in range(0, len(frame), rows_at_once):
+        yield b"".join(_rows(frame.iloc[begin : begin + rows_at_once], kinds))
+    yield b"\xff\xff"
+
+
+def _rows(frame: pd.DataFrame, kinds: Sequence[tuple[str, str]]) -> Iterator[memoryview]:
     columns = [_column(frame[name], kind) for name, kind in kinds]
     group = _groups(columns, len(frame))
     order = np.argsort(group, kind="stable")
     bounds = [*np.flatnonzero(np.diff(group[order], prepend=-1)).tolist(), len(order)]
     groups = [memoryview(_records(columns, order[begin:end])) for begin, end in pairwise(bounds)]
-    return b"".join([_SIGNATURE, *_interleaved(groups, group), b"\xff\xff"])
+    return _interleaved(groups, group)
 
 
 def _groups(columns: Sequence["_Column"], rows: int) -> npt.NDArray[np.int64]:
@@ -146,11 +181,15 @@ def _column(values: pd.Series, kind: str) -> _Column:
 
 
 def _text(values: pd.Series) -> _Column:
-    codes, distinct = pd.factorize(values.astype(object))
+    codes, distinct = pd.factorize(values if _is_categorical(values) else values.astype(object))
     encoded = [str(value).encode() for value in distinct]
     lengths = np.array([*map(len, encoded), -1], dtype=np.int64)
     longest = max([1, *map(len, encoded)])
     return _Column(np.array([*encoded, b""], dtype=f"S{longest}")[codes], lengths[codes])
+
+
+def _is_categorical(values: pd.Series) -> bool:
+    return isinstance(values.dtype, pd.CategoricalDtype)
 
 
 def _records(columns: Sequence[_Column], rows: npt.NDArray[np.int64]) -> bytes:

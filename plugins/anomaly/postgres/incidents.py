@@ -44,6 +44,8 @@ class Change:
 
     Attributes
     ----------
+    quiet : list of int
+        Those of `machines` that may have fallen silent.
     as_of : datetime
         End of the newest interval that has been judged, of any machine.
     origin : Origin
@@ -54,6 +56,7 @@ class Change:
 
     window: Window
     machines: Sequence[int]
+    quiet: Sequence[int]
     as_of: datetime
     origin: Origin
     at: datetime
@@ -118,6 +121,7 @@ def _candidates(transaction: Transaction, change: Change, settings: Settings) ->
         start=window.start - join,
         end=window.end + join,
         machines=machines,
+        quiet=list(change.quiet),
         silent_since=change.as_of - settings.dropout,
     )
     if window.end < change.as_of:

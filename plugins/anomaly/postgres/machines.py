@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 import pandas as pd
+from psycopg2.sql import SQL
 
-from anomaly.postgres.database import Transaction
+from anomaly.postgres import binary
+from anomaly.postgres.database import Transaction, sql_file
 
 _NUMBERS = ("max_power_kw", "rolls_over_at", "alert_budget")
 _COLUMNS = ("machine_id", "source_key", "name", "time_zone", *_NUMBERS)
@@ -22,6 +24,21 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
     """
     frame = transaction.frame("machines")[list(_COLUMNS)]
     return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
+
+
+def machine_limits(transaction: Transaction) -> pd.DataFrame:
+    """What of every machine bears on its readings, sorted by ``machine_id``.
+
+    Returns
+    -------
+    DataFrame
+        ``machine_id`` (int32), ``max_power_kw`` and ``rolls_over_at`` (float64, NaN where
+        not set).
+    """
+    columns = [("machine_id", ">i4"), ("max_power_kw", ">f8"), ("rolls_over_at", ">f8")]
+    data = transaction.copy_out(SQL(sql_file("queries/machine_limits.sql")))
+    records = binary.decode(data, columns)
+    return pd.DataFrame({name: binary.native(records[name]) for name, _ in columns})
 
 
 def register_machines(transaction: Transaction, machines: Mapping[str, int | None]) -> int:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.postgres.database import SCORER, Database, Transaction
-from anomaly.postgres.machines import known_machines, register_machines
+from anomaly.postgres.machines import known_machines, machine_limits, register_machines
 from anomaly.postgres.source import LARGEST_ID, MeterSource, SourceShape
 from anomaly.quality import REACH, measure
 from anomaly.settings import Layout, Settings
@@ -124,23 +124,28 @@ class WindowReader:
         """
         back = max(context.reach, 2 * self.settings.interval) if context else REACH
         raw = self.source.read(transaction, shape, window.starting_earlier(back), machines)
+        newest = _newest(raw["ingested_at"])
         every = self._long(raw, window)
+        present = int(_inside(every, window).sum())
         finite = self._finite(every)
+        found = int(_inside(finite, window).sum())
+        del raw, every  # of many machines each of these takes as much memory as the result
         unique = self._unique(finite)
         earlier = self._earlier(transaction, shape, window, back, unique, context)
         if len(earlier):
             unique = self._unique(pd.concat([earlier, finite], ignore_index=True))
-        known = known_machines(transaction)
+        del finite, earlier
+        known = machine_limits(transaction)
+        unique = unique.drop(columns="ingested_at")
         measured = measure(self._steps.power_diff(unique), known, self.settings)
-        found = int(_inside(finite, window).sum())
         inside = _inside(measured, window).to_numpy()
         return MeasuredWindow(
             measured,
             inside,
             _asked(known, shape, machines),
-            missing=int(_inside(every, window).sum()) - found,
+            missing=present - found,
             duplicates=found - int(inside.sum()),
-            ingested_through=_newest(raw["ingested_at"]),
+            ingested_through=newest,
         )
 
     def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +154,8 @@ class WindowReader:
     def _long(self, raw: pd.DataFrame, window: Window) -> pd.DataFrame:
         """One row a timestamp and machine, readings that are not finite included."""
         parsed = self._steps.parse(raw)
-        due = parsed[parsed["utc_timestamp"] < window.end]
+        before = parsed["utc_timestamp"] < window.end
+        due = parsed if before.all() else parsed[before]
         if self.settings.source_layout is Layout.WIDE:
             return self._steps.melt(due)
         return due

@@ -1,18 +1,18 @@
 """Publish a window of verdicts: whole or not at all, once, and never over a newer attempt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from psycopg2.sql import SQL, Literal
 
 from anomaly import __version__
 from anomaly.errors import StaleAttemptError
 from anomaly.postgres import binary
-from anomaly.postgres.current import Differences, compare_current
+from anomaly.postgres.current import Current, Differences, compare_current, read_current
 from anomaly.postgres.database import SCORER, Database, Transaction, sql_file
 from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
 from anomaly.postgres.source import MeterSource, SourceShape
@@ -59,6 +59,8 @@ class Attempt:
         Machines whose verdicts in the window this attempt answers for.
     versions : tuple of InForce
         The part of the version map that judged.
+    current : array
+        The verdicts that are there, read after `runs_seen`.
     runs_seen : int
         Ledger rows that overlapped the window when it was read.
     readings, missing, duplicates : int
@@ -72,12 +74,19 @@ class Attempt:
     origin: Origin
     verdicts: pd.DataFrame
     machines: list[int]
+    current: Current
     versions: tuple[InForce, ...]
     runs_seen: int
     readings: int
     missing: int
     duplicates: int
     ingested_through: datetime | None
+
+    def quiet_since(self, moment: datetime) -> list[int]:
+        """Machines without a verdict here at or after `moment`."""
+        heard = self.verdicts.loc[self.verdicts["utc_timestamp"] >= moment, "machine_id"]
+        quiet: list[int] = np.setdiff1d(self.machines, heard.unique()).tolist()
+        return quiet
 
 
 @dataclass(frozen=True)
@@ -203,7 +212,7 @@ class Publisher:
         with self.database.transaction(SCORER) as transaction:
             published_at = transaction.row("lock_publishing")["published_at"]
             merge = _Merge(transaction, attempt, published_at, self.settings.interval)
-            found = merge.compare(attempt.verdicts, attempt.window, attempt.machines)
+            found = merge.compare(attempt.verdicts, attempt.current)
             written_to = self._look_behind(transaction, merge, found)
             _refuse_stale(transaction, attempt, written_to)
             merge.write(written_to)
@@ -245,7 +254,8 @@ class Publisher:
         written_to: datetime = max(until.values()) + _TICK
         behind = Window(attempt.window.end, written_to)
         verdicts = self.rescore(transaction, behind, until)
-        merge.compare(verdicts, behind, list(until), only_context=True)
+        current = read_current(transaction, behind, list(until))
+        merge.compare(verdicts, current, only_context=True)
         return written_to
 
     def _retract(
@@ -269,7 +279,8 @@ class Publisher:
         as_of = readings_to(transaction)
         if as_of is not None:
             attempt, at = merge.attempt, merge.at["published_at"]
-            change = Change(merge.touched(), attempt.machines, as_of, attempt.origin, at)
+            quiet = attempt.quiet_since(as_of - self.settings.dropout)
+            change = Change(merge.touched(), attempt.machines, quiet, as_of, attempt.origin, at)
             refresh_incidents(transaction, change, self.settings)
 
 
@@ -294,15 +305,10 @@ class _Merge:
         self.retracted = self.withheld = 0
 
     def compare(
-        self,
-        verdicts: pd.DataFrame,
-        window: Window,
-        machines: Sequence[int],
-        *,
-        only_context: bool = False,
+        self, verdicts: pd.DataFrame, current: Current, *, only_context: bool = False
     ) -> Differences:
         """Find what of `verdicts` has to be written; with `only_context`, no new readings."""
-        found = compare_current(self.transaction, verdicts, window, machines)
+        found = compare_current(verdicts, current)
         if only_context:
             self.changed.append(verdicts[found.changed & ~found.reading_changed])
         else:
@@ -340,16 +346,15 @@ class _Merge:
         written = verdicts.assign(
             run_id=self.attempt.run_id, scored_at=pd.Timestamp(self.at["published_at"])
         )
-        self.transaction.copy_in(query, BytesIO(binary.encode(written, WRITTEN)))
+        self.transaction.copy_in(query, binary.CopyInput(written, WRITTEN))
 
     def retract(self, gone: pd.DataFrame, *, withheld: bool) -> None:
         if withheld:
             self.withheld = len(gone)
         elif len(gone):
             self.gone = gone
-            keys = binary.encode(gone, WRITTEN[:2])
             self.transaction.run("stage_retractions")
-            self.transaction.copy_in("copy_retractions", BytesIO(keys))
+            self.transaction.copy_in("copy_retractions", binary.CopyInput(gone, WRITTEN[:2]))
             self.transaction.run("analyze_retractions")
             window = self.attempt.window
             self.retracted = self.transaction.run(

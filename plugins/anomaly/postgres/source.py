@@ -11,7 +11,7 @@ from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from anomaly.errors import SourceError
 from anomaly.postgres import binary
-from anomaly.postgres.database import Transaction, sql_file
+from anomaly.postgres.database import Transaction, int_array, sql_file
 from anomaly.settings import Layout, Settings, TimestampLabel
 from anomaly.windows import Window
 
@@ -187,7 +187,7 @@ class MeterSource:
             ingested_at=self._ingested_at(shape),
             table=self._table,
             machine=Identifier(settings.source_machine_column),
-            machines=Literal(machines),
+            machines=Literal(None if machines is None else int_array(machines)),
             reading=self._number(Identifier("s", settings.source_value_column)),
         )
         records = binary.decode(
