@@ -160,28 +160,32 @@ def _print_training(report: TrainingReport) -> None:
         notes.print(f"refused: {reason}", style="yellow", markup=False)
 
 
-@app.command()
+@app.command(
+    "backfill",
+    help="Score a past range, chunk by chunk; may be stopped and started again at any time.",
+)
+@app.command("score", help="Score a range of readings.")
 def score(
+    context: typer.Context,
     start: Start,
     end: End,
     dry_run: DryRun = False,
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a range of readings."""
-    _score("anomaly score", start, end, dry_run, allow_retract, as_json)
-
-
-@app.command()
-def backfill(
-    start: Start,
-    end: End,
-    dry_run: DryRun = False,
-    allow_retract: AllowRetract = False,
-    as_json: AsJson = False,
-) -> None:
-    """Score a past range, chunk by chunk; may be stopped and started again at any time."""
-    _score("anomaly backfill", start, end, dry_run, allow_retract, as_json)
+    """Score a range of readings; the ledger says by which of the two commands."""
+    database, settings = connect()
+    window = Window.parse(start, end).due(datetime.now(UTC), settings.interval)
+    job = Job(
+        Origin.BACKFILL,
+        RunContext(f"anomaly {context.info_name}"),
+        retractable=sys.maxsize if allow_retract else None,
+        dry_run=dry_run,
+    )
+    report = _score_with_progress(Scorer(database, settings), window, job)
+    if as_json:
+        return print_json(report.counts() | {"dry_run": dry_run})
+    print_facts("Would be scored" if dry_run else "Scored", report.counts())
 
 
 @app.command()
@@ -294,23 +298,6 @@ def status(as_json: AsJson = False) -> None:
             out.print(f"needs attention: {problem}", style="yellow", markup=False)
     if found.problems:
         raise typer.Exit(NEEDS_ATTENTION)
-
-
-def _score(
-    command: str, start: str, end: str, dry_run: bool, allow_retract: bool, as_json: bool
-) -> None:
-    database, settings = connect()
-    window = Window.parse(start, end).due(datetime.now(UTC), settings.interval)
-    job = Job(
-        Origin.BACKFILL,
-        RunContext(command),
-        retractable=sys.maxsize if allow_retract else None,
-        dry_run=dry_run,
-    )
-    report = _score_with_progress(Scorer(database, settings), window, job)
-    if as_json:
-        return print_json(report.counts() | {"dry_run": dry_run})
-    print_facts("Would be scored" if dry_run else "Scored", report.counts())
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:
