@@ -1,11 +1,14 @@
 """Thresholds come from training readings alone, and contenders are treated alike."""
 
+import json
 from datetime import timedelta
+from io import StringIO
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from anomaly.errors import SourceError, TrainingError
 from anomaly.evaluation.contenders import (
@@ -316,6 +319,48 @@ def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(re
     assert (total.sum() == len(report.events) / 6).all()
 
 
+def printed(tables, width=200):
+    console = Console(width=width, file=StringIO())
+    console.print(*tables, sep="\n")
+    return console.file.getvalue()
+
+
+def test_what_is_printed_has_intervals_and_every_family_at_every_magnitude(readings, origins):
+    report = evaluate(
+        readings, [AbsoluteChange(SETTINGS), RandomAlerts(SETTINGS)], settings=SETTINGS,
+        origins=origins, seeds=6,
+    )  # fmt: skip
+    summary = report.summary().iloc[1]
+
+    text = printed(report.tables())
+
+    for name in ("recall", "precision", "delay_hours", "false_alerts"):
+        low, high = summary[f"{name}_low"], summary[f"{name}_high"]
+        assert f"{summary[name]:.2f} [{low:.2f},{high:.2f}]" in text
+    families = set(report.events["family"])
+    assert len(families) >= 6
+    by_magnitude, by_contender = text.split("|diff|, by family and magnitude")[1].split("Events")
+    for family in families:
+        assert family in by_magnitude
+        assert family in by_contender
+    assert by_magnitude.count(" mild ") >= 6
+    assert max(map(len, printed(report.tables(), width=80).splitlines())) <= 80
+
+
+def test_everything_is_there_as_plain_values(readings, origins):
+    report = evaluate(
+        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=2
+    )
+
+    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+
+    assert {row["magnitude"] for row in told["families"]} == {"all", "mild", "medium", "strong"}
+    assert {"precision_low", "precision_high", "delay_hours_low"} <= set(told["summary"][0])
+    assert len(told["undisturbed"]) == 3
+    assert told["curves"]
+    assert told["thresholds"]
+
+
 def test_the_picture_is_a_png_or_says_what_it_needs(readings, origins, tmp_path):
     report = evaluate(
         readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1, vus=False
@@ -353,6 +398,7 @@ def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
     assert [event.end - event.start for event in labelled.events] == [timedelta(minutes=55)] * 3
     assert report.summary()["recall"].tolist() == [1, 1]
     assert report.quiet().empty
+    assert "labelled" in printed(report.tables())
 
 
 def test_a_labelled_table_at_another_interval_than_the_settings_is_refused(tmp_path):

@@ -248,9 +248,9 @@ def evaluate(
             seeds=seeds,
         )
     if as_json:
-        print_json(report.summary().to_dict("records"))
+        print_json(report.as_dict())
     else:
-        out.print(report.table())
+        out.print(*report.tables(), sep="\n")
     if picture is not None:
         notes.print(f"picture: {report.picture(picture)}", markup=False)
 
