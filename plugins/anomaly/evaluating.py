@@ -30,6 +30,7 @@ def evaluate_deployment(
     machines: Sequence[int] = (),
     budgets: Sequence[float],
     seeds: int,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Inject faults into readings of the meter table, and judge who finds them.
 
@@ -39,6 +40,8 @@ def evaluate_deployment(
         Default: all readings that are due.
     machines : sequence of int, optional
         Default: every machine that has moved; a dead one has nothing to find.
+    keep_scores : bool
+        Whether the report holds the scores of the test weeks.
     """
     reader = WindowReader(settings)
     with database.transaction(TRAINER, read_only=True) as transaction:
@@ -60,11 +63,12 @@ def evaluate_deployment(
         zone=zone,
         seeds=seeds,
         budgets=budgets,
+        keep_scores=keep_scores,
     )
 
 
 def evaluate_labels(
-    file: Path, settings: Settings, *, budgets: Sequence[float]
+    file: Path, settings: Settings, *, budgets: Sequence[float], keep_scores: bool = False
 ) -> EvaluationReport:
     """Judge on a CSV with a column of labels."""
     return judge_labelled(
@@ -72,6 +76,7 @@ def evaluate_labels(
         contenders(settings, "UTC"),
         settings=settings,
         budgets=budgets,
+        keep_scores=keep_scores,
     )
 
 

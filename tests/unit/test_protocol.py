@@ -175,9 +175,7 @@ def test_readings_too_short_for_the_origins_are_refused(readings):
 
 
 def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(readings, origins):
-    report = evaluate(
-        readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4, vus=False
-    )
+    report = evaluate(readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4)
 
     summary = report.summary()
     assert len(report.events) > 0
@@ -189,7 +187,7 @@ def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(re
 def test_a_silent_contender_finds_nothing(readings, origins):
     told = Told(readings, silent=True)
 
-    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2, vus=False)
+    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2)
 
     assert (report.summary()["recall"] == 0).all()
     assert (report.alerts["alerts"] == 0).all()
@@ -200,7 +198,7 @@ def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
     for hard in (True, False):
         report = evaluate(
             readings, [Told(readings, hard=hard)], settings=SETTINGS, origins=origins, seeds=12,
-            budgets=(1,), vus=False,
+            budgets=(1,),
         )  # fmt: skip
         dropouts = report.events[report.events["family"] == Family.DROPOUT]
         found[hard] = dropouts["found"].mean()
@@ -210,7 +208,7 @@ def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
 def test_a_test_week_is_shown_only_after_training_scores_were_asked_for(readings, origins):
     spy = Told(readings)
 
-    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1)
 
     steps = [step for step, _ in spy.shown]
     assert steps == ["fit", "training_scores", "score"] * 2
@@ -226,7 +224,7 @@ def test_frames_begin_with_context_and_end_with_the_test_week(readings, origins)
             shown.append((frames[0]["utc_timestamp"].min(), frames[0]["utc_timestamp"].max()))
             return super().score(frames)
 
-    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1)
 
     assert [first for first, _ in shown] == [origin.test.start - CONTEXT for origin in origins]
     assert all(last < o.test.end for (_, last), o in zip(shown, origins, strict=True))
@@ -242,9 +240,7 @@ def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, origin
             )
         )
         kept.append(
-            evaluate(
-                poisoned, contenders, settings=SETTINGS, origins=last, seeds=1, vus=False
-            ).thresholds
+            evaluate(poisoned, contenders, settings=SETTINGS, origins=last, seeds=1).thresholds
         )
     pd.testing.assert_frame_equal(*kept)
 
@@ -256,7 +252,6 @@ def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
 
     report = evaluate(
         readings, [Calibrated(readings, hard=False)], settings=SETTINGS, origins=origins, seeds=2,
-        vus=False,
     )  # fmt: skip
 
     assert (report.summary()["recall"] == 0).all()
@@ -265,7 +260,7 @@ def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
 
 def test_random_alerts_keep_their_budget_and_find_little(readings, origins):
     report = evaluate(
-        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20, vus=False
+        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20
     )
 
     summary = report.summary().set_index("budget")
@@ -280,7 +275,6 @@ def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, o
 
     report = evaluate(
         readings, [missing, AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1,
-        vus=False,
     )  # fmt: skip
 
     assert report.skipped["contender"].tolist() == ["PyOD NotThere"]
@@ -310,7 +304,7 @@ def test_a_frames_scores_do_not_depend_on_the_frames_beside_it(readings):
 def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(readings, origins):
     contenders = [RandomAlerts(SETTINGS), AbsoluteChange(SETTINGS)]
 
-    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3, vus=False)
+    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3)
 
     assert report.table().row_count == len(report.summary()) == len(report.quiet()) == 6
     assert len(report.at_rates()) == 6
@@ -363,7 +357,7 @@ def test_everything_is_there_as_plain_values(readings, origins):
 
 def test_the_picture_is_a_png_or_says_what_it_needs(readings, origins, tmp_path):
     report = evaluate(
-        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1, vus=False
+        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1
     )
     try:
         path = report.picture(tmp_path / "picture.png")
@@ -391,7 +385,7 @@ def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
 
     labelled = read_labelled(labelled_csv(tmp_path), settings)
     report = judge_labelled(
-        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1), vus=False
+        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1)
     )
 
     assert labelled.machines == {"pump": 1}
@@ -424,7 +418,7 @@ def test_on_real_readings_luck_finds_far_less_than_a_change_of_power(shared_data
     )
 
     report = evaluate(
-        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4, vus=False
+        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4
     )
 
     recall = report.summary().set_index(["contender", "budget"])["recall"]

@@ -225,6 +225,9 @@ def evaluate(
     machines: Annotated[str, typer.Option(help="Ids by comma; default: all that move.")] = "",
     seeds: Annotated[int, typer.Option(help="Injections a test week.", min=1)] = 40,
     picture: Annotated[Path | None, typer.Option(help="PNG: recall against false alerts.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="NPZ of the test weeks' scores and labels, for `make vus`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge the detector `signals` beside baselines, on injected faults or on labels."""
@@ -234,7 +237,8 @@ def evaluate(
     if labels is not None:
         if start or end or machines:
             raise SettingsError("--start, --end and --machines go without --labels: cut the file")
-        report = evaluate_labels(labels, load_settings(), budgets=asked)
+        settings = load_settings()
+        report = evaluate_labels(labels, settings, budgets=asked, keep_scores=scores is not None)
     else:
         database, settings = connect()
         window = _evaluation_window(start, end)
@@ -246,6 +250,7 @@ def evaluate(
             machines=_machine_ids(machines),
             budgets=asked,
             seeds=seeds,
+            keep_scores=scores is not None,
         )
     if as_json:
         print_json(report.as_dict())
@@ -253,6 +258,9 @@ def evaluate(
         out.print(*report.tables(), sep="\n")
     if picture is not None:
         notes.print(f"picture: {report.picture(picture)}", markup=False)
+    if scores is not None:
+        written = report.write_scores(scores, settings.interval_minutes)
+        notes.print(f"scores: {written}; VUS-PR: make vus SCORES={written}", markup=False)
 
 
 def _evaluation_window(start: str | None, end: str | None) -> Window | None:

@@ -78,14 +78,14 @@ def judge_labelled(
     settings: Settings,
     train_share: float = 0.5,
     budgets: Sequence[float] = BUDGETS,
-    vus: bool = True,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Train on the first share of the time, whatever its labels, and judge the rest week by week.
 
     Intervals are over weeks. An event that goes on into the next week counts in both.
     """
     trial = _trial(labelled, train_share, settings)
-    return run([trial], contenders, settings=settings, budgets=budgets, vus=vus)
+    return run([trial], contenders, settings=settings, budgets=budgets, keep_scores=keep_scores)
 
 
 def _named(table: pd.DataFrame, settings: Settings, label: str) -> pd.DataFrame:

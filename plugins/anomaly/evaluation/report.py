@@ -49,9 +49,12 @@ class EvaluationReport:
     thresholds : DataFrame
         ``contender, origin, budget, machine_id, threshold``, fixed before the test.
     contenders : DataFrame
-        ``contender, seconds, vus_pr``.
+        ``contender`` and ``seconds``.
     skipped : DataFrame
         ``contender`` and ``reason``.
+    scores : DataFrame or None
+        ``contender, week, seed, machine_id, faulty, score``: the readings of the injected
+        test weeks, where they were asked for.
     """
 
     events: pd.DataFrame
@@ -60,12 +63,13 @@ class EvaluationReport:
     thresholds: pd.DataFrame
     contenders: pd.DataFrame
     skipped: pd.DataFrame
+    scores: pd.DataFrame | None = None
 
     def summary(self) -> pd.DataFrame:
         """One row a contender and budget, with 95 % intervals over weeks and seeds.
 
         ``recall``, ``precision``, ``delay_hours`` (median), ``false_alerts`` (realised, a
-        machine-week, in injected weeks), each with ``_low`` and ``_high``; ``vus_pr``.
+        machine-week, in injected weeks), each with ``_low`` and ``_high``.
         """
         units = _Units(self.alerts)
         rows = [
@@ -235,6 +239,28 @@ class EvaluationReport:
     def _middle_budget(self) -> float:
         budgets = sorted(self.events["budget"].unique().tolist())
         return float(budgets[len(budgets) // 2])
+
+    def write_scores(self, path: Path, interval_minutes: int) -> Path:
+        """Write the scores of the test weeks for `anomaly.evaluation.volumes`, as an ``.npz``.
+
+        ``contender`` (names); of each reading ``week, seed, machine_id, faulty``; ``score``,
+        shape (contender, reading); ``interval_minutes``.
+        """
+        assert self.scores is not None
+        of_each = [rows for _, rows in self.scores.groupby("contender", sort=False)]
+        readings = of_each[0]
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                contender=np.array(self.scores["contender"].unique().tolist()),
+                score=np.stack([rows["score"].to_numpy(float) for rows in of_each]),
+                interval_minutes=np.array(interval_minutes),
+                week=readings["week"].to_numpy(np.int32),
+                seed=readings["seed"].to_numpy(np.int32),
+                machine_id=readings["machine_id"].to_numpy(np.int64),
+                faulty=readings["faulty"].to_numpy(bool),
+            )
+        return path
 
     def picture(self, path: Path | str) -> Path:
         """Write recall against false alerts as PNG: lines are swept, dots fixed on training.
