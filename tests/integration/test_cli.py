@@ -251,6 +251,8 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
         (["incidents", "--state", "broken"], "--state is 'broken'"),
         (["evaluate", "--machines", "a"], "--machines is 'a'"),
         (["evaluate", "--start", "2026-03-02"], "--start and --end go together"),
+        (["evaluate", "--labels", "lab.pumps"], "no table 'lab.pumps' that this log-in may see"),
+        (["evaluate", "--labels", "none.csv"], "none.csv: No such file"),
         (["label", "press", "real", "--start", "2026-03-02", "--end", "2026-03-03"], "no machine"),
         (["label", "1", "real", "--start", "2026-03-03", "--end", "2026-03-02"], "is empty"),
     ],

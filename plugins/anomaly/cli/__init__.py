@@ -218,7 +218,11 @@ def evaluate(
         str, typer.Option(help="Bearable alerts a machine and week, several by comma.")
     ] = "0.5,1,3",
     labels: Annotated[
-        Path | None, typer.Option(help="A CSV of readings with a column `label`, 0 or 1.")
+        str | None,
+        typer.Option(
+            help="Readings with a column `label`, 0 or 1: a CSV file, or a table or view of the"
+            " database as schema.table.",
+        ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="Default: the first reading.")] = None,
     end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
@@ -232,13 +236,16 @@ def evaluate(
 ) -> None:
     """Judge the detector `signals` beside baselines, on injected faults or on labels."""
     from anomaly.evaluating import evaluate_deployment, evaluate_labels
+    from anomaly.evaluation.labelled import is_csv
 
     asked = _budgets(budgets)
     if labels is not None:
         if start or end or machines:
-            raise SettingsError("--start, --end and --machines go without --labels: cut the file")
-        settings = load_settings()
-        report = evaluate_labels(labels, settings, budgets=asked, keep_scores=scores is not None)
+            raise SettingsError("--start, --end and --machines go without --labels: cut the labels")
+        database, settings = (None, load_settings()) if is_csv(labels) else connect()
+        report = evaluate_labels(
+            labels, database, settings, budgets=asked, keep_scores=scores is not None
+        )
     else:
         database, settings = connect()
         window = _evaluation_window(start, end)
