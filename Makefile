@@ -2,13 +2,18 @@
 
 PYTHON ?= python3
 DATA ?=
+SCORES ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VUS := .venv-vus
 WORKERS ?= 2
+# uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
+UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
+	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint bench bench-large lock
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint bench bench-large vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,21 +49,30 @@ bench: $(STAMP) ## Speed, as ratios against the plain way in the same run
 bench-large: $(STAMP) ## A year of 1,000 machines in flat memory (half an hour, 20 GB of disk)
 	$(BIN)/python -m benchmarks.large
 
+vus: $(VUS)/.installed ## VUS-PR of an evaluation (SCORES=file.npz, from `anomaly evaluate --scores file.npz`)
+	@test -f "$(SCORES)" || { echo "No file SCORES=$(SCORES): run anomaly evaluate --scores FILE.npz, then make vus SCORES=FILE.npz"; exit 1; }
+	@PYTHONPATH=plugins $(VUS)/bin/python -m anomaly.evaluation.volumes "$(SCORES)"
+
 lock: $(STAMP) ## Write requirements*.txt anew from requirements*.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements.txt requirements-s3.in -o requirements-s3.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-s3.txt requirements-dev.in -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bootstrap.in -o requirements-bootstrap.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-vus.in -o requirements-vus.txt
 
-# uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
 $(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python %d.%d is not supported: run `make PYTHON=python3.12 ...` with one of 3.11 to 3.13" % v)'
 	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment: on Debian and Ubuntu install python3-venv"; exit 1; }
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
-	@UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
-	if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt && \
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# An environment of its own: aeon wants older libraries than the product has.
+$(VUS)/.installed: requirements-vus.txt | $(STAMP)
+	@$(PYTHON) -m venv $(VUS)
+	@echo "installing into $(VUS) ..."
+	@$(UV) pip install --quiet --python $(VUS)/bin/python --require-hashes -r requirements-vus.txt
 	@touch $@

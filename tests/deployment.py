@@ -35,6 +35,14 @@ def counters(quarters: int, machines: int = 2, seed: int = 1) -> pd.DataFrame:
     return frame
 
 
+def counters_until(end: datetime, quarters: int) -> pd.DataFrame:
+    """Counters of two machines; the last reading is of the quarter-hour before `end`."""
+    frame = counters(quarters)
+    return frame.assign(
+        utc_timestamp=[end - (quarters - number) * QUARTER for number in range(quarters)]
+    )
+
+
 def insert(database: Database, frame: pd.DataFrame) -> None:
     """Put wide rows into the meter table as its owner does."""
     columns = list(frame.columns)

@@ -9,11 +9,12 @@ import pandas as pd
 
 from anomaly.errors import TrainingError
 from anomaly.evaluation.contenders import baselines
-from anomaly.evaluation.labelled import judge_labelled, read_labelled
+from anomaly.evaluation.labelled import as_labelled, judge_labelled, read_labelled
 from anomaly.evaluation.product import SignalsContender
 from anomaly.evaluation.protocol import Contender, evaluate
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.postgres.database import TRAINER, Database
+from anomaly.postgres.labelled import read_labels
 from anomaly.postgres.machines import known_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.quality import profile
@@ -30,6 +31,7 @@ def evaluate_deployment(
     machines: Sequence[int] = (),
     budgets: Sequence[float],
     seeds: int,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Inject faults into readings of the meter table, and judge who finds them.
 
@@ -39,6 +41,8 @@ def evaluate_deployment(
         Default: all readings that are due.
     machines : sequence of int, optional
         Default: every machine that has moved; a dead one has nothing to find.
+    keep_scores : bool
+        Whether the report holds the scores of the test weeks.
     """
     reader = WindowReader(settings)
     with database.transaction(TRAINER, read_only=True) as transaction:
@@ -60,18 +64,44 @@ def evaluate_deployment(
         zone=zone,
         seeds=seeds,
         budgets=budgets,
+        keep_scores=keep_scores,
     )
 
 
 def evaluate_labels(
-    file: Path, settings: Settings, *, budgets: Sequence[float]
+    labels: str,
+    database: Database | None,
+    settings: Settings,
+    *,
+    budgets: Sequence[float],
+    keep_scores: bool = False,
 ) -> EvaluationReport:
-    """Judge on a CSV with a column of labels."""
+    """Judge on readings with a column of labels.
+
+    Parameters
+    ----------
+    labels : str
+        Path of a CSV file, or a table or view of `database` as ``schema.table``.
+    database : Database or None
+        None for a file. The table is read with the log-in's own rights.
+
+    Raises
+    ------
+    SourceError
+        When there is no such table, it may not be read, or it is not what the settings say.
+    """
+    if database is None:
+        labelled = read_labelled(Path(labels), settings)
+    else:
+        with database.transaction(read_only=True) as transaction:
+            table = read_labels(transaction, labels, settings)
+        labelled = as_labelled(table, settings)
     return judge_labelled(
-        read_labelled(file, settings),
+        labelled,
         contenders(settings, "UTC"),
         settings=settings,
         budgets=budgets,
+        keep_scores=keep_scores,
     )
 
 

@@ -37,13 +37,14 @@ def settled_since(power: Floats, ticks: Ints, rows: Ints, machines: int) -> Ints
     Returns
     -------
     array of int, shape (machine,)
-        Microseconds; a machine's first reading where its level has not changed.
+        Microseconds; a machine's first reading where its level has not changed, or where
+        its power is not known at all.
     """
     begins = np.searchsorted(rows, np.arange(machines))
     ends = np.searchsorted(rows, np.arange(machines), side="right") - 1
     since, last = ticks[begins].copy(), ticks[ends]
     means = _daily_means(power, (last[rows] - ticks) // _DAY, rows, machines)
-    clear = _CLEAR * np.nanmean(np.abs(means), axis=1)
+    clear = _CLEAR * _mean_known(np.abs(means))
     least, most = _BEFORE
     newest = int(SETTLING / timedelta(days=1))
     was = np.zeros(machines, dtype=bool)
@@ -65,6 +66,14 @@ def _daily_means(power: Floats, age: Ints, rows: Ints, machines: int) -> Floats:
     with np.errstate(invalid="ignore"):
         means: Floats = (total / count).reshape(machines, days)
     return means
+
+
+def _mean_known(means: Floats) -> Floats:
+    """Mean over each machine's known days; NaN, of which nothing is ever clear, without any."""
+    known = np.isfinite(means)
+    total, days = np.where(known, means, 0.0).sum(axis=1), known.sum(axis=1)
+    found: Floats = np.divide(total, days, out=np.full(len(means), np.nan), where=days > 0)
+    return found
 
 
 def _changed(new: Floats, old: Floats, shift: int, clear: Floats) -> Bools:

@@ -14,6 +14,7 @@ from anomaly.windows import Window, floor_to_interval
 
 RATED = timedelta(weeks=4)
 """How far back alerts are counted."""
+_LEAST_RATED = timedelta(days=1)  # judged: from less no rate a week can be told
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class MachineStatus:
 
     Attributes
     ----------
-    alerts_a_week : float
-        Incidents of the machine itself that began in the last four weeks, a week.
+    alerts_a_week : float or None
+        Incidents of the machine itself that began in the last four weeks, but for those
+        silenced throughout, a week from the first verdict of that time to the last; None
+        where that is less than a day.
     alert_budget : float
         How many are bearable.
     precision : float or None
@@ -35,7 +38,7 @@ class MachineStatus:
     name: str
     state: str
     newest_verdict: datetime | None
-    alerts_a_week: float
+    alerts_a_week: float | None
     alert_budget: float
     precision: float | None
 
@@ -185,12 +188,24 @@ def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> 
             row["name"],
             _state(row["newest_verdict"], row["quality"], row["active_to"], settings, as_of),
             row["newest_verdict"],
-            alerts_a_week=rates[row["machine_id"]]["alerts"] / (RATED / timedelta(weeks=1)),
+            alerts_a_week=_a_week(settings.interval, **rates[row["machine_id"]]),
             alert_budget=rates[row["machine_id"]]["alert_budget"] or settings.alert_budget,
             precision=_precision(**rates[row["machine_id"]]),
         )
         for row in transaction.rows("status_results")
     ]
+
+
+def _a_week(
+    interval: timedelta,
+    *,
+    alerts: int,
+    first_at: datetime | None,
+    last_at: datetime | None,
+    **_: object,
+) -> float | None:
+    judged = last_at - first_at + interval if first_at and last_at else timedelta(0)
+    return alerts / (judged / timedelta(weeks=1)) if judged >= _LEAST_RATED else None
 
 
 def _precision(*, real_alerts: int, false_alarms: int, **_: object) -> float | None:

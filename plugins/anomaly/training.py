@@ -42,12 +42,13 @@ from anomaly.settings import DetectorName, Settings
 from anomaly.signal_detector import SignalDetector
 from anomaly.windows import Window
 
-_PARAMETERS = (
+PARAMETERS = (
     "detector", "alert_budget",
     "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
     "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
     "stuck_flat_share",
 )  # fmt: skip
+"""Settings that are kept with a version, so that it can be trained again."""
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ class Trainer:
             "trained_from": trained.window.start,
             "trained_to": trained.window.end,
             "readings": len(trained.sound),
-            "parameters": self.settings.model_dump(mode="json", include=set(_PARAMETERS))
+            "parameters": self.settings.model_dump(mode="json", include=set(PARAMETERS))
             | {"labels_through": trained.labels_through},
             "metrics": trained.metrics,
             "judgement": judgement and judgement.as_dict(),

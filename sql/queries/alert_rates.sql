@@ -1,14 +1,26 @@
--- Alerts of each machine over a range, and what people found them to be worth. An
--- incident counts as real or false by the newest label of that kind that touches it.
-SELECT m.machine_id, m.alert_budget,
+-- Alerts of each machine over a range, the time judged in it, and what people found the
+-- alerts to be worth. An incident counts as real or false by the newest label of that
+-- kind that touches it. One that began and ended in maintenance was silenced throughout:
+-- it alerted nobody.
+SELECT m.machine_id, m.alert_budget, judged.first_at, judged.last_at,
        count(i.incident_id) AS alerts,
        count(*) FILTER (WHERE said.label = 'real') AS real_alerts,
        count(*) FILTER (WHERE said.label = 'false_alarm') AS false_alarms
   FROM anomaly.machines m
+  LEFT JOIN LATERAL (
+       SELECT min(r.utc_timestamp) AS first_at, max(r.utc_timestamp) AS last_at
+         FROM anomaly.anomaly_results r
+        WHERE r.machine_id = m.machine_id
+          AND r.utc_timestamp >= :start AND r.utc_timestamp < :end
+       ) AS judged ON true
   LEFT JOIN anomaly.incidents i
     ON i.machine_id = m.machine_id AND i.kind = 'machine'
    AND i.state NOT IN ('withdrawn', 'merged')
    AND i.started_at >= :start AND i.started_at < :end
+   AND NOT (i.state = 'silenced' AND EXISTS (
+       SELECT FROM anomaly.labels l
+        WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
+          AND l.during @> i.started_at))
   LEFT JOIN LATERAL (
        SELECT l.label
          FROM anomaly.labels l
@@ -17,5 +29,5 @@ SELECT m.machine_id, m.alert_budget,
         ORDER BY l.label_id DESC
         LIMIT 1
        ) AS said ON true
- GROUP BY m.machine_id
+ GROUP BY m.machine_id, judged.first_at, judged.last_at
  ORDER BY m.machine_id

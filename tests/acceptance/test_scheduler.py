@@ -2,19 +2,13 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
 
-from anomaly.demo.airflow_server import AirflowServer
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
-from anomaly.settings import load_settings
 from anomaly.training import Trainer
-from anomaly.windows import Window, floor_to_interval
-from deployment import QUARTER, counters, execute, insert, rows
-from integration_settings import SMALL
+from anomaly.windows import Window
+from deployment import QUARTER, counters_until, execute, insert, rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -22,61 +16,15 @@ DAY = 96
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return load_settings({}, models_url=str(tmp_path_factory.mktemp("models")), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def database(postgres, settings):
-    for user in ("acceptance_app", "acceptance_airflow"):
-        postgres.create_user(user, "secret", may_create_roles=user == "acceptance_app")
-    postgres.create_database("acceptance", owner="acceptance_app")
-    postgres.create_database("acceptance_airflow", owner="acceptance_airflow")
-    database = Database(postgres.url("acceptance", "acceptance_app", "secret"), settings)
-    migrate(database, settings)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture(scope="module")
-def today():
-    return floor_to_interval(datetime.now(UTC), QUARTER)
-
-
-@pytest.fixture(scope="module")
 def history(database, settings, today):
     """Ten days of readings up to an hour ago, and a model."""
-    frame = counters(10 * DAY)
-    frame["utc_timestamp"] = [
-        today - timedelta(hours=1) - (len(frame) - n) * QUARTER for n in range(len(frame))
-    ]
+    frame = counters_until(today - timedelta(hours=1), 10 * DAY)
     insert(database, frame)
     execute(database, "UPDATE anomaly.meter_readings SET ingested_at = utc_timestamp")
     first = frame["utc_timestamp"].min()
     window = Window(first, first + timedelta(days=3))  # the last week judges
     Trainer(database, settings).train(window, by="test", put_in_force=True)
     return frame
-
-
-@pytest.fixture(scope="module")
-def airflow(postgres, database, settings, tmp_path_factory):
-    server = AirflowServer(
-        tmp_path_factory.mktemp("airflow"),
-        project=Path(__file__).parents[2],
-        metadata_url=postgres.url("acceptance_airflow", "acceptance_airflow", "secret"),
-        anomaly_url=postgres.url("acceptance", "acceptance_app", "secret"),
-        environment={
-            "ANOMALY_MODELS_URL": settings.models_url,
-            "ANOMALY_DAG_RETRY_DELAY_SECONDS": "1",
-            **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
-        },
-    )
-    server.start()
-    try:
-        server.wait_until_healthy()
-        yield server
-    finally:
-        server.stop()
 
 
 def test_a_backfill_scores_the_history_in_mapped_chunks(airflow, database, history):

@@ -6,23 +6,19 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 from sqlalchemy import text
 
-from anomaly.demo.airflow_server import AirflowServer
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
 from anomaly.postgres.results import RunContext
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
-from anomaly.settings import load_settings
 from anomaly.training import Trainer
-from anomaly.windows import Window, floor_to_interval
-from deployment import QUARTER, counters, execute, insert, rows
+from anomaly.windows import Window
+from deployment import counters_until, execute, insert, rows
 from integration_settings import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,68 +34,23 @@ SETTINGS = SMALL | {
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return load_settings({}, models_url=str(tmp_path_factory.mktemp("models")), **SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def database(postgres, settings):
-    # One log-in for all acceptance tests: the product's roles belong to the whole server,
-    # and who made them may grant them.
-    for user in ("acceptance_app", "weekly_airflow"):
-        postgres.create_user(user, "secret", may_create_roles=user == "acceptance_app")
-    postgres.create_database("weekly", owner="acceptance_app")
-    postgres.create_database("weekly_airflow", owner="weekly_airflow")
-    database = Database(postgres.url("weekly", "acceptance_app", "secret"), settings)
-    migrate(database, settings)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture(scope="module")
-def history(database, settings):
+def history(database, settings, today):
     """24 days of readings up to an hour ago; a model of the first ten; all scored."""
-    today = floor_to_interval(datetime.now(UTC), QUARTER)
-    frame = counters(24 * DAY)
-    frame["utc_timestamp"] = [
-        today - timedelta(hours=1) - (len(frame) - n) * QUARTER for n in range(len(frame))
-    ]
-    insert(database, frame)
-    first = frame["utc_timestamp"].min().to_pydatetime()
-    window = Window(first, first + timedelta(days=10))
+    everything = Window(today - timedelta(days=24, hours=1), today - timedelta(hours=1))
+    insert(database, counters_until(everything.end, 24 * DAY))
+    window = Window(everything.start, everything.start + timedelta(days=10))
     Trainer(database, settings).train(window, by="test", put_in_force=True)
-    everything = Window(first, today - timedelta(hours=1))
     Scorer(database, settings).score_range(everything, Job(Origin.BACKFILL, RunContext("test")))
     return everything
 
 
 @pytest.fixture(scope="module")
-def environment(postgres, settings):
-    return {
-        "ANOMALY_MODELS_URL": settings.models_url,
-        "ANOMALY_DAG_RETRY_DELAY_SECONDS": "1",
-        **{f"ANOMALY_{name.upper()}": str(value) for name, value in SETTINGS.items()},
-    }
-
-
-@pytest.fixture(scope="module")
-def airflow(postgres, database, environment, history, tmp_path_factory):
-    server = AirflowServer(
-        tmp_path_factory.mktemp("airflow"),
-        project=Path(__file__).parents[2],
-        metadata_url=postgres.url("weekly_airflow", "weekly_airflow", "secret"),
-        anomaly_url=postgres.url("weekly", "acceptance_app", "secret"),
-        environment=environment,
-    )
-    server.start()
-    try:
-        server.wait_until_healthy()
-        for dag_id in ("retrain_model", "promote_model", "backfill_scores"):
-            server.unpause(dag_id)
-        let_the_schedule_have_its_run(server)
-        yield server
-    finally:
-        server.stop()
+def airflow(history, airflow):
+    """Airflow with the DAGs of the weekly model turned on."""
+    for dag_id in ("retrain_model", "promote_model", "backfill_scores"):
+        airflow.unpause(dag_id)
+    let_the_schedule_have_its_run(airflow)
+    return airflow
 
 
 def let_the_schedule_have_its_run(server):
@@ -109,15 +60,14 @@ def let_the_schedule_have_its_run(server):
 
 
 @pytest.fixture
-def anomaly(postgres, environment):
+def anomaly(anomaly_url, environment):
     """Run a command of the command line, as an operator does."""
-    url = postgres.url("weekly", "acceptance_app", "secret")
     command = Path(sys.executable).with_name("anomaly")
 
     def run(*arguments):
         result = subprocess.run(
             [command, *arguments, "--json"],
-            env=environment | {"ANOMALY_DATABASE_URL": url, "PATH": os.environ["PATH"]},
+            env=environment | {"ANOMALY_DATABASE_URL": anomaly_url, "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
             check=True,

@@ -66,6 +66,21 @@ def test_from_a_csv_file_to_verdicts(anomaly, tmp_path, database):
     assert rows(database, "SELECT count(*) FROM anomaly.anomaly_results") == [(24 * DAY,)]
 
 
+def test_score_and_backfill_take_the_same_options_and_sign_the_ledger_as_themselves(
+    anomaly, database
+):
+    insert(database, counters(12 * DAY))
+    anomaly("train", "--promote")
+
+    for command in ("score", "backfill"):
+        options = ("--start", "2026-03-02", "--end", "2026-03-03", "--allow-retract", "--json")
+        tried = json.loads(anomaly(command, *options, "--dry-run").stdout)
+        assert (tried["scored"], anomaly(command, *options).returncode) == (2 * DAY, 0)
+
+    ledger = rows(database, "SELECT command FROM anomaly.scoring_runs ORDER BY run_id")
+    assert ledger == [("anomaly score",), ("anomaly backfill",)]
+
+
 def test_models_and_status_speak_of_what_is_there(anomaly, database):
     insert(database, counters(12 * DAY))
     anomaly("train", "--promote")
@@ -236,6 +251,8 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
         (["incidents", "--state", "broken"], "--state is 'broken'"),
         (["evaluate", "--machines", "a"], "--machines is 'a'"),
         (["evaluate", "--start", "2026-03-02"], "--start and --end go together"),
+        (["evaluate", "--labels", "lab.pumps"], "no table 'lab.pumps' that this log-in may see"),
+        (["evaluate", "--labels", "none.csv"], "none.csv: No such file"),
         (["label", "press", "real", "--start", "2026-03-02", "--end", "2026-03-03"], "no machine"),
         (["label", "1", "real", "--start", "2026-03-03", "--end", "2026-03-02"], "is empty"),
     ],

@@ -30,6 +30,7 @@ from integration_settings import SMALL
 DAY = 96
 TRAINED = 8 * DAY
 FAULTS = TRAINED + 40
+IN_FOUR_WEEKS = at(TRAINED) + RATED  # the newest four weeks hold two days of verdicts
 
 
 @pytest.fixture
@@ -296,12 +297,37 @@ def test_precision_is_what_people_said_of_the_alerts(database, settings, scored)
           LabelName.FALSE_ALARM, by="tests")  # fmt: skip
     execute(database, "UPDATE anomaly.machines SET alert_budget = 2 WHERE machine_id = 2")
 
-    first, second, *_ = status(
-        database, settings, at(10 * DAY) + RATED - 2 * QUARTER * DAY
-    ).machines
+    first, second, *_ = status(database, settings, IN_FOUR_WEEKS).machines
 
-    assert (first.alerts_a_week, first.precision, first.alert_budget) == (0.5, 0.5, 1.0)
+    assert (first.alerts_a_week, first.precision, first.alert_budget) == (7.0, 0.5, 1.0)
     assert (second.alerts_a_week, second.precision, second.alert_budget) == (0.0, None, 2.0)
+
+
+def test_alerts_a_week_are_of_the_time_that_was_judged(database, settings, scored):
+    soon, later, last = (
+        status(database, settings, at(moment) + RATED).machines[0].alerts_a_week
+        for moment in (TRAINED, 9 * DAY, 9 * DAY + 1)
+    )
+
+    assert soon == pytest.approx(1 / (2 / 7))  # one alert in the two days left of the verdicts
+    assert (later, last) == (0.0, None)  # a day without any, and less than a day
+
+
+def test_what_a_maintenance_silenced_throughout_is_no_alert(database, settings, scored):
+    leap(database, 9 * DAY + 40)
+    reconcile(database, settings)
+    counted = {}
+    for name, start in [("throughout", 9 * DAY + 39), ("at its end", 9 * DAY + 41)]:
+        execute(database, "DELETE FROM anomaly.labels")
+        label(database, settings, "1", Window(at(start), at(9 * DAY + 60)),
+              LabelName.MAINTENANCE, by="tests")  # fmt: skip
+        if name == "at its end":
+            leap(database, 9 * DAY + 42)
+            reconcile(database, settings)
+        assert incidents(database)[-1][1] == "silenced"
+        counted[name] = status(database, settings, IN_FOUR_WEEKS).machines[0].alerts_a_week
+
+    assert counted == {"throughout": 3.5, "at its end": 7.0}
 
 
 def test_an_incident_speaks_only_of_verdicts_in_the_same_transaction(database, settings, live):

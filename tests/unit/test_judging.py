@@ -18,7 +18,6 @@ from anomaly.evaluation.judging import (
     poisson_bound,
     ratio_interval,
     resamples,
-    vus_pr,
 )
 from anomaly.windows import Window
 
@@ -219,15 +218,6 @@ def test_the_poisson_bound_holds_95_percent_of_counts(rate, weeks, bound):
 
     assert (low, high) == bound
     assert ((counts >= low) & (counts <= high)).mean() >= 0.95
-
-
-def test_vus_pr_ranks_a_good_score_above_a_poor_one():
-    pytest.importorskip("aeon", reason="aeon (requirements-bench.txt) is not installed")
-    rng, truth = np.random.default_rng(0), np.zeros(400, dtype=int)
-    truth[100:120] = 1
-    noise = rng.random(400)
-
-    assert vus_pr(truth, truth + 0.1 * noise, buffer=8) > 0.9 > 0.3 > vus_pr(truth, noise, buffer=8)
 
 
 @pytest.mark.parametrize("name", ["habits.py", "injection.py", "judging.py"])

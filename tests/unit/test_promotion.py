@@ -1,5 +1,6 @@
 """The judge of a challenger: what it measures, and what it refuses in words."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.model import Model
 from anomaly.quality import profile
 from anomaly.settings import load_settings
+from anomaly.training import PARAMETERS
 from anomaly.windows import Window
 from deployment import START, at, counters
 
@@ -214,3 +216,22 @@ def test_a_refused_card_lists_the_reasons():
     card = model_card(2, details, Judgement(1, reasons=("it is blind",)))
 
     assert "**Refused**: version 1 stays in force.\n\n- it is blind" in card
+
+
+@pytest.mark.parametrize(
+    ("detector", "left_out"),
+    [
+        ("signals", {"forest_trees", "forest_max_samples", "forest_contamination",
+                     "forest_one_hot_machines"}),
+        ("prototype", {"alert_budget"}),
+    ],
+)  # fmt: skip
+def test_the_card_shows_only_the_settings_of_its_detector(detector, left_out):
+    parameters = SETTINGS.model_dump(mode="json", include=set(PARAMETERS))
+    details = {"detector": detector, "readings": 1, "machines": 1, "trained_from": START,
+               "trained_to": START, "registered_by": "test", "parameters": parameters}  # fmt: skip
+
+    card = model_card(1, details, Judgement(None))
+
+    shown = set(re.findall(r"\| `(\w+)` \|", card))
+    assert shown == set(PARAMETERS) - left_out

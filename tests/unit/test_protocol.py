@@ -1,11 +1,14 @@
 """Thresholds come from training readings alone, and contenders are treated alike."""
 
+import json
 from datetime import timedelta
+from io import StringIO
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from anomaly.errors import SourceError, TrainingError
 from anomaly.evaluation.contenders import (
@@ -172,9 +175,7 @@ def test_readings_too_short_for_the_origins_are_refused(readings):
 
 
 def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(readings, origins):
-    report = evaluate(
-        readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4, vus=False
-    )
+    report = evaluate(readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4)
 
     summary = report.summary()
     assert len(report.events) > 0
@@ -186,7 +187,7 @@ def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(re
 def test_a_silent_contender_finds_nothing(readings, origins):
     told = Told(readings, silent=True)
 
-    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2, vus=False)
+    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2)
 
     assert (report.summary()["recall"] == 0).all()
     assert (report.alerts["alerts"] == 0).all()
@@ -197,7 +198,7 @@ def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
     for hard in (True, False):
         report = evaluate(
             readings, [Told(readings, hard=hard)], settings=SETTINGS, origins=origins, seeds=12,
-            budgets=(1,), vus=False,
+            budgets=(1,),
         )  # fmt: skip
         dropouts = report.events[report.events["family"] == Family.DROPOUT]
         found[hard] = dropouts["found"].mean()
@@ -207,7 +208,7 @@ def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
 def test_a_test_week_is_shown_only_after_training_scores_were_asked_for(readings, origins):
     spy = Told(readings)
 
-    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1)
 
     steps = [step for step, _ in spy.shown]
     assert steps == ["fit", "training_scores", "score"] * 2
@@ -223,7 +224,7 @@ def test_frames_begin_with_context_and_end_with_the_test_week(readings, origins)
             shown.append((frames[0]["utc_timestamp"].min(), frames[0]["utc_timestamp"].max()))
             return super().score(frames)
 
-    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1, vus=False)
+    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1)
 
     assert [first for first, _ in shown] == [origin.test.start - CONTEXT for origin in origins]
     assert all(last < o.test.end for (_, last), o in zip(shown, origins, strict=True))
@@ -239,9 +240,7 @@ def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, origin
             )
         )
         kept.append(
-            evaluate(
-                poisoned, contenders, settings=SETTINGS, origins=last, seeds=1, vus=False
-            ).thresholds
+            evaluate(poisoned, contenders, settings=SETTINGS, origins=last, seeds=1).thresholds
         )
     pd.testing.assert_frame_equal(*kept)
 
@@ -253,7 +252,6 @@ def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
 
     report = evaluate(
         readings, [Calibrated(readings, hard=False)], settings=SETTINGS, origins=origins, seeds=2,
-        vus=False,
     )  # fmt: skip
 
     assert (report.summary()["recall"] == 0).all()
@@ -262,7 +260,7 @@ def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
 
 def test_random_alerts_keep_their_budget_and_find_little(readings, origins):
     report = evaluate(
-        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20, vus=False
+        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20
     )
 
     summary = report.summary().set_index("budget")
@@ -277,7 +275,6 @@ def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, o
 
     report = evaluate(
         readings, [missing, AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1,
-        vus=False,
     )  # fmt: skip
 
     assert report.skipped["contender"].tolist() == ["PyOD NotThere"]
@@ -307,7 +304,7 @@ def test_a_frames_scores_do_not_depend_on_the_frames_beside_it(readings):
 def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(readings, origins):
     contenders = [RandomAlerts(SETTINGS), AbsoluteChange(SETTINGS)]
 
-    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3, vus=False)
+    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3)
 
     assert report.table().row_count == len(report.summary()) == len(report.quiet()) == 6
     assert len(report.at_rates()) == 6
@@ -316,9 +313,51 @@ def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(re
     assert (total.sum() == len(report.events) / 6).all()
 
 
+def printed(tables, width=200):
+    console = Console(width=width, file=StringIO())
+    console.print(*tables, sep="\n")
+    return console.file.getvalue()
+
+
+def test_what_is_printed_has_intervals_and_every_family_at_every_magnitude(readings, origins):
+    report = evaluate(
+        readings, [AbsoluteChange(SETTINGS), RandomAlerts(SETTINGS)], settings=SETTINGS,
+        origins=origins, seeds=6,
+    )  # fmt: skip
+    summary = report.summary().iloc[1]
+
+    text = printed(report.tables())
+
+    for name in ("recall", "precision", "delay_hours", "false_alerts"):
+        low, high = summary[f"{name}_low"], summary[f"{name}_high"]
+        assert f"{summary[name]:.2f} [{low:.2f},{high:.2f}]" in text
+    families = set(report.events["family"])
+    assert len(families) >= 6
+    by_magnitude, by_contender = text.split("|diff|, by family and magnitude")[1].split("Events")
+    for family in families:
+        assert family in by_magnitude
+        assert family in by_contender
+    assert by_magnitude.count(" mild ") >= 6
+    assert max(map(len, printed(report.tables(), width=80).splitlines())) <= 80
+
+
+def test_everything_is_there_as_plain_values(readings, origins):
+    report = evaluate(
+        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=2
+    )
+
+    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+
+    assert {row["magnitude"] for row in told["families"]} == {"all", "mild", "medium", "strong"}
+    assert {"precision_low", "precision_high", "delay_hours_low"} <= set(told["summary"][0])
+    assert len(told["undisturbed"]) == 3
+    assert told["curves"]
+    assert told["thresholds"]
+
+
 def test_the_picture_is_a_png_or_says_what_it_needs(readings, origins, tmp_path):
     report = evaluate(
-        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1, vus=False
+        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1
     )
     try:
         path = report.picture(tmp_path / "picture.png")
@@ -346,13 +385,14 @@ def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
 
     labelled = read_labelled(labelled_csv(tmp_path), settings)
     report = judge_labelled(
-        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1), vus=False
+        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1)
     )
 
     assert labelled.machines == {"pump": 1}
     assert [event.end - event.start for event in labelled.events] == [timedelta(minutes=55)] * 3
     assert report.summary()["recall"].tolist() == [1, 1]
     assert report.quiet().empty
+    assert "labelled" in printed(report.tables())
 
 
 def test_a_labelled_table_at_another_interval_than_the_settings_is_refused(tmp_path):
@@ -378,7 +418,7 @@ def test_on_real_readings_luck_finds_far_less_than_a_change_of_power(shared_data
     )
 
     report = evaluate(
-        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4, vus=False
+        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4
     )
 
     recall = report.summary().set_index(["contender", "budget"])["recall"]

@@ -63,3 +63,15 @@ def test_machines_that_differ_from_week_to_week_have_no_level_to_change():
     irregular = np.repeat(random.choice([0.3, 30.0], DAYS), 96)
 
     assert days_kept(irregular) == DAYS
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_machine_without_any_known_power_is_learnt_from_its_first_reading_on():
+    ticks = microseconds(pd.Series(quarters(DAYS)))
+    stopped = with_end(steady(DAYS), 20, np.zeros_like)
+    power = np.concatenate([np.full(len(ticks), np.nan), stopped])
+
+    since = settled_since(power, np.tile(ticks, 2), np.repeat([0, 1], len(ticks)), 2)
+
+    assert since[0] == ticks[0]
+    assert (ticks[-1] - since[1]) // 86_400_000_000 == 19  # the other is judged as ever

@@ -160,28 +160,32 @@ def _print_training(report: TrainingReport) -> None:
         notes.print(f"refused: {reason}", style="yellow", markup=False)
 
 
-@app.command()
+@app.command(
+    "backfill",
+    help="Score a past range, chunk by chunk; may be stopped and started again at any time.",
+)
+@app.command("score", help="Score a range of readings.")
 def score(
+    context: typer.Context,
     start: Start,
     end: End,
     dry_run: DryRun = False,
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a range of readings."""
-    _score("anomaly score", start, end, dry_run, allow_retract, as_json)
-
-
-@app.command()
-def backfill(
-    start: Start,
-    end: End,
-    dry_run: DryRun = False,
-    allow_retract: AllowRetract = False,
-    as_json: AsJson = False,
-) -> None:
-    """Score a past range, chunk by chunk; may be stopped and started again at any time."""
-    _score("anomaly backfill", start, end, dry_run, allow_retract, as_json)
+    """Score a range of readings; the ledger says by which of the two commands."""
+    database, settings = connect()
+    window = Window.parse(start, end).due(datetime.now(UTC), settings.interval)
+    job = Job(
+        Origin.BACKFILL,
+        RunContext(f"anomaly {context.info_name}"),
+        retractable=sys.maxsize if allow_retract else None,
+        dry_run=dry_run,
+    )
+    report = _score_with_progress(Scorer(database, settings), window, job)
+    if as_json:
+        return print_json(report.counts() | {"dry_run": dry_run})
+    print_facts("Would be scored" if dry_run else "Scored", report.counts())
 
 
 @app.command()
@@ -214,23 +218,34 @@ def evaluate(
         str, typer.Option(help="Bearable alerts a machine and week, several by comma.")
     ] = "0.5,1,3",
     labels: Annotated[
-        Path | None, typer.Option(help="A CSV of readings with a column `label`, 0 or 1.")
+        str | None,
+        typer.Option(
+            help="Readings with a column `label`, 0 or 1: a CSV file, or a table or view of the"
+            " database as schema.table.",
+        ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="Default: the first reading.")] = None,
     end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
     machines: Annotated[str, typer.Option(help="Ids by comma; default: all that move.")] = "",
     seeds: Annotated[int, typer.Option(help="Injections a test week.", min=1)] = 40,
     picture: Annotated[Path | None, typer.Option(help="PNG: recall against false alerts.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="NPZ of the test weeks' scores and labels, for `make vus`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge the detector `signals` beside baselines, on injected faults or on labels."""
     from anomaly.evaluating import evaluate_deployment, evaluate_labels
+    from anomaly.evaluation.labelled import is_csv
 
     asked = _budgets(budgets)
     if labels is not None:
         if start or end or machines:
-            raise SettingsError("--start, --end and --machines go without --labels: cut the file")
-        report = evaluate_labels(labels, load_settings(), budgets=asked)
+            raise SettingsError("--start, --end and --machines go without --labels: cut the labels")
+        database, settings = (None, load_settings()) if is_csv(labels) else connect()
+        report = evaluate_labels(
+            labels, database, settings, budgets=asked, keep_scores=scores is not None
+        )
     else:
         database, settings = connect()
         window = _evaluation_window(start, end)
@@ -242,13 +257,17 @@ def evaluate(
             machines=_machine_ids(machines),
             budgets=asked,
             seeds=seeds,
+            keep_scores=scores is not None,
         )
     if as_json:
-        print_json(report.summary().to_dict("records"))
+        print_json(report.as_dict())
     else:
-        out.print(report.table())
+        out.print(*report.tables(), sep="\n")
     if picture is not None:
         notes.print(f"picture: {report.picture(picture)}", markup=False)
+    if scores is not None:
+        written = report.write_scores(scores, settings.interval_minutes)
+        notes.print(f"scores: {written}; VUS-PR: make vus SCORES={written}", markup=False)
 
 
 def _evaluation_window(start: str | None, end: str | None) -> Window | None:
@@ -294,23 +313,6 @@ def status(as_json: AsJson = False) -> None:
             out.print(f"needs attention: {problem}", style="yellow", markup=False)
     if found.problems:
         raise typer.Exit(NEEDS_ATTENTION)
-
-
-def _score(
-    command: str, start: str, end: str, dry_run: bool, allow_retract: bool, as_json: bool
-) -> None:
-    database, settings = connect()
-    window = Window.parse(start, end).due(datetime.now(UTC), settings.interval)
-    job = Job(
-        Origin.BACKFILL,
-        RunContext(command),
-        retractable=sys.maxsize if allow_retract else None,
-        dry_run=dry_run,
-    )
-    report = _score_with_progress(Scorer(database, settings), window, job)
-    if as_json:
-        return print_json(report.counts() | {"dry_run": dry_run})
-    print_facts("Would be scored" if dry_run else "Scored", report.counts())
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:

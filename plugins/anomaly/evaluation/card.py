@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 SCORES, ALERTS, DRIFT = "scores.png", "alerts.png", "drift.png"
 
+_OF_ONE_DETECTOR = {
+    "alert_budget": "signals",
+    "forest_trees": "prototype",
+    "forest_max_samples": "prototype",
+    "forest_contamination": "prototype",
+    "forest_one_hot_machines": "prototype",
+}
+"""Settings that say nothing of any detector but the one named."""
+
 _COLOURS = {CHALLENGER: "#1f5fa8", CHAMPION: "#c7842b"}
 _MOST_MACHINES = 30  # that a picture can show
 
@@ -36,7 +45,7 @@ def model_card(version: int, details: Mapping[str, Any], judgement: Judgement) -
         "## Drift",
         _drift_in_words(judgement),
         "## Settings it was trained with",
-        _settings_table(details["parameters"]),
+        _settings_table(details["parameters"], details["detector"]),
         "What became of it later is not written here, for a version's files never change:"
         f" `anomaly models show {version}` says who put it in force, when and why.",
     ]
@@ -130,8 +139,12 @@ def _drift_in_words(judgement: Judgement) -> str:
     )
 
 
-def _settings_table(parameters: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| `{name}` | {value} |" for name, value in parameters.items())
+def _settings_table(parameters: Mapping[str, Any], detector: str) -> str:
+    rows = "\n".join(
+        f"| `{name}` | {value} |"
+        for name, value in parameters.items()
+        if _OF_ONE_DETECTOR.get(name, detector) == detector
+    )
     return f"| setting | value |\n|---|---|\n{rows}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.evaluation.judging import GRACE, JOIN, Judgement, judge, vus_pr
+from anomaly.evaluation.judging import GRACE, JOIN, Judgement, judge
 from anomaly.evaluation.trials import WEEK, Case
 from anomaly.steps import microseconds
 from anomaly.windows import Window
@@ -77,18 +77,24 @@ class Field:
         join, grace = max(JOIN, self.interval), max(GRACE, self.interval)
         return judge(alarms, self.events, self._window, lanes, join=join, grace=grace)
 
-    def volumes(self, seeds: int, buffer: timedelta) -> list[float]:
-        """VUS-PR of each machine over the cases of the first `seeds` seeds, end to end."""
-        seed = self.lanes["seed"].to_numpy(dtype=float, na_value=np.nan)
-        rows = self.rows[seed[self.rows["lane"].to_numpy()] < seeds]
-        faulty = self._faulty(rows)
-        score = np.array(rows["score"].fillna(rows["score"].min()), dtype=float)
+    def scores(self) -> pd.DataFrame:
+        """Whether each reading of the injected lanes is faulty, and how abnormal it is called.
+
+        Returns
+        -------
+        DataFrame
+            ``week, seed, machine_id, faulty, score``, in the order of cases, machines and time.
+            No verdict counts as the least abnormal, a hard alarm as the most. A reading that
+            is missing has no row.
+        """
+        kept = self.lanes.loc[self.lanes["seed"].notna(), ["week", "seed"]].astype("int64")
+        rows = self.rows[self.rows["lane"].isin(kept.index)]
+        score = rows["score"].fillna(rows["score"].min()).to_numpy(float, copy=True)
         keys = ["lane", "utc_timestamp"]
         hard = pd.MultiIndex.from_frame(self.hard[keys])
         score[pd.MultiIndex.from_frame(rows[keys]).isin(hard)] = score.max(initial=0.0)
-        machines, length = rows["machine_id"].to_numpy(), max(1, round(buffer / self.interval))
-        mine = [machines == machine for machine in np.unique(machines[faulty])]
-        return [vus_pr(faulty[own], score[own], buffer=length) for own in mine]
+        found = rows[["lane", "machine_id"]].assign(faulty=self._faulty(rows), score=score)
+        return found.join(kept, on="lane").drop(columns="lane").reset_index(drop=True)
 
     def _faulty(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         faulty, lanes = np.zeros(len(rows), dtype=bool), set(rows["lane"].tolist())

@@ -32,12 +32,17 @@ class Labelled:
     events : tuple of Event
         Runs of labelled readings; runs no farther apart than alarms are joined are one.
     machines : mapping of str to int
-        The ids of machines as the file names them.
+        The ids of machines as the file or table names them.
     """
 
     readings: pd.DataFrame
     events: tuple[Event, ...]
     machines: Mapping[str, int]
+
+
+def is_csv(name: str) -> bool:
+    """Whether a name is that of a CSV file, rather than of a table: ``schema.table``."""
+    return Path(name).exists() or "/" in name or name.endswith((".csv", ".csv.gz"))
 
 
 def read_labelled(path: Path | str, settings: Settings, *, label: str = LABEL) -> Labelled:
@@ -59,7 +64,18 @@ def read_labelled(path: Path | str, settings: Settings, *, label: str = LABEL) -
         When a column is missing, a label is neither 0 nor 1, or the readings are not
         ``interval_minutes`` apart.
     """
-    table = _named(pd.read_csv(path), settings, label)
+    return as_labelled(pd.read_csv(path), settings, label=label)
+
+
+def as_labelled(table: pd.DataFrame, settings: Settings, *, label: str = LABEL) -> Labelled:
+    """Labelled readings from a table as `read_labelled` finds it in a file.
+
+    Raises
+    ------
+    SourceError
+        As `read_labelled`.
+    """
+    table = _named(table, settings, label)
     machines = _machine_ids(table["machine"], settings)
     parser = TimestampParser(
         settings.source_timezone or None, settings.timestamp_label.value, settings.interval_minutes
@@ -78,14 +94,14 @@ def judge_labelled(
     settings: Settings,
     train_share: float = 0.5,
     budgets: Sequence[float] = BUDGETS,
-    vus: bool = True,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Train on the first share of the time, whatever its labels, and judge the rest week by week.
 
     Intervals are over weeks. An event that goes on into the next week counts in both.
     """
     trial = _trial(labelled, train_share, settings)
-    return run([trial], contenders, settings=settings, budgets=budgets, vus=vus)
+    return run([trial], contenders, settings=settings, budgets=budgets, keep_scores=keep_scores)
 
 
 def _named(table: pd.DataFrame, settings: Settings, label: str) -> pd.DataFrame:

@@ -385,7 +385,7 @@ def _inject_faults(
         HourOfWeekResidual(settings, zone),
     ]
     budget = max(standing.alert_rate, settings.alert_budget)
-    return run([trial], contenders, settings=settings, budgets=(budget,), vus=False)
+    return run([trial], contenders, settings=settings, budgets=(budget,))
 
 
 def _trial(training: pd.DataFrame, days: JudgingDays, settings: Settings, zone: str) -> Trial:

@@ -8,7 +8,6 @@ all are cut by one rule: their own scores of training readings, at the alert bud
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -30,8 +29,6 @@ BUDGETS = (0.5, 1.0, 3.0)
 
 _SWEPT_BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0)
 _SWEPT_BEYOND = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-_VUS_SEEDS = 4  # of each origin: the volume takes its time
-_VUS_BUFFER = timedelta(hours=4)
 
 
 class MissingLibraryError(AnomalyError):
@@ -97,7 +94,7 @@ def evaluate(
     origins: Sequence[Origin] | None = None,
     seeds: int = SEEDS,
     budgets: Sequence[float] = BUDGETS,
-    vus: bool = True,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Judge contenders on faults injected into real readings.
 
@@ -113,13 +110,13 @@ def evaluate(
         Injections of each origin's test week.
     budgets : sequence of float
         Alerts a machine-week for which thresholds are fixed on training readings.
-    vus : bool
-        Whether to compute VUS-PR, where its library is installed.
+    keep_scores : bool
+        Whether the report holds the scores of the test weeks, for VUS-PR.
     """
     if origins is None:
         origins = rolling_origins(readings, settings=settings)
     trials = injected_trials(readings, origins, settings=settings, zone=zone, seeds=seeds)
-    return run(trials, contenders, settings=settings, budgets=budgets, vus=vus)
+    return run(trials, contenders, settings=settings, budgets=budgets, keep_scores=keep_scores)
 
 
 def run(
@@ -128,7 +125,7 @@ def run(
     *,
     settings: Settings,
     budgets: Sequence[float] = BUDGETS,
-    vus: bool = True,
+    keep_scores: bool = False,
 ) -> EvaluationReport:
     """Judge contenders on trials; one whose library is missing is left out with the reason."""
     outcomes: list[Outcome] = []
@@ -144,8 +141,7 @@ def run(
             skipped[contender.name] = str(reason)
         else:
             seconds[contender.name] = time.perf_counter() - begun
-    volumes = _volumes(outcomes, skipped) if vus else {}
-    return _report(outcomes, seconds, skipped, volumes)
+    return _report(outcomes, seconds, skipped, keep_scores)
 
 
 def _contend(
@@ -198,24 +194,11 @@ def _cuts(
     ]
 
 
-def _volumes(outcomes: Sequence[Outcome], skipped: dict[str, str]) -> dict[str, float]:
-    """Mean VUS-PR of each contender over origins and machines."""
-    found: dict[str, list[float]] = {}
-    try:
-        for outcome in outcomes:
-            volumes = outcome.field.volumes(_VUS_SEEDS, _VUS_BUFFER)
-            found.setdefault(outcome.contender, []).extend(volumes)
-    except ImportError:
-        skipped["VUS-PR"] = "VUS-PR is left out: install aeon (requirements-bench.txt)"
-        return {}
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
-
-
 def _report(
     outcomes: Sequence[Outcome],
     seconds: Mapping[str, float],
     skipped: Mapping[str, str],
-    volumes: Mapping[str, float],
+    keep_scores: bool,
 ) -> EvaluationReport:
     steps = pd.concat([outcome.swept() for outcome in outcomes])
     return EvaluationReport(
@@ -227,8 +210,12 @@ def _report(
             {
                 "contender": list(seconds),
                 "seconds": list(seconds.values()),
-                "vus_pr": [volumes.get(name, float("nan")) for name in seconds],
             }
         ),
         skipped=pd.DataFrame({"contender": list(skipped), "reason": list(skipped.values())}),
+        scores=pd.concat(
+            [outcome.field.scores().assign(contender=outcome.contender) for outcome in outcomes]
+        )
+        if keep_scores
+        else None,
     )

@@ -1,22 +1,30 @@
 """What an evaluation found: tables with intervals, and recall against false alerts as a picture."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 from anomaly.errors import AnomalyError
+from anomaly.evaluation.injection import Magnitude
 from anomaly.evaluation.judging import median_interval, poisson_bound, ratio_interval, resamples
 
 RATES = (0.5, 1.0, 3.0)
 """Realised false alerts a machine-week at which contenders are compared."""
 
 _DRAWS = 1000
+_UNDISTURBED = (
+    "undisturbed: alerts a machine-week where nothing was injected"
+    " (! beyond the 95 % Poisson bound of the budget)"
+)
+_ALL = "all"  # magnitudes of a family
 
 
 class PictureError(AnomalyError):
@@ -41,9 +49,12 @@ class EvaluationReport:
     thresholds : DataFrame
         ``contender, origin, budget, machine_id, threshold``, fixed before the test.
     contenders : DataFrame
-        ``contender, seconds, vus_pr``.
+        ``contender`` and ``seconds``.
     skipped : DataFrame
         ``contender`` and ``reason``.
+    scores : DataFrame or None
+        ``contender, week, seed, machine_id, faulty, score``: the readings of the injected
+        test weeks, where they were asked for.
     """
 
     events: pd.DataFrame
@@ -52,12 +63,13 @@ class EvaluationReport:
     thresholds: pd.DataFrame
     contenders: pd.DataFrame
     skipped: pd.DataFrame
+    scores: pd.DataFrame | None = None
 
     def summary(self) -> pd.DataFrame:
         """One row a contender and budget, with 95 % intervals over weeks and seeds.
 
         ``recall``, ``precision``, ``delay_hours`` (median), ``false_alerts`` (realised, a
-        machine-week, in injected weeks), each with ``_low`` and ``_high``; ``vus_pr``.
+        machine-week, in injected weeks), each with ``_low`` and ``_high``.
         """
         units = _Units(self.alerts)
         rows = [
@@ -71,9 +83,13 @@ class EvaluationReport:
         return pd.DataFrame(rows).merge(self.contenders, on="contender", how="left")
 
     def families(self) -> pd.DataFrame:
-        """Recall by family and magnitude (``all``: of the family) with 95 % intervals."""
+        """Recall and delay by family and magnitude (``all``: of the family), with 95 % intervals.
+
+        One row a contender, budget, family and magnitude. Precision and false alerts are in
+        `summary` alone: an alert about nothing is about no family.
+        """
         units = _Units(self.alerts)
-        everything = pd.concat([self.events, self.events.assign(magnitude="all")])
+        everything = pd.concat([self.events, self.events.assign(magnitude=_ALL)])
         keys = ["contender", "budget", "family", "magnitude"]
         rows = [
             dict(zip(keys, key, strict=True))
@@ -122,27 +138,129 @@ class EvaluationReport:
         ]
         return pd.DataFrame(rows)
 
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Every table, as rows of plain values; None where a figure is not defined."""
+        return {
+            "summary": _records(self.summary()),
+            "families": _records(self.families()),
+            "undisturbed": _records(self.quiet()),
+            "at_rates": _records(self.at_rates()),
+            "curves": _records(self.curves()),
+            "thresholds": _records(self.thresholds),
+            "skipped": _records(self.skipped),
+        }
+
+    def tables(self) -> list[Table]:
+        """What a terminal shows: the summary, and events by family and magnitude."""
+        if self.events.empty:
+            return [self.table()]
+        found = self.families()
+        return [
+            self.table(),
+            self._swept_table(),
+            self._family_table(found),
+            self._contender_table(found),
+        ]
+
     def table(self) -> Table:
-        """The summary, for a terminal."""
-        table = Table(title="Injected faults: thresholds fixed on training readings")
-        for heading in ("detector", "budget", "event recall", "false alerts a machine-week",
-                        "precision", "delay h", "VUS-PR", "undisturbed weeks"):  # fmt: skip
-            table.add_column(heading, justify="left" if heading == "detector" else "right")
+        """The summary, one row a contender and budget."""
+        table = _table(
+            "Faults found: thresholds fixed on training readings, brackets are 95 % intervals",
+            "detector", "budget", "events found", "false alerts a machine-week", "precision",
+            "delay, h", "undisturbed",
+        )  # fmt: skip
         quiet = {(row.contender, row.budget): row for row in self.quiet().itertuples()}
-        for row in self.summary().itertuples():
-            calm = quiet.get((row.contender, row.budget))
+        before = None
+        for row in self.summary().to_dict("records"):
+            name = str(row["contender"])
+            calm = quiet.get((name, row["budget"]))
             table.add_row(
-                str(row.contender),
-                f"{row.budget:g}",
-                f"{row.recall:.2f} [{row.recall_low:.2f}, {row.recall_high:.2f}]",
-                f"{row.false_alerts:.2f} [{row.false_alerts_low:.2f}, {row.false_alerts_high:.2f}]",
-                _shown(row.precision, 2),
-                _shown(row.delay_hours, 1),
-                _shown(row.vus_pr, 2),
+                "" if name == before else name,
+                f"{row['budget']:g}",
+                _interval(row, "recall"),
+                _interval(row, "false_alerts"),
+                _interval(row, "precision"),
+                _interval(row, "delay_hours"),
                 f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else "",
             )
-        table.caption = "\n".join(self.skipped["reason"])
+            before = name
+        table.caption = "\n".join(
+            [
+                *([_UNDISTURBED] if quiet else []),
+                *self.skipped["reason"],
+            ]
+        )
         return table
+
+    def _swept_table(self) -> Table:
+        """All contenders at the same realised false alerts."""
+        found = self.at_rates().pivot(index="false_alerts", columns="contender")["recall_swept"]
+        names = self.contenders["contender"].tolist()
+        table = _table(
+            "Events found at the same realised false alerts a machine-week (swept: read off the"
+            " test weeks)", "false alerts", *names,
+        )  # fmt: skip
+        for rate, row in found.iterrows():
+            table.add_row(f"{rate:g}", *(_shown(row[name]) for name in names))
+        return table
+
+    def _family_table(self, families: pd.DataFrame) -> Table:
+        """The first contender by family and magnitude: found at each budget, delay at one."""
+        name, budgets = families["contender"].iloc[0], families["budget"].unique().tolist()
+        middle = self._middle_budget()
+        table = _table(
+            f"{name}, by family and magnitude", "family", "events",
+            *(f"found at {budget:g}" for budget in budgets), f"delay at {middle:g}, h",
+        )  # fmt: skip
+        mine = families[families["contender"] == name]
+        for family, group in mine.groupby("family"):
+            for magnitude in _magnitudes(group):
+                rows = group[group["magnitude"] == magnitude].set_index("budget")
+                at = dict(zip(rows.index, rows.to_dict("records"), strict=True))
+                table.add_row(
+                    str(family) if magnitude == _ALL else f"  {magnitude}",
+                    str(at[middle]["events"]),
+                    *(_interval(at[budget], "recall") for budget in budgets),
+                    _interval(at[middle], "delay_hours"),
+                )
+        return table
+
+    def _contender_table(self, families: pd.DataFrame) -> Table:
+        """All contenders by family, at one budget."""
+        middle = self._middle_budget()
+        whole = families[(families["magnitude"] == _ALL) & (families["budget"] == middle)]
+        found = whole.pivot(index="family", columns="contender", values="recall")
+        names = self.contenders["contender"].tolist()
+        table = _table(f"Events found at budget {middle:g}, by family", "family", *names)
+        for family, row in found.iterrows():
+            table.add_row(str(family), *(_shown(row[name]) for name in names))
+        return table
+
+    def _middle_budget(self) -> float:
+        budgets = sorted(self.events["budget"].unique().tolist())
+        return float(budgets[len(budgets) // 2])
+
+    def write_scores(self, path: Path, interval_minutes: int) -> Path:
+        """Write the scores of the test weeks for `anomaly.evaluation.volumes`, as an ``.npz``.
+
+        ``contender`` (names); of each reading ``week, seed, machine_id, faulty``; ``score``,
+        shape (contender, reading); ``interval_minutes``.
+        """
+        assert self.scores is not None
+        of_each = [rows for _, rows in self.scores.groupby("contender", sort=False)]
+        readings = of_each[0]
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                contender=np.array(self.scores["contender"].unique().tolist()),
+                score=np.stack([rows["score"].to_numpy(float) for rows in of_each]),
+                interval_minutes=np.array(interval_minutes),
+                week=readings["week"].to_numpy(np.int32),
+                seed=readings["seed"].to_numpy(np.int32),
+                machine_id=readings["machine_id"].to_numpy(np.int64),
+                faulty=readings["faulty"].to_numpy(bool),
+            )
+        return path
 
     def picture(self, path: Path | str) -> Path:
         """Write recall against false alerts as PNG: lines are swept, dots fixed on training.
@@ -221,8 +339,38 @@ class _Units:
         return np.asarray(self._index.get_indexer(keys), np.int64)
 
 
-def _shown(value: object, digits: int) -> str:
-    return "-" if pd.isna(number := float(str(value))) else f"{number:.{digits}f}"
+def _table(title: str, first: str, *headings: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _magnitudes(families: pd.DataFrame) -> list[str]:
+    """The whole family, then from mild to strong what there is; labelled events have none."""
+    there = set(families["magnitude"])
+    return [_ALL, *(magnitude.value for magnitude in Magnitude if magnitude.value in there)]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    values = table.astype(object).where(table.notna() & ~table.isin([np.inf, -np.inf]), None)
+    return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    """A figure and its interval; written so that a narrow column breaks between the two."""
+    if pd.isna(row[name]):
+        return "-"
+    low, high = (_shown(row[f"{name}_{end}"]) for end in ("low", "high"))
+    return f"{_shown(row[name])} \\[{low},{high}]"
+
+
+def _shown(value: object) -> str:
+    return "-" if pd.isna(number := float(str(value))) else f"{number:.2f}"
 
 
 def _read_off(curve: pd.DataFrame, rate: float) -> float:
