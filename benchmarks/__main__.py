@@ -1,6 +1,6 @@
-"""``make bench``: start a Postgres of its own, measure, print the table, write it to the docs."""
+"""``make bench``: measure on a Postgres and an Airflow of its own; a table, also in the docs."""
 
-from benchmarks import fleet, pipeline, records, step_tables, tick, wall_time
+from benchmarks import airflow_tick, fleet, pipeline, records, step_tables, tick, wall_time
 from benchmarks.deployments import deployment
 from benchmarks.figures import show
 
@@ -13,6 +13,8 @@ def main() -> None:
         figures += tick.measure(database, settings)
     with deployment() as (database, settings):
         figures += wall_time.measure(database, settings)
+    with deployment() as (database, settings):
+        figures += airflow_tick.measure(database, settings)
     show([*figures, *step_tables.measure(), *records.measure(), *fleet.measure()])
 
 

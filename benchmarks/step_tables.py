@@ -121,7 +121,7 @@ def _others(title: str, forest: IsolationForest, numbers: Floats) -> list[Figure
     rows = numbers[:, None]
     for name, (needed, make) in _OTHERS.items():
         if missing := [one for one in needed if importlib.util.find_spec(one) is None]:
-            reason = f"{', '.join(missing)} is not installed"
+            reason = f"not installed: {', '.join(missing)}"
             figures.append(Figure.left_out(f"{title}: {name}", reason))
             continue
         with saying(name):

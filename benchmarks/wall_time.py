@@ -13,8 +13,7 @@ import os  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
     from anomaly.postgres.database import Database
@@ -25,8 +24,7 @@ TICKS = 5
 DAYS = 21
 MOST_SECONDS_OF_IMPORT = 1.0
 PARTS = ("process start", "imports", "read", "transform", "score", "write", "bookkeeping")
-
-_FILL = f"""
+FILL = f"""
 INSERT INTO anomaly.meter_readings
        (utc_timestamp, machine_1, machine_2, machine_3, machine_4, machine_5)
 SELECT timestamptz '2026-01-01 00:00Z' + tick * interval '15 minutes',
@@ -46,7 +44,7 @@ def measure(database: "Database", settings: "Settings") -> "list[Figure]":
     from benchmarks.pipeline import QUARTER, START
 
     with database.engine.begin() as connection:
-        connection.exec_driver_sql(_FILL)
+        connection.exec_driver_sql(FILL)
     last = START + timedelta(days=DAYS)
     with saying(f"{TICKS} ticks of five machines, a process each"):
         learnt = Window(START, last - timedelta(days=1))
@@ -83,55 +81,23 @@ def _tick(database: "Database", settings: "Settings", start: str) -> dict[str, f
 # Within the process -----------------------------------------------------------
 
 
-class Clock:
-    """Seconds spent in methods, without those spent in timed methods that they call."""
-
-    def __init__(self) -> None:
-        self.taken = dict.fromkeys(PARTS, 0.0)
-        self._inner = [0.0]
-
-    def time(self, owner: type, method: str, part: str) -> None:
-        """Count what a method takes as `part`."""
-        original: Callable[..., Any] = getattr(owner, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            self._inner.append(0.0)
-            try:
-                return original(*args, **kwargs)
-            finally:
-                whole = time.perf_counter() - began
-                self.taken[part] += whole - self._inner.pop()
-                self._inner[-1] += whole
-
-        setattr(owner, method, timed)
-
-
 def run(url: str, models: str, start: str, started: str) -> None:
     """Score one tick, and print the parts."""
-    began = time.perf_counter()
+    from benchmarks.clock import Clock
+
+    clock = Clock()
+    clock.watch()
+    clock.taken["process start"] = ENTERED - float(started)
+
     from datetime import datetime, timedelta
 
     from anomaly.postgres.database import Database
     from anomaly.postgres.migrations import check_migrated
-    from anomaly.postgres.readings import WindowReader
-    from anomaly.postgres.results import Publisher, RunContext
-    from anomaly.postgres.source import MeterSource
+    from anomaly.postgres.results import RunContext
     from anomaly.scoring import Scorer
     from anomaly.settings import load_settings
     from anomaly.windows import Window
 
-    clock = Clock()
-    clock.taken["process start"] = ENTERED - float(started)
-    clock.taken["imports"] = time.perf_counter() - began
-    for owner, method, part in (
-        (MeterSource, "read", "read"),
-        (WindowReader, "read", "transform"),
-        (Scorer, "_judge", "score"),
-        (Publisher, "publish", "write"),
-        (Scorer, "score_tick", "bookkeeping"),
-    ):
-        clock.time(owner, method, part)
     began = time.perf_counter()
     settings = load_settings({}, models_url=models)
     database = Database(url, settings)

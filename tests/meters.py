@@ -57,3 +57,29 @@ def machines(*ids, **columns):
         index=pd.Index(ids, name="machine_id"),
     )
     return table.assign(**columns)
+
+
+def odd_readings(seed):
+    """Three days of two machines with gaps, freezes, resets and jumps at odd times."""
+    random = np.random.default_rng(seed)
+    frames = []
+    for machine in (1, 2):
+        gaps = random.choice(
+            [15, 15, 15, 15, 15, 15, 7, 30, 120, 26 * 60], 300, p=[0.15] * 6 + [0.025] * 4
+        )
+        changes = random.choice(
+            [0.0, 0.1, 2.3, 7.5, 400.0, -90.0], 300, p=[0.2, 0.2, 0.3, 0.2, 0.05, 0.05]
+        )
+        times = MONDAY + pd.to_timedelta(np.cumsum(gaps), unit="min")
+        reading = 1000 + np.cumsum(changes)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "utc_timestamp": times.astype("datetime64[us, UTC]"),
+                    "machine_id": machine,
+                    "reading": reading,
+                    "duplicate": False,
+                }
+            )
+        )
+    return measure_readings(pd.concat(frames, ignore_index=True))

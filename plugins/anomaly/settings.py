@@ -100,7 +100,10 @@ class Settings(BaseSettings):
     source_ingested_at_column: str = Field(
         "ingested_at", description="when a row was written; empty, or not a column: not known"
     )
-    source_machine_column: str = Field("machine_id", description="long layout: the machine's id")
+    source_machine_column: str = Field(
+        "machine_id",
+        description="long layout: the machine's id, text or integer (kept up to 999,999,999)",
+    )
     source_value_column: str = Field("reading", description="long layout: the reading")
     source_machines: dict[str, int] = Field(
         default_factory=dict,

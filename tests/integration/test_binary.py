@@ -9,12 +9,13 @@ from anomaly.postgres import binary
 from deployment import execute, rows
 
 KINDS = (
-    ("small", "int2"), ("number", "int4"), ("value", "float8"), ("flag", "bool"),
+    ("small", "int2"), ("number", "int4"), ("large", "int8"), ("value", "float8"), ("flag", "bool"),
     ("at", "timestamptz"), ("words", "text"),
 )  # fmt: skip
 row = st.tuples(
     st.integers(-(2**15), 2**15 - 1),
     st.integers(-(2**31), 2**31 - 1),
+    st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=True),
     st.booleans(),
     st.datetimes(pd.Timestamp("1900-01-01"), pd.Timestamp("2200-01-01")),
@@ -30,12 +31,19 @@ def test_any_rows_survive_the_way_into_a_table(database, data):
     execute(database, "DROP TABLE IF EXISTS public.copied")
     execute(
         database,
-        "CREATE TABLE public.copied (small int2, number int4, value float8, flag bool,"
+        "CREATE TABLE public.copied (small int2, number int4, large int8, value float8, flag bool,"
         " at timestamptz, words text)",
     )
     frame = pd.DataFrame(data, columns=[name for name, _ in KINDS])
     frame["at"] = pd.to_datetime(frame["at"], utc=True).astype("datetime64[us, UTC]")
-    types = {"small": int, "number": int, "value": float, "flag": bool, "words": object}
+    types = {
+        "small": int,
+        "number": int,
+        "large": int,
+        "value": float,
+        "flag": bool,
+        "words": object,
+    }
     frame = frame.astype(types)
 
     with database.engine.begin() as connection:
@@ -45,10 +53,10 @@ def test_any_rows_survive_the_way_into_a_table(database, data):
         )
 
     def comparable(values):
-        small, number, value, flag, at, words = values
+        small, number, large, value, flag, at, words = values
         known = None if value is None or np.isnan(value) else value
         text = words if isinstance(words, str) else None
-        return (small, number, repr(known), flag, pd.Timestamp(at).timestamp(), repr(text))
+        return (small, number, large, repr(known), flag, pd.Timestamp(at).timestamp(), repr(text))
 
     found = sorted(comparable(found) for found in rows(database, "SELECT * FROM public.copied"))
     assert found == sorted(comparable(given) for given in frame.itertuples(index=False))

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from anomaly.cli import app
 from deployment import counters, delete, execute, insert, rows
 from integration_settings import SMALL
 
@@ -16,16 +18,21 @@ ANOMALY = Path(sys.executable).with_name("anomaly")
 
 
 @pytest.fixture
-def anomaly(database, settings, tmp_path):
-    """Run a command against the test's database."""
+def environment(database, settings, tmp_path):
+    """Return what a command needs to know of the test's database."""
     url = database.engine.url.render_as_string(hide_password=False)
-    environment = {
+    return {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "ANOMALY_DATABASE_URL": url,
         "ANOMALY_MODELS_URL": settings.models_url,
         **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
     }
+
+
+@pytest.fixture
+def anomaly(environment):
+    """Run a command against the test's database."""
 
     def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -79,6 +86,92 @@ def test_score_and_backfill_take_the_same_options_and_sign_the_ledger_as_themsel
 
     ledger = rows(database, "SELECT command FROM anomaly.scoring_runs ORDER BY run_id")
     assert ledger == [("anomaly score",), ("anomaly backfill",)]
+
+
+LONG = {
+    "ANOMALY_SOURCE_SCHEMA": "plant",
+    "ANOMALY_SOURCE_TABLE": "log",
+    "ANOMALY_SOURCE_LAYOUT": "long",
+    "ANOMALY_SOURCE_MACHINE_COLUMN": "machine",
+    "ANOMALY_SOURCE_VALUE_COLUMN": "kwh",
+    "ANOMALY_JUDGING_DAYS": "1",
+}
+KEYS = {
+    "text": ("Press 1", "12", "s\u00e4ge"),
+    "integer": (12, 2_000_000_000, 3),
+    "uuid": tuple(f"00000000-0000-0000-0000-00000000000{n}" for n in (3, 1, 2)),
+}
+NUMBERS = {"text": (13, 12, 14), "integer": (12, 13, 3), "uuid": (3, 1, 2)}
+"""The machine ids that the keys get: an integer keeps its own where it is small enough."""
+
+
+def make_long_table(database, kind):
+    execute(
+        database,
+        f"CREATE SCHEMA plant; CREATE TABLE plant.log (machine {kind}, utc_timestamp timestamptz,"
+        " kwh double precision, ingested_at timestamptz)",
+    )
+
+
+def test_a_table_that_may_not_be_read_yet_says_what_to_run(anomaly, database):
+    make_long_table(database, "text")
+
+    refused = anomaly("train", **LONG)
+
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "error: the database refused: permission denied for schema plant: run `anomaly migrate`,"
+        " which grants it or says who has to\n"
+    )
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_long_table_goes_through_every_command(kind, environment, database, tmp_path):
+    make_long_table(database, kind)
+    execute(
+        database,
+        "GRANT USAGE ON SCHEMA plant TO anomaly_source;"
+        " GRANT SELECT ON plant.log TO anomaly_source",
+    )
+    wide = counters(4 * DAY, machines=3).set_axis(["utc_timestamp", *KEYS[kind]], axis="columns")
+    frame = wide.melt("utc_timestamp", var_name="machine", value_name="kwh")
+    file, correction = tmp_path / "long.csv", tmp_path / "correction.csv"
+    frame.to_csv(file, index=False)
+    corrected = frame.query("machine == @KEYS[@kind][0]").iloc[[-DAY]]
+    corrected.assign(kwh=corrected["kwh"] + 0.5).to_csv(correction, index=False)
+    days = ("--start", "2026-03-02", "--end", "2026-03-06")
+
+    def run(*arguments):  # in this process: a shell's would take a second each
+        done = CliRunner().invoke(app, [*arguments, "--json"], env=environment | LONG)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    loaded = run("ingest", str(file))
+    trained = run("train", "--promote")
+    scored = run("score", *days)
+    corrected_rows = run("ingest", str(correction))
+    repaired = run("reconcile", *days)
+    again = run("backfill", *days)
+
+    assert (loaded["inserted"], corrected_rows["updated"]) == (12 * DAY, 1)
+    assert (trained["machines"], trained["promoted"]) == (3, True)
+    assert (scored["read"], scored["inserted"]) == (12 * DAY, 12 * DAY)
+    assert (repaired["changed"], repaired["scores"]["updated"]) == (2, 2)  # and its successor
+    assert (again["unchanged"], again["inserted"], again["updated"]) == (12 * DAY, 0, 0)
+    numbers = rows(database, "SELECT source_key, machine_id FROM anomaly.machines")
+    assert dict(numbers) == dict(zip(map(str, KEYS[kind]), NUMBERS[kind], strict=True))
+    # The reading and the prototype's difference, of every row of the plant's table.
+    assert rows(
+        database,
+        """
+        SELECT count(*), count(DISTINCT machine_id) FROM anomaly.anomaly_results
+          JOIN anomaly.machines USING (machine_id)
+          JOIN (SELECT machine::text AS source_key, utc_timestamp, kwh, kwh - lag(kwh) OVER (
+                       PARTITION BY machine ORDER BY utc_timestamp) AS used
+                  FROM plant.log) AS log USING (source_key, utc_timestamp)
+         WHERE reading = kwh AND abs(coalesce(4 * used, 0) - coalesce(power_kw, 0)) < 1e-9
+        """,
+    ) == [(12 * DAY, 3)]
 
 
 def test_models_and_status_speak_of_what_is_there(anomaly, database):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import psycopg2
 import typer
+from psycopg2.errors import InsufficientPrivilege
 from rich.progress import Progress
 from sqlalchemy.exc import DBAPIError
 
@@ -66,13 +67,20 @@ def main() -> None:
     except AnomalyError as error:
         fail(str(error))
     except DBAPIError as error:
-        fail(f"the database refused: {str(error.orig).strip().splitlines()[0]}")
+        fail(_refusal(error.orig))
     except psycopg2.Error as error:
-        fail(f"the database refused: {str(error).strip().splitlines()[0]}")
+        fail(_refusal(error))
     except OSError as error:
         fail(f"{error.filename or 'a file'}: {error.strerror}")
     except OverflowError:
         fail("a time in the meter table or in the settings lies beyond the year 9999")
+
+
+def _refusal(error: BaseException | None) -> str:
+    says = f"the database refused: {str(error).strip().splitlines()[0]}"
+    if isinstance(error, InsufficientPrivilege):
+        says += ": run `anomaly migrate`, which grants it or says who has to"
+    return says
 
 
 @app.callback(invoke_without_command=True)

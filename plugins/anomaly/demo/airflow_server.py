@@ -149,6 +149,15 @@ class AirflowServer:
         found = self._call("GET", f"/dags/{dag_id}/dagRuns?order_by=-run_after&limit=20")
         return list(found["dag_runs"])
 
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One run of a DAG, as Airflow's REST API describes it."""
+        return self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The tasks of a run, as Airflow's REST API describes them; of a mapped one each."""
+        found = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")
+        return list(found["task_instances"])
+
     def wait_for_run(
         self,
         dag_id: str,
@@ -166,8 +175,8 @@ class AirflowServer:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            state = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
-            tasks = self._tasks(dag_id, run_id)
+            state = self.run(dag_id, run_id)["state"]
+            tasks = self.tasks(dag_id, run_id)
             say(sum(task["state"] == "success" for task in tasks), len(tasks))
             if state in ("success", "failed"):
                 return str(state)
@@ -176,7 +185,7 @@ class AirflowServer:
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """State of each task of a run; of a mapped one the last."""
-        return {task["task_id"]: str(task["state"]) for task in self._tasks(dag_id, run_id)}
+        return {task["task_id"]: str(task["state"]) for task in self.tasks(dag_id, run_id)}
 
     def task_log(
         self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, *, map_index: int = -1
@@ -214,10 +223,6 @@ class AirflowServer:
         """Why DAG files could not be read."""
         found = self._call("GET", "/importErrors")["import_errors"]
         return [f"{error['filename']}: {error['stack_trace']}" for error in found]
-
-    def _tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        found = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")
-        return list(found["task_instances"])
 
     def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         if not self._token:

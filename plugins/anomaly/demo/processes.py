@@ -82,9 +82,14 @@ class BackgroundProcess:
 
 
 def inherited_environment() -> dict[str, str]:
-    """The caller's environment without what would point at another Airflow or deployment."""
+    """The caller's environment, without what would mislead or slow down what is started.
+
+    Left out are the variables of another Airflow or deployment, and
+    ``PYTHONDONTWRITEBYTECODE``: without compiled modules each task would compile
+    pandas and SQLAlchemy anew.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "ANOMALY_"))
+        if not name.startswith(("AIRFLOW", "ANOMALY_")) and name != "PYTHONDONTWRITEBYTECODE"
     }

@@ -1,0 +1,181 @@
+"""The signals, taken at once from running totals, are those taken one reading after the other."""
+
+from bisect import bisect_left
+from datetime import timedelta
+from math import asinh, isfinite, log, log1p, nan
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from meters import (
+    MONDAY,
+    SETTINGS,
+    machines,
+    measure_readings,
+    measured,
+    odd_readings,
+    shifts,
+    steady,
+)
+
+from anomaly.schema import Quality
+from anomaly.signal_detector import SignalDetector
+from anomaly.signals import NAMES, Readings, measure_signals
+
+ZONES = {1: "Europe/Berlin", 2: "Asia/Kathmandu"}
+HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)
+LOOKS, OUTLIERS = 16, 2
+
+
+@pytest.fixture(scope="module")
+def usual():
+    learnt = measured({1: shifts(21), 2: steady(21)})
+    known = machines(1, 2, time_zone=list(ZONES.values()))
+    return SignalDetector.fit(learnt, known, SETTINGS).usual
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_signals_are_those_of_a_loop_over_the_readings_before_each(usual, seed):
+    assert_signals_are_those_of_the_loop(usual, odd_readings(seed))
+
+
+def test_a_machine_in_shifts_gives_every_signal(usual):
+    power = shifts(4, seed=9)
+    power[150:160], power[230:260], power[300:330] = 30.0, 0.0, 45.0
+    reading = np.round(np.cumsum(power) / 4, 3)
+    reading[200:220] = reading[200]
+    stamps = pd.date_range(MONDAY, periods=len(power), freq="15min").astype("datetime64[us, UTC]")
+    frame = pd.DataFrame({"utc_timestamp": stamps, "machine_id": 1, "reading": reading})
+    frame = measure_readings(frame.drop(index=range(170, 174)).assign(duplicate=False))
+
+    found = assert_signals_are_those_of_the_loop(usual, frame)
+
+    told = np.isfinite(found) & (found != 0)
+    assert dict(zip(NAMES, told.any(axis=0), strict=True)) == dict.fromkeys(NAMES, True)
+
+
+def assert_signals_are_those_of_the_loop(usual, frame):
+    found = measure_signals(Readings(frame, usual), np.arange(len(frame)), QUARTER)
+    expected = []
+    for machine_id, mine in frame.groupby("machine_id", sort=False):
+        loop = Loop(usual, int(machine_id), mine)
+        expected += [loop.signals(row) for row in range(len(mine))]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    return found
+
+
+class Loop:
+    """One machine's readings as plain lists; every signal looks back from one reading."""
+
+    def __init__(self, usual, machine_id, mine):
+        place = list(usual.machine_ids).index(machine_id)
+        self.times = [stamp.to_pydatetime() for stamp in mine["utc_timestamp"]]
+        self.least, self.limit = usual.least[place], usual.running_above[place]
+        self.flat = mine["flat_hours"].tolist()
+        broken = (Quality.RESET, Quality.IMPOSSIBLE)
+        self.power = [
+            nan if quality in broken else power
+            for power, quality in zip(mine["power_kw"], mine["quality"], strict=True)
+        ]
+        self.level, self.weight, self.runs, self.spreads = [], [], [], []
+        for time, power in zip(self.times, self.power, strict=True):
+            local = time.astimezone(ZoneInfo(ZONES[machine_id]))
+            kind, hour = int(local.weekday() >= 5), local.hour
+            slots = usual.median.shape[2]
+            slot = (hour * 60 + local.minute) * slots // (24 * 60)
+            self.level.append(power - usual.median[place, kind, slot])
+            self.weight.append(usual.weight[place, kind, hour])
+            self.runs.append(usual.usually_runs[place, local.weekday() * 24 + hour])
+            self.spreads.append(
+                [(usual.lower[k, place, kind, hour], usual.upper[k, place, kind, hour])
+                 for k in range(2)]
+            )  # fmt: skip
+
+    def signals(self, row):
+        return [
+            *self._news(row),
+            asinh(self._change(row) / self.least),
+            self._mean([power if power > self.limit else nan for power in self.power], row, 4),
+            self._ended(row, running=True),
+            self._ended(row, running=False),
+            log1p(self._idle(row)),
+            log1p(self.flat[row]),
+        ]
+
+    def first(self, row, hours):
+        """The earliest reading no more than so many hours before."""
+        return bisect_left(self.times, self.times[row] - hours * HOUR)
+
+    def within(self, row, hours):
+        """Readings whose intervals lie wholly in the hours before."""
+        return range(self.first(row, hours) + 1, row + 1)
+
+    def elapsed(self, row):
+        return (self.times[row] - self.times[row - 1]) / HOUR
+
+    def _mean(self, values, row, hours):
+        known = [k for k in self.within(row, hours) if isfinite(values[k])]
+        covered = sum(self.elapsed(k) for k in known)
+        if covered < hours / 2 - 1e-9:
+            return nan
+        return sum(values[k] * self.elapsed(k) for k in known) / covered
+
+    def _news(self, row):
+        usually, lately = self._deviations(row, 0.0), self._deviations(row, self._before(row))
+        for one, other, (lower, upper) in zip(usually, lately, self.spreads[row], strict=True):
+            if not isfinite(one + other):
+                yield nan
+                continue
+            spreads = [abs(away) / (upper if away > 0 else lower) for away in (one, other)]
+            yield asinh(np.sign(other) * max(min(spreads) - 1, 0))
+
+    def _deviations(self, row, level):
+        looked = range(max(row - LOOKS + 1, self.first(row, 4) + 1), row + 1)
+        levels = sorted(self.level[k] for k in looked if isfinite(self.level[k]))
+        cut = len(levels) * OUTLIERS // LOOKS
+        held = nan
+        if len(levels) > LOOKS / 2:
+            low, high = levels[cut] - level, levels[len(levels) - 1 - cut] - level
+            held = low if low > 0 else min(high, 0.0)
+        return self._mean(self.level, row, 1) - level, held
+
+    def _before(self, row):
+        early = [k for k in self.within(row, 24) if k <= self.first(row, 12)]
+        known = [k for k in early if isfinite(self.level[k])]
+        weights = [self.weight[k] * self.elapsed(k) for k in known]
+        if sum(self.elapsed(k) for k in known) < 4 - 1e-9 or sum(weights) < 1e-9:
+            return 0.0
+        return sum(w * self.level[k] for w, k in zip(weights, known, strict=True)) / sum(weights)
+
+    def _change(self, row):
+        if row - 2 < self.first(row, 24):
+            return nan
+        return self.power[row] - self.power[row - 1]
+
+    def _state(self, row):
+        known = isfinite(self.power[row]) and isfinite(self.limit)
+        return bool(self.power[row] > self.limit) if known else None
+
+    def _ended(self, row, *, running):
+        """Log hours since the run (or pause) began that this reading ends; 24 where not seen."""
+        earliest = self.first(row, 24) + 2
+        if row < earliest or self._state(row) is None or self._state(row - 1) is not running:
+            return nan
+        if self._state(row) is running:
+            return nan
+        start = row - 1
+        while start > 0 and self._state(start - 1) is running:
+            start -= 1
+        if start < earliest:
+            return log(24)
+        if self._state(start - 1) is None:
+            return nan
+        return log((self.times[row] - self.times[start]) / HOUR)
+
+    def _idle(self, row):
+        within = self.within(row, 6)
+        known = sum(self.elapsed(k) for k in within if isfinite(self.power[k]))
+        if not isfinite(self.limit) or known < 3 - 1e-9:
+            return nan
+        return sum(self.elapsed(k) for k in within if self.power[k] <= self.limit and self.runs[k])
