@@ -5,7 +5,6 @@ memory is the tick's alone.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from anomaly.scoring import Scorer
 from anomaly.settings import DetectorName, Settings, load_settings
 from anomaly.training import Trainer
 from anomaly.windows import Window
-from benchmarks.figures import Figure, saying
+from benchmarks.figures import Figure, memory, saying
 from benchmarks.pipeline import QUARTER, START, fill_long_table, long_layout, make_long_table
 
 MACHINES = 100_000
@@ -72,9 +71,8 @@ def run(url: str, models: str, detector: str, moment: str) -> None:
     report = Scorer(Database(url, settings), settings).score_tick(
         Window(end - QUARTER, end), RunContext("bench")
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "megabytes": peak, **report.counts()}))
+    print(json.dumps({"seconds": seconds, "megabytes": memory(), **report.counts()}))
 
 
 if __name__ == "__main__":

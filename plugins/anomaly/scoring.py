@@ -147,9 +147,9 @@ class Scorer:
 
     # One attempt --------------------------------------------------------
 
-    def _attempt(self, window: Window, job: Job) -> ScoreReport:
+    def _attempt(self, window: Window, job: Job, *, scan: bool = False) -> ScoreReport:
         run_id = draw_token(self.database)
-        shape = self.reader.prepare(self.database, window)
+        shape = self.reader.prepare(self.database, window, scan=scan)
         with self.database.transaction(SCORER, read_only=True) as transaction:
             versions = in_force(transaction, window)
             runs_seen = count_runs(transaction, window)
@@ -160,6 +160,8 @@ class Scorer:
                 measured = self.reader.read(transaction, shape, window, context=context)
                 verdicts = self._judge(measured, versions, models)
                 current = coming.result()
+        if measured.unregistered and not scan:
+            return self._attempt(window, job, scan=True)
         verdicts = verdicts.assign(origin=_origins(verdicts, job))
         attempt = Attempt(
             run_id=run_id,

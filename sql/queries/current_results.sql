@@ -12,7 +12,8 @@ COPY (
                 ELSE ('x' || left(md5(r.reason), 16))::bit(64)::bigint END
       FROM (SELECT m.machine_id
               FROM anomaly.machines AS m
-             WHERE {machines}::integer[] IS NULL OR m.machine_id = ANY ({machines}::integer[])
+             WHERE ({machines}::integer[] IS NULL OR m.machine_id = ANY ({machines}::integer[]))
+               AND m.machine_id % {parts} = {part}
             OFFSET 0) AS asked
      CROSS JOIN LATERAL (
            SELECT *

@@ -101,6 +101,7 @@ KEYS = {
     "integer": (12, 2_000_000_000, 3),
     "uuid": tuple(f"00000000-0000-0000-0000-00000000000{n}" for n in (3, 1, 2)),
 }
+NEWCOMER = {"text": "Press 2", "integer": 77, "uuid": "00000000-0000-0000-0000-000000000009"}
 NUMBERS = {"text": (13, 12, 14), "integer": (12, 13, 3), "uuid": (3, 1, 2)}
 """The machine ids that the keys get: an integer keeps its own where it is small enough."""
 
@@ -135,10 +136,13 @@ def test_a_long_table_goes_through_every_command(kind, environment, database, tm
     )
     wide = counters(4 * DAY, machines=3).set_axis(["utc_timestamp", *KEYS[kind]], axis="columns")
     frame = wide.melt("utc_timestamp", var_name="machine", value_name="kwh")
-    file, correction = tmp_path / "long.csv", tmp_path / "correction.csv"
+    file, correction, newcomer = (
+        tmp_path / f"{name}.csv" for name in ("long", "correction", "newcomer")
+    )
     frame.to_csv(file, index=False)
     corrected = frame.query("machine == @KEYS[@kind][0]").iloc[[-DAY]]
     corrected.assign(kwh=corrected["kwh"] + 0.5).to_csv(correction, index=False)
+    frame.iloc[: 4 * DAY].assign(machine=NEWCOMER[kind]).to_csv(newcomer, index=False)
     days = ("--start", "2026-03-02", "--end", "2026-03-06")
 
     def run(*arguments):  # in this process: a shell's would take a second each
@@ -172,6 +176,8 @@ def test_a_long_table_goes_through_every_command(kind, environment, database, tm
          WHERE reading = kwh AND abs(coalesce(4 * used, 0) - coalesce(power_kw, 0)) < 1e-9
         """,
     ) == [(12 * DAY, 3)]
+    run("ingest", str(newcomer))
+    assert run("score", *days)["inserted"] == 4 * DAY  # it is registered on the way
 
 
 def test_models_and_status_speak_of_what_is_there(anomaly, database):

@@ -25,6 +25,7 @@ _FIELDS = [
     ("power_diff", ">f8"), ("anomaly_score", ">f8"), ("threshold", ">f8"), ("expected_kw", ">f8"),
     ("anomaly", ">i2"), ("model_version", ">i4"), ("quality", ">i4"), ("reason", ">i8"),
 ]  # fmt: skip
+_MACHINES_AT_ONCE = 20_000  # COPY's output takes twice the memory of what is kept of it
 _COMPARED = [name for name, _ in _FIELDS[2:-2]]
 
 
@@ -58,8 +59,23 @@ def read_current(
     They stay so under the publishing lock, and before it as long as the ledger shows no
     publication of the window since.
     """
+    count = transaction.value("count_machines") if machines is None else len(machines)
+    parts = 1 + count // _MACHINES_AT_ONCE
+    read = [_read(transaction, window, machines, parts, part) for part in range(parts)]
+    return {name: np.concatenate([part.pop(name) for part in read]) for name, _ in _FIELDS}
+
+
+def _read(
+    transaction: Transaction,
+    window: Window,
+    machines: Sequence[int] | None,
+    parts: int,
+    part: int,
+) -> Current:
     statement = SQL(sql_file("queries/current_results.sql")).format(
         machines=Literal(None if machines is None else int_array(machines)),
+        parts=Literal(parts),
+        part=Literal(part),
         start=Literal(window.start),
         end=Literal(window.end),
     )

@@ -36,6 +36,8 @@ class MeasuredWindow:
         Readings left out because another had their machine and time.
     ingested_through : datetime or None
         Newest ``ingested_at`` among the rows read.
+    unregistered : bool
+        Whether readings were left out whose machine is not registered yet.
     """
 
     context: pd.DataFrame
@@ -44,6 +46,7 @@ class MeasuredWindow:
     missing: int
     duplicates: int
     ingested_through: datetime | None
+    unregistered: bool = False
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -80,11 +83,18 @@ class WindowReader:
         self.settings = settings
         self._steps = ReadingSteps(settings)
 
-    def prepare(self, database: Database, window: Window, role: str = SCORER) -> SourceShape:
-        """Describe the meter table, and register machines that are new in `window`."""
+    def prepare(
+        self, database: Database, window: Window, role: str = SCORER, *, scan: bool = True
+    ) -> SourceShape:
+        """Describe the meter table, and register machines that are new in `window`.
+
+        Without `scan`, not those that only the rows of a long table tell of: reading says
+        whether there are any (`MeasuredWindow.unregistered`).
+        """
         with database.transaction(role, read_only=True) as transaction:
             shape = self.source.describe(transaction)
-            new = self._new_machines(transaction, shape, window)
+            long = self.settings.source_layout is Layout.LONG
+            new = {} if long and not scan else self._new_machines(transaction, shape, window)
         if new:
             with database.transaction(role) as transaction:
                 register_machines(transaction, new)
@@ -125,7 +135,7 @@ class WindowReader:
         back = max(context.reach, 2 * self.settings.interval) if context else REACH
         raw = self.source.read(transaction, shape, window.starting_earlier(back), machines)
         newest = _newest(raw["ingested_at"])
-        every = self._long(raw, window)
+        every, unregistered = self._registered(self._long(raw, window), window)
         present = int(_inside(every, window).sum())
         finite = self._finite(every)
         found = int(_inside(finite, window).sum())
@@ -146,7 +156,15 @@ class WindowReader:
             missing=present - found,
             duplicates=found - int(inside.sum()),
             ingested_through=newest,
+            unregistered=unregistered,
         )
+
+    def _registered(self, every: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, bool]:
+        """Rows of registered machines, and whether the window has others."""
+        if self.settings.source_layout is Layout.WIDE or (every["machine_id"] >= 0).all():
+            return every, False
+        known = every["machine_id"] >= 0
+        return every[known], bool((_inside(every, window) & ~known).any())
 
     def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:
         return self._steps.sort(finite)

@@ -213,6 +213,7 @@ class Publisher:
             published_at = transaction.row("lock_publishing")["published_at"]
             merge = _Merge(transaction, attempt, published_at, self.settings.interval)
             found = merge.compare(attempt.verdicts, attempt.current)
+            attempt.current.clear()  # of many machines, the largest thing in memory
             written_to = self._look_behind(transaction, merge, found)
             _refuse_stale(transaction, attempt, written_to)
             merge.write(written_to)

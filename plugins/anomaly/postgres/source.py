@@ -138,8 +138,8 @@ class MeterSource:
         DataFrame
             ``utc_timestamp`` as stored (naive where the column is), ``ingested_at``
             (int64 microseconds since 2000, the minimum where unknown), then a column
-            a machine (wide) or ``machine_id`` and ``reading`` (long, registered
-            machines only). Empty cells are NaN.
+            a machine (wide) or ``machine_id`` (-1: not registered yet) and ``reading``
+            (long). Empty cells are NaN.
         """
         if self.settings.source_layout is Layout.WIDE:
             return self._read_wide(transaction, shape, window, machines)
