@@ -10,7 +10,6 @@ from io import BytesIO
 
 import numpy as np
 import pandas as pd
-from psycopg2.extras import execute_values
 from sklearn.ensemble import IsolationForest
 
 from anomaly.postgres.database import Database
@@ -207,6 +206,7 @@ def plain_steps(database: Database) -> dict[str, float]:
         forest.fit(long[["power_diff"]].head(50_000).to_numpy())
         features = long[["power_diff"]].to_numpy()
         long["score"] = forest.score_samples(features)
+        long["threshold"] = -forest.offset_
         long["anomaly"] = (long["score"] < forest.offset_).astype(int)
 
     def write() -> None:
@@ -220,18 +220,28 @@ def plain_steps(database: Database) -> dict[str, float]:
 
 
 def plain_write(database: Database, long: pd.DataFrame) -> None:
-    """psycopg2's ``execute_values`` into a table with the same key."""
-    columns = ["machine_id", "utc_timestamp", "reading", "power_diff", "score", "anomaly"]
+    """Pandas' ``to_sql`` in chunks, as its guide shows, of the columns that we write."""
+    results = long.assign(
+        power_kw=long["power_diff"],
+        anomaly_score=-long["score"],
+        reason=np.where(
+            long["anomaly"], "unusual: " + long["power_diff"].round(1).astype(str), None
+        ),
+        quality="ok",
+        origin="backfill",
+        model_version=1,
+        expected_kw=np.nan,
+        run_id=1,
+        scored_at=pd.Timestamp.now("UTC"),
+    )
     with database.engine.begin() as connection:
-        cursor = connection.connection.cursor()
-        cursor.execute(
+        connection.exec_driver_sql(
             "CREATE TABLE plain_results (machine_id int, utc_timestamp timestamptz, reading float8,"
-            " power_diff float8, score float8, anomaly int,"
+            " power_kw float8, power_diff float8, anomaly_score float8, threshold float8,"
+            " anomaly int2, reason text, quality text, origin text, model_version int,"
+            " expected_kw float8, run_id int8, scored_at timestamptz,"
             " PRIMARY KEY (machine_id, utc_timestamp))"
         )
-        execute_values(
-            cursor,
-            f"INSERT INTO plain_results ({', '.join(columns)}) VALUES %s",
-            long[columns].itertuples(index=False, name=None),
-            page_size=1000,
+        results[[name for name, _ in WRITTEN]].to_sql(
+            "plain_results", connection, if_exists="append", index=False, chunksize=1000
         )
