@@ -1,7 +1,8 @@
 """A tick of 100,000 machines: how long its task works, and how much memory it takes.
 
 Run as ``python -m benchmarks.tick DATABASE_URL MODELS DETECTOR``, one process a tick, so that
-memory is the tick's alone.
+memory is the tick's alone; without arguments it measures the tick of `signals`, whose training on
+as many machines takes too long for ``make bench``.
 """
 
 import json
@@ -17,7 +18,8 @@ from anomaly.scoring import Scorer
 from anomaly.settings import DetectorName, Settings, load_settings
 from anomaly.training import Trainer
 from anomaly.windows import Window
-from benchmarks.figures import Figure, memory, saying
+from benchmarks.deployments import deployment
+from benchmarks.figures import PAGE, Figure, memory, print_table, saying, write_page
 from benchmarks.pipeline import QUARTER, START, fill_long_table, long_layout, make_long_table
 
 MACHINES = 100_000
@@ -75,5 +77,13 @@ def run(url: str, models: str, detector: str, moment: str) -> None:
     print(json.dumps({"seconds": seconds, "megabytes": memory(), **report.counts()}))
 
 
+def main() -> None:
+    """Measure the tick of `signals`, print it and write it to the docs."""
+    with deployment() as (database, settings):
+        figures = measure(database, settings, SIGNALS)
+    print_table(figures)
+    write_page(PAGE, "bench-tick", figures)
+
+
 if __name__ == "__main__":
-    run(*sys.argv[1:])
+    main() if len(sys.argv) == 1 else run(*sys.argv[1:])
