@@ -157,10 +157,10 @@ def _tick(
 def _check_ledger(database: Database, run_id: str) -> None:
     with database.engine.connect() as connection:
         scored = connection.exec_driver_sql(
-            "SELECT sum(inserted) FROM anomaly.scoring_runs WHERE dag_run_id = %s", (run_id,)
+            "SELECT sum(scored) FROM anomaly.scoring_runs WHERE dag_run_id = %s", (run_id,)
         ).scalar_one()
     if not scored:
-        raise AirflowServerError(f"{DAG} {run_id} has written no verdict")
+        raise AirflowServerError(f"{DAG} {run_id} has judged nothing")
 
 
 def _moments(found: dict[str, Any]) -> dict[str, float]:

@@ -96,9 +96,7 @@ def judge_readings(
         ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
         ``expected_kw`` (NaN: not known).
     """
-    mine = measured[_JUDGED]
-    if not wanted.all():
-        mine = mine[wanted].reset_index(drop=True)
+    mine = measured if wanted.all() else measured[_JUDGED][wanted].reset_index(drop=True)
     quality = judge(mine, model.profiles, settings)
     sound = quality < Quality.STUCK
     chosen = wanted.copy()

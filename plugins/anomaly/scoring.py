@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from anomaly.differences import compare
-from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
+from anomaly.errors import DatabaseError, NoModelError, SettingsError, StaleAttemptError
 from anomaly.model import Model, judge_readings
 from anomaly.postgres.current import Current, read_current
 from anomaly.postgres.database import SCORER, Database, Transaction
@@ -150,16 +150,19 @@ class Scorer:
     def _attempt(self, window: Window, job: Job, *, scan: bool = False) -> ScoreReport:
         run_id = draw_token(self.database)
         shape = self.reader.prepare(self.database, window, scan=scan)
-        with self.database.transaction(SCORER, read_only=True) as transaction:
-            versions = in_force(transaction, window)
-            runs_seen = count_runs(transaction, window)
-            models = self.load(versions)
-            context = reading_context(models.values(), self.settings)
-            with ThreadPoolExecutor(1) as aside:  # the server reads while this process judges
+        with ThreadPoolExecutor(1) as aside:  # the server reads while this process judges
+            with self.database.transaction(SCORER, read_only=True) as transaction:
+                versions = in_force(transaction, window)
+                runs_seen = count_runs(transaction, window)
+                models = self.load(versions)
+                context = reading_context(models.values(), self.settings)
                 coming = aside.submit(self._current, window, shape)
                 measured = self.reader.read(transaction, shape, window, context=context)
-                verdicts = self._judge(measured, versions, models)
+            verdicts = self._judge(measured, versions, models)
+            try:
                 current = coming.result()
+            except DatabaseError:  # a log-in may have one connection only: one after the other
+                current = self._current(window, shape)
         if measured.unregistered and not scan:
             return self._attempt(window, job, scan=True)
         verdicts = verdicts.assign(origin=_origins(verdicts, job))
@@ -183,6 +186,10 @@ class Scorer:
         )
 
     def _current(self, window: Window, shape: SourceShape) -> Current:
+        """Read the verdicts that are there, once the ledger rows of the window are counted.
+
+        Who publishes in between is seen by their count, and the attempt starts again.
+        """
         with self.database.transaction(SCORER, read_only=True) as transaction:
             return read_current(transaction, window, [*shape.machines.values()] or None)
 

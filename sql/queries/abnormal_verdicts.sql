@@ -1,6 +1,7 @@
 -- Verdicts that incidents are made of, in a range of each machine, with the time of
--- the verdict before (microseconds since 1970): what lies between them is a gap. A gap shows in the verdict that
--- ends it, so the first one behind a range is looked at too.
+-- the verdict before: what lies between them is a gap. A gap shows in the verdict that
+-- ends it, so the first one behind a range is looked at too. Times are microseconds
+-- since 1970: parsed as numbers, they come in half the time.
 WITH range AS MATERIALIZED (
     SELECT asked.machine_id, asked.starts_at,
            coalesce(following.utc_timestamp, asked.ends_at) AS ends_at
@@ -14,9 +15,10 @@ WITH range AS MATERIALIZED (
             LIMIT 1
            ) AS following ON following.quality >= 'gap'
 )
-SELECT r.machine_id, CAST(extract(epoch FROM r.utc_timestamp) * 1000000 AS bigint) AS utc_timestamp,
-       r.anomaly, r.anomaly_score, r.threshold, r.reason,
-       r.quality::text AS quality, r.power_kw, r.expected_kw, 
+SELECT r.machine_id,
+       CAST(extract(epoch FROM r.utc_timestamp) * 1000000 AS bigint) AS utc_timestamp,
+       r.anomaly, r.anomaly_score, r.threshold, r.reason, r.quality::text AS quality,
+       r.power_kw, r.expected_kw,
        CAST(extract(epoch FROM previous.utc_timestamp) * 1000000 AS bigint) AS previous_at
   FROM range
   JOIN anomaly.anomaly_results r
@@ -26,7 +28,7 @@ SELECT r.machine_id, CAST(extract(epoch FROM r.utc_timestamp) * 1000000 AS bigin
   LEFT JOIN LATERAL (
        SELECT p.utc_timestamp
          FROM anomaly.anomaly_results p
-        WHERE r.quality >= 'gap' AND p.machine_id = r.machine_id AND p.utc_timestamp < r.utc_timestamp
+        WHERE p.machine_id = r.machine_id AND p.utc_timestamp < r.utc_timestamp
         ORDER BY p.utc_timestamp DESC
         LIMIT 1
        ) AS previous ON true

@@ -10,10 +10,9 @@ COPY (
                 WHEN 'rollover' THEN 6 WHEN 'stuck' THEN 7 WHEN 'reset' THEN 8 ELSE 9 END,
            CASE WHEN r.reason IS NULL THEN 0
                 ELSE ('x' || left(md5(r.reason), 16))::bit(64)::bigint END
-      FROM (SELECT m.machine_id
-              FROM anomaly.machines AS m
-             WHERE ({machines}::integer[] IS NULL OR m.machine_id = ANY ({machines}::integer[]))
-               AND m.machine_id % {parts} = {part}
+      FROM (SELECT machine_id
+              FROM ({machines}) AS every
+             WHERE abs(machine_id) % {parts} = {part}
             OFFSET 0) AS asked
      CROSS JOIN LATERAL (
            SELECT *

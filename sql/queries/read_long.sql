@@ -1,8 +1,8 @@
 -- Readings of a long meter table as fixed-width binary rows (no NULLs: an empty
 -- reading is NaN, an unknown ingested_at is -infinity). A machine that is not
--- registered yet is -1: it has first appeared just now.
+-- registered yet has an id that none has.
 COPY (
-    SELECT {timestamp}, {ingested_at}, coalesce(m.machine_id, -1), {reading}
+    SELECT {timestamp}, {ingested_at}, coalesce(m.machine_id, {unregistered}::integer), {reading}
       FROM {table} AS s
       LEFT JOIN anomaly.machines AS m ON m.source_key = s.{machine}::text
      WHERE s.{machine} IS NOT NULL AND s.{timestamp} >= {start} AND s.{timestamp} < {end}

@@ -33,8 +33,13 @@ SELECT machine_id, utc_timestamp FROM anomaly.anomaly_results AS r
 """
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_differences_are_those_that_postgres_finds(database, settings, seed):
+@pytest.mark.parametrize(
+    ("seed", "machines", "at_once"), [(0, [1, 2], 1000), (1, [1, 2], 1), (2, None, 1)]
+)
+def test_differences_are_those_that_postgres_finds(
+    database, settings, monkeypatch, seed, machines, at_once
+):
+    monkeypatch.setattr("anomaly.postgres.current._MACHINES_AT_ONCE", at_once)
     insert(database, counters(3 * DAY))
     train(database, settings, end=2 * DAY)
     score(database, settings, 0, 3 * DAY)
@@ -43,7 +48,7 @@ def test_differences_are_those_that_postgres_finds(database, settings, seed):
     store(database, attempt)
 
     with database.transaction(SCORER, read_only=True) as transaction:
-        current = read_current(transaction, Window(at(0), at(2 * DAY)), [1, 2])
+        current = read_current(transaction, Window(at(0), at(2 * DAY)), machines)
     found = compare_current(attempt, current)
 
     ours = attempt[KEY].assign(

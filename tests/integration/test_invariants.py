@@ -35,7 +35,7 @@ import anomaly.scoring
 import oracle
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.errors import ArtefactError, StaleAttemptError
-from anomaly.postgres.database import TRAINER
+from anomaly.postgres.database import TRAINER, Database
 from anomaly.postgres.results import draw_token
 from anomaly.postgres.versions import promote
 from anomaly.registry import Artefact, Registry
@@ -367,18 +367,31 @@ def _finite(value: float | None) -> float | None:
 # New machines --------------------------------------------------------------
 
 
-def test_a_machine_that_appears_while_a_window_is_read_waits_for_the_next_run(
+def test_a_machine_that_reading_finds_is_judged_by_the_same_run(
     deploy: Callable[[Layout], Deployment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = deploy(LONG)
     records = [Record(BASE + step * QUARTER, {"saw": 5.0}, BASE) for step in range(2)]
     _before_reading(long.scorer, monkeypatch, lambda: long.write(records))
 
-    long.score(BASE + QUARTER, END)
-    assert long.results() == {}
-
     long.score(BASE, END)
     assert_right(long, records)
+
+
+def test_a_machine_that_appears_while_others_are_registered_waits_for_the_next_run(
+    deploy: Callable[[Layout], Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = deploy(LONG)
+    early = [Record(BASE + step * QUARTER, {"saw": 5.0}, BASE) for step in range(2)]
+    late = [Record(BASE + step * QUARTER, {"drill": 5.0}, BASE) for step in range(2)]
+    long.write(early)
+    _before_reading(long.scorer, monkeypatch, lambda: long.write(late), attempt=2)
+
+    long.score(BASE, END)
+    assert not differences(long.results(), long.expected(early, due=END))
+
+    long.score(BASE, END)
+    assert_right(long, [*early, *late])
 
 
 def test_an_id_that_is_a_number_taken_already_gets_another_one(
@@ -466,6 +479,51 @@ def test_an_attempt_that_read_before_another_loses_even_with_the_higher_token(
     _after_reading(wide.scorer, monkeypatch, overtake)
     wide.scorer.score_window(Window(BASE, END), BACKFILL)
 
+    assert_right(wide, [record])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_attempt_overtaken_while_it_reads_the_verdicts_that_are_there_starts_again(
+    wide: Deployment, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    record = Record(BASE, {"machine_1": 1.0}, BASE)
+    wide.write([record])
+    current = wide.scorer._current
+    overtaken = []
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(wide.scorer, "_current", current)
+        found = None if before else current(*args)
+        record.cells["machine_1"] = 2.0
+        wide.rewrite(record)
+        overtaken.append(
+            Scorer(wide.database, wide.settings).score_window(Window(BASE, END), BACKFILL)
+        )
+        return current(*args) if found is None else found
+
+    monkeypatch.setattr(wide.scorer, "_current", interrupted)
+    report = wide.scorer.score_window(Window(BASE, END), BACKFILL)
+
+    assert ([other.inserted for other in overtaken], report.unchanged) == ([1], 1)
+    assert_right(wide, [record])
+
+
+def test_one_connection_is_enough(wide: Deployment) -> None:
+    record = Record(BASE, {"machine_1": 1.0}, BASE)
+    wide.write([record])
+    wide.execute(
+        "CREATE ROLE lonely LOGIN PASSWORD 'secret' CONNECTION LIMIT 1;"
+        " GRANT anomaly_scorer TO lonely"
+    )
+    url = wide.database.engine.url.set(username="lonely", password="secret")
+    lonely = Database(url.render_as_string(hide_password=False), wide.settings)
+    try:
+        report = Scorer(lonely, wide.settings).score_window(Window(BASE, END), BACKFILL)
+    finally:
+        lonely.dispose()
+        wide.execute("DROP ROLE lonely")
+
+    assert report.inserted == 1
     assert_right(wide, [record])
 
 
@@ -658,12 +716,18 @@ def _register_a_changed_copy(deployment: Deployment) -> None:
 
 
 def _before_reading(
-    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, interruption: Callable[[], object]
+    scorer: Scorer,
+    monkeypatch: pytest.MonkeyPatch,
+    interruption: Callable[[], object],
+    attempt: int = 1,
 ) -> None:
     """Let something happen once, after an attempt's token is drawn and before it reads."""
     prepare = scorer.reader.prepare
+    attempts = iter(range(1, attempt + 1))
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
+        if next(attempts) < attempt:
+            return prepare(*args, **kwargs)
         monkeypatch.setattr(scorer.reader, "prepare", prepare)
         shape = prepare(*args, **kwargs)
         interruption()

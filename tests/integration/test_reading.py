@@ -117,7 +117,7 @@ def test_a_long_table(database, stamp, kind):
 
     query = """
         SELECT utc_timestamp, nullif(ingested_at, '-infinity'),
-               CASE machine_id::text WHEN '7' THEN 70 WHEN '8' THEN 8 ELSE -1 END, reading
+               CASE machine_id::text WHEN '7' THEN 70 WHEN '8' THEN 8 ELSE -2147483648 END, reading
           FROM plant.readings WHERE utc_timestamp >= :first AND utc_timestamp < :last"""
     columns = ["utc_timestamp", "ingested_at", "machine_id", "reading"]
     assert_same_bits(found, plainly(database, query, first, last, columns))

@@ -72,8 +72,10 @@ def _read(
     parts: int,
     part: int,
 ) -> Current:
+    every = SQL("SELECT machine_id FROM anomaly.machines")
+    some = SQL("SELECT unnest({}::integer[]) AS machine_id")
     statement = SQL(sql_file("queries/current_results.sql")).format(
-        machines=Literal(None if machines is None else int_array(machines)),
+        machines=every if machines is None else some.format(Literal(int_array(machines))),
         parts=Literal(parts),
         part=Literal(part),
         start=Literal(window.start),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.machines import known_machines, machine_limits, register_machines
-from anomaly.postgres.source import LARGEST_ID, MeterSource, SourceShape
+from anomaly.postgres.source import LARGEST_ID, UNREGISTERED, MeterSource, SourceShape
 from anomaly.quality import REACH, measure
 from anomaly.settings import Layout, Settings
 from anomaly.steps import ReadingSteps
@@ -161,9 +161,11 @@ class WindowReader:
 
     def _registered(self, every: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, bool]:
         """Rows of registered machines, and whether the window has others."""
-        if self.settings.source_layout is Layout.WIDE or (every["machine_id"] >= 0).all():
+        if self.settings.source_layout is Layout.WIDE:
             return every, False
-        known = every["machine_id"] >= 0
+        known = every["machine_id"] != UNREGISTERED
+        if known.all():
+            return every, False
         return every[known], bool((_inside(every, window) & ~known).any())
 
     def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:

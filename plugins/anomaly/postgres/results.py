@@ -59,8 +59,9 @@ class Attempt:
         Machines whose verdicts in the window this attempt answers for.
     versions : tuple of InForce
         The part of the version map that judged.
-    current : array
-        The verdicts that are there, read after `runs_seen`.
+    current : dict of arrays
+        Columns of the verdicts that are there, read after `runs_seen`; publishing uses
+        them up.
     runs_seen : int
         Ledger rows that overlapped the window when it was read.
     readings, missing, duplicates : int

@@ -17,6 +17,8 @@ from anomaly.windows import Window
 
 _MACHINE_COLUMN = re.compile(r"machine_(\d+)")
 LARGEST_ID = 999_999_999
+UNREGISTERED = -(2**31)
+"""In place of the id of a machine of a long table that is not registered yet."""
 _NUMBER_TYPES = {
     "smallint", "integer", "bigint", "real", "double precision", "numeric",
 }  # fmt: skip
@@ -138,7 +140,7 @@ class MeterSource:
         DataFrame
             ``utc_timestamp`` as stored (naive where the column is), ``ingested_at``
             (int64 microseconds since 2000, the minimum where unknown), then a column
-            a machine (wide) or ``machine_id`` (-1: not registered yet) and ``reading``
+            a machine (wide) or ``machine_id`` (`UNREGISTERED` where it is) and ``reading``
             (long). Empty cells are NaN.
         """
         if self.settings.source_layout is Layout.WIDE:
@@ -187,6 +189,7 @@ class MeterSource:
             ingested_at=self._ingested_at(shape),
             table=self._table,
             machine=Identifier(settings.source_machine_column),
+            unregistered=Literal(str(UNREGISTERED)),
             machines=Literal(None if machines is None else int_array(machines)),
             reading=self._number(Identifier("s", settings.source_value_column)),
         )
