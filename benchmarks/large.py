@@ -14,7 +14,14 @@ from anomaly.settings import DetectorName, Settings
 from anomaly.training import Trainer
 from anomaly.windows import Window
 from benchmarks.figures import Figure, in_a_process, memory, saying
-from benchmarks.pipeline import QUARTER, START, TRAINED, long_layout, make_long_table
+from benchmarks.pipeline import (
+    QUARTER,
+    START,
+    TRAINED,
+    forget_results,
+    long_layout,
+    make_long_table,
+)
 
 MACHINES = 1_000
 READINGS = (10_000, 100_000, 1_000_000, 10_000_000, 35_040_000)
@@ -52,7 +59,7 @@ def measure(
             Figure(f"{name}: {per_million[readings]:.1f} us each", taken["seconds"], "s"),
             Figure.below(f"{name}: memory", taken["megabytes"], "MB", MOST_MEGABYTES),
         ]
-        _forget_results(database)
+        forget_results(database)
     return [*figures, _linearity(per_million)]
 
 
@@ -87,14 +94,6 @@ def fill_in_postgres(database: Database, ticks: int, step: int = 960) -> None:
             "ALTER TABLE plant.readings ADD PRIMARY KEY (utc_timestamp, machine_id)"
         )
         connection.exec_driver_sql("VACUUM (ANALYZE) plant.readings")
-
-
-def _forget_results(database: Database) -> None:
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "TRUNCATE anomaly.anomaly_results, anomaly.anomaly_results_history,"
-            " anomaly.scoring_runs, anomaly.incidents"
-        )
 
 
 def _score(database: Database, settings: Settings, readings: int) -> dict[str, float]:

@@ -54,7 +54,9 @@ def measure(database: Database, settings: Settings) -> list[Figure]:
     for detector in DetectorName:
         chosen = settings.model_copy(update={"detector": detector})
         figures += _measure(database, chosen, plain)
-        forget(database)
+        forget_results(database)
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("TRUNCATE anomaly.model_in_force; DROP TABLE floor")
     return figures
 
 
@@ -137,12 +139,12 @@ def fill_long_table(
         connection.exec_driver_sql("ANALYZE plant.readings")
 
 
-def forget(database: Database) -> None:
-    """Empty the results, so that another detector starts alike."""
+def forget_results(database: Database) -> None:
+    """Empty the results, so that the next to be measured starts alike."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             "TRUNCATE anomaly.anomaly_results, anomaly.anomaly_results_history,"
-            " anomaly.scoring_runs, anomaly.incidents, anomaly.model_in_force; DROP TABLE floor"
+            " anomaly.scoring_runs, anomaly.incidents"
         )
 
 
