@@ -9,7 +9,7 @@ from sklearn.ensemble import IsolationForest
 
 from anomaly.forest import PrototypeDetector, fit_forest
 from anomaly.settings import load_settings
-from anomaly.step_table import compile_forest
+from anomaly.step_table import StepTable, compile_forest
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,40 @@ def test_scores_are_equal_on_any_numbers(numbers):
     )
 
 
+MOST = float(np.finfo(np.float32).max)
+FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(
+    st.one_of(
+        st.lists(FLOAT32, max_size=60),
+        st.integers(1, 60).map(lambda count: np.geomspace(1e-3, 1e3, count).tolist()),
+        st.sampled_from([[0.0], [1.0, np.nextafter(np.float32(1), np.float32(2))], [-MOST, MOST]]),
+    ),
+    st.integers(0, 2**32 - 1),
+)
+def test_many_numbers_find_the_steps_that_bisection_finds(keys, seed):
+    keys = np.unique(np.array(keys, np.float32))
+    random = np.random.default_rng(seed)
+    table = StepTable(keys, random.random(len(keys) + 1), missing=-1.0)
+    near = [np.nextafter(keys, np.float32(side)) for side in (np.inf, -np.inf)]
+    odd = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, MOST, -MOST, 1e300]
+    drawn = random.standard_t(2, 5000) * 10 ** random.uniform(-40, 38, 5000)
+    numbers = random.permutation(np.concatenate([keys, *near, odd, drawn]).astype(float))
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32)
+
+    bisected = table.scores[np.searchsorted(keys, narrow)]
+
+    expected = np.where(np.isnan(narrow), -1.0, bisected)
+    np.testing.assert_array_equal(table.score_samples(numbers), expected)
+
+
 @pytest.mark.parametrize("most", [100, 2])
 def test_the_prototype_s_forest_is_compiled_exactly(most):
     random = np.random.default_rng(3)
     readings = pd.DataFrame(
-        {"machine_id": random.integers(1, 4, 3000), "power_diff": random.normal(0, 9, 3000)}
+        {"machine_id": random.integers(1, 4, 9000), "power_diff": random.normal(0, 9, 9000)}
     )
     settings = load_settings({}, forest_trees=30, forest_one_hot_machines=most)
     pipeline = fit_forest(readings, settings)
