@@ -20,12 +20,10 @@ Ints = npt.NDArray[np.int64]
 
 JOIN = timedelta(hours=1)
 """Abnormal readings of a machine no farther apart are one incident."""
-CHAIN = timedelta(hours=24)
-"""Incidents of a machine no farther apart speak of the same change of regime."""
-
 _FAULTS = QUALITY_NAMES[Quality.STUCK :]
 _BEHIND_GAP = QUALITY_NAMES[Quality.GAP :]
 _SETTLED = "; for days: a new normal, for training to learn"
+_DAY, _WEEKEND = timedelta(days=1), timedelta(days=4)  # the latter with a holiday on either side
 _WORSE_AFTER = timedelta(hours=4)
 _WARNING, _CRITICAL = 0.8, 0.98  # of the way from the threshold to 1
 
@@ -71,7 +69,11 @@ NOT_NORMAL = (LabelName.REAL, LabelName.MAINTENANCE, LabelName.METER_FAULT)
 
 @dataclass(frozen=True)
 class Label:
-    """What somebody said about a machine during ``[start, end)``; an end may be missing."""
+    """What somebody said about a machine during ``[start, end)``; an end may be missing.
+
+    Where labels contradict each other, the one said last counts: they are handed on in
+    the order in which they were said.
+    """
 
     machine_id: int
     label: LabelName
@@ -84,10 +86,10 @@ class Label:
             self.end is None or moment < self.end
         )
 
-    def touches(self, episode: "Episode") -> bool:
+    def touches(self, episode: "Episode", interval: timedelta) -> bool:
         """Whether the range holds a part of the episode."""
         return (self.end is None or episode.started_at < self.end) and (
-            self.start is None or self.start <= episode.last_at
+            self.start is None or self.start < episode.last_at + interval
         )
 
 
@@ -416,16 +418,24 @@ def with_states(
     Parameters
     ----------
     incidents : sequence of Incident
-        All of their machines, as far back as a change of regime is looked for.
+        All of their machines, as far back as `look_back`.
+    labels : iterable of Label
+        In the order in which they were said.
     """
     by_machine: dict[int, list[Label]] = {}
     for label in labels:
         by_machine.setdefault(label.machine_id, []).append(label)
     settled = _new_normals(incidents, by_machine, settings)
+    acknowledged = {
+        incident.merged_into if incident.state is State.MERGED else incident.incident_id
+        for incident in incidents
+        if incident.acknowledged
+    }  # who took on a part, took on the whole
     return [
         _with_state(
             incident,
             by_machine.get(incident.episode.machine_id, []),
+            incident.incident_id in acknowledged,
             number in settled,
             as_of,
             settings,
@@ -436,40 +446,62 @@ def with_states(
     ]
 
 
+def look_back(settings: Settings) -> timedelta:
+    """How long before an incident's last alarm others tell whether it is a new normal."""
+    return settings.settle_after + _WEEKEND
+
+
 def _new_normals(
     incidents: Sequence[Incident], labels: Mapping[int, Sequence[Label]], settings: Settings
 ) -> set[int]:
-    """Incidents of machines that have been abnormal again and again for long enough.
-
-    Time in maintenance, and before it, does not count; one that is worse than those
-    before it is news.
-    """
-    numbers = [
-        number
-        for number, incident in enumerate(incidents)
-        if incident.is_live and incident.episode.kind is Kind.MACHINE
-    ]
-    numbers.sort(key=lambda n: (incidents[n].episode.machine_id, incidents[n].episode.started_at))
+    """Incidents that speak of how things are now, by their numbers."""
     found: set[int] = set()
-    chain: list[Episode] = []
-    for number in numbers:
+    earlier: dict[tuple[int, Kind], list[Episode]] = {}
+    live = [number for number, incident in enumerate(incidents) if incident.is_live]
+    for number in sorted(live, key=lambda number: incidents[number].episode.started_at):
         episode = incidents[number].episode
-        if chain and not _goes_on(chain[-1], episode):
-            chain = []
-        since = chain[0].started_at if chain else episode.started_at
-        quiet = _end_of_maintenance(labels.get(episode.machine_id, []), episode.last_at)
-        since, own = max(since, quiet or since), max(episode.started_at, quiet or since)
-        alone = episode.last_at - own >= settings.settle_after
-        worst = max((list(Severity).index(other.severity) for other in chain), default=0)
-        news = chain and list(Severity).index(episode.severity) > worst and not alone
-        if episode.last_at - since >= settings.settle_after and not news:
+        before = earlier.setdefault(episode.key, [])
+        maintained_to = _end_of_maintenance(labels.get(episode.machine_id, []), episode.last_at)
+        if _is_new_normal(episode, before, maintained_to, settings):
             found.add(number)
-        chain.append(episode)
+        before.append(episode)
     return found
 
 
-def _goes_on(before: Episode, episode: Episode) -> bool:
-    return before.machine_id == episode.machine_id and episode.started_at - before.last_at <= CHAIN
+def _is_new_normal(
+    episode: Episode,
+    earlier: Sequence[Episode],
+    maintained_to: datetime | None,
+    settings: Settings,
+) -> bool:
+    """Whether a machine has been abnormal long enough, or on enough of its last days.
+
+    Time in maintenance, and before it, does not count; one that is worse than those before
+    it is news. A meter that has been at fault for as long as a gap may last is taken to
+    have stopped for good.
+    """
+    since = episode.last_at - look_back(settings)
+    since = max(since, maintained_to or since)
+    lasted = episode.last_at - max(episode.started_at, maintained_to or episode.started_at)
+    if episode.kind is Kind.METER:
+        return lasted >= settings.max_gap
+    if lasted >= settings.settle_after:
+        return True
+    recent = [other for other in earlier if other.last_at >= since]
+    days = {
+        day
+        for other in [*recent, episode]
+        for day in range(
+            (episode.last_at - other.last_at) // _DAY,
+            (episode.last_at - max(other.started_at, since)) // _DAY + 1,
+        )
+    }
+    severities = list(Severity)
+    worst = max((severities.index(other.severity) for other in recent), default=len(severities))
+    return (
+        len(days) > max(1, settings.settle_after // _DAY)
+        and severities.index(episode.severity) <= worst
+    )
 
 
 def _end_of_maintenance(labels: Sequence[Label], moment: datetime) -> datetime | None:
@@ -481,6 +513,7 @@ def _end_of_maintenance(labels: Sequence[Label], moment: datetime) -> datetime |
 def _with_state(
     incident: Incident,
     labels: Sequence[Label],
+    acknowledged: bool,
     settled: bool,
     as_of: datetime,
     settings: Settings,
@@ -488,10 +521,12 @@ def _with_state(
     episode = incident.episode
     over = as_of - settings.interval >= episode.last_at + join_after(settings)
     ended_at = episode.last_at + settings.interval if over else None
-    said = {label.label for label in labels if label.touches(episode)}
-    is_machine = episode.kind is Kind.MACHINE
-    taken_on = incident.acknowledged or bool(said & {LabelName.REAL, LabelName.METER_FAULT})
-    explained = LabelName.FALSE_ALARM in said or (is_machine and LabelName.METER_FAULT in said)
+    touching = [label.label for label in labels if label.touches(episode, settings.interval)]
+    said = next((name for name in reversed(touching) if name is not LabelName.MAINTENANCE), None)
+    explained = said is LabelName.FALSE_ALARM or (
+        said is LabelName.METER_FAULT and episode.kind is Kind.MACHINE
+    )
+    taken_on = acknowledged or said in (LabelName.REAL, LabelName.METER_FAULT)
     settled = settled and not taken_on
     reason = episode.reason.split(_SETTLED)[0] + (_SETTLED if settled else "")
     episode = replace(episode, reason=reason)

@@ -243,7 +243,7 @@ class Trainer:
             measured["utc_timestamp"].max() + self.settings.interval,
         )
         faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
-        left_out = faulty | _labelled(measured, labels)
+        left_out = faulty | _labelled(measured, labels, self.settings.interval)
         return measured[~left_out].reset_index(drop=True), labels_through
 
     def _require_history(self, start: datetime, end: datetime) -> None:
@@ -360,18 +360,19 @@ def current_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _labelled(measured: pd.DataFrame, labels: Iterable[Label]) -> npt.NDArray[np.bool_]:
-    """Readings in ranges that were real faults, maintenance or faults of the meter."""
+def _labelled(
+    measured: pd.DataFrame, labels: Iterable[Label], interval: timedelta
+) -> npt.NDArray[np.bool_]:
+    """Readings whose last label says real fault, maintenance or fault of the meter."""
     machine, stamps = measured["machine_id"], measured["utc_timestamp"]
     found = np.zeros(len(measured), dtype=bool)
     for label in labels:
-        if label.label in NOT_NORMAL:
-            mine = machine == label.machine_id
-            if label.start is not None:
-                mine &= stamps >= label.start
-            if label.end is not None:
-                mine &= stamps < label.end
-            found |= mine.to_numpy()
+        mine = machine == label.machine_id
+        if label.start is not None:
+            mine &= stamps + interval > label.start
+        if label.end is not None:
+            mine &= stamps < label.end
+        found[mine.to_numpy()] = label.label in NOT_NORMAL
     return found
 
 

@@ -25,7 +25,7 @@ SELECT m.machine_id, m.alert_budget, judged.first_at, judged.last_at,
        SELECT l.label
          FROM anomaly.labels l
         WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
-          AND l.during && tstzrange(i.started_at, i.last_at, '[]')
+          AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
         ORDER BY l.label_id DESC
         LIMIT 1
        ) AS said ON true

@@ -6,6 +6,6 @@ SELECT i.incident_id, i.machine_id, m.name AS machine, i.kind, i.state, i.severi
   JOIN anomaly.machines m USING (machine_id)
  WHERE i.state = ANY (:states)
    AND (CAST(:machine_id AS integer) IS NULL OR i.machine_id = :machine_id)
-   AND (CAST(:start AS timestamptz) IS NULL OR i.last_at >= :start)
+   AND (CAST(:start AS timestamptz) IS NULL OR coalesce(i.ended_at, 'infinity') > :start)
    AND (CAST(:end AS timestamptz) IS NULL OR i.started_at < :end)
  ORDER BY i.started_at DESC, i.incident_id DESC

@@ -209,6 +209,17 @@ def test_a_label_acts_on_the_incident_at_once(database, settings, live, said, st
     assert (done.incidents_changed, incidents(database)[0][1]) == (1, state)
 
 
+def test_a_label_that_was_a_mistake_is_undone_by_the_next(database, settings, live):
+    during = Window(at(FAULTS), at(FAULTS + 1))
+    label(database, settings, "1", during, LabelName.FALSE_ALARM, by="tests")
+    label(database, settings, "1", during, LabelName.REAL, by="tests")
+
+    (machine, *_) = status(database, settings, IN_FOUR_WEEKS).machines
+
+    assert incidents(database)[0][1] == "acknowledged"
+    assert machine.precision == 1.0
+
+
 def test_an_incident_taken_on_stays_so_until_it_is_over(database, settings, live):
     assert acknowledge(database, settings, live, by="a person on duty") == "acknowledged"
     leap(database, FAULTS + 2)
@@ -287,6 +298,8 @@ def test_training_leaves_out_what_was_no_normal_and_keeps_false_alarms(
     ]:
         label(database, settings, "1", day, name, by="tests")
         assert everything - trainer.train(window).readings == left_out, name
+    label(database, settings, "1", day, LabelName.FALSE_ALARM, by="tests")
+    assert trainer.train(window).readings == everything
 
 
 def test_precision_is_what_people_said_of_the_alerts(database, settings, scored):

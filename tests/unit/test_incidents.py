@@ -17,6 +17,7 @@ from anomaly.incidents import (
     Silence,
     State,
     find_episodes,
+    look_back,
     match,
     with_states,
 )
@@ -254,6 +255,76 @@ def test_a_machine_abnormal_for_three_days_on_end_has_a_new_normal():
     assert [incident.state for incident in told] == [State.CLOSED] * 5
     assert "a new normal" in told[4].episode.reason
     assert "a new normal" not in told[2].episode.reason
+
+
+def test_a_machine_that_works_in_shifts_has_a_new_normal_from_its_fourth_day_on():
+    mondays = range(0, 4 * 7, 7)
+    shifts = [known(day, 96 * day + 24, 96 * day + 72) for m in mondays for day in range(m, m + 5)]
+
+    told = with_states(shifts, [], at(96 * 28), SETTINGS)
+
+    news = [i.incident_id for i in told if "a new normal" not in i.episode.reason]
+    assert news == [0, 1, 2]  # the first Monday, Tuesday and Wednesday; the weekends part nothing
+
+
+def test_an_alarm_every_other_day_is_no_new_normal():
+    told = with_states(
+        [known(day, 96 * day, 96 * day + 8) for day in range(0, 14, 2)], [], at(1400), SETTINGS
+    )
+
+    news = [i.incident_id for i in told if "a new normal" not in i.episode.reason]
+    assert news == [0, 2, 4]
+
+
+def test_what_is_a_new_normal_does_not_depend_on_how_far_back_incidents_are_known():
+    random = np.random.default_rng(5)
+    days = [
+        replace(one, episode=replace(one.episode, severity=random.choice(list(Severity))))
+        for day in np.flatnonzero(random.random(60) < 0.6).tolist()
+        for one in [known(day, 96 * day, 96 * day + int(random.integers(1, 90)))]
+    ]
+    whole = with_states(days, [], at(96 * 60), SETTINGS)
+    assert {"a new normal" in incident.episode.reason for incident in whole} == {True, False}
+
+    for number, incident in enumerate(days):
+        seen = incident.episode.last_at - look_back(SETTINGS)
+        view = [other for other in days[: number + 1] if other.episode.last_at >= seen]
+        assert with_states(view, [], at(96 * 60), SETTINGS)[-1] == whole[number]
+
+
+def test_a_meter_at_fault_for_as_long_as_a_gap_may_last_has_stopped_for_good():
+    week = SETTINGS.max_gap // QUARTER
+
+    def told(last: int) -> State:
+        return state_of(Incident(episode(0, last, kind=Kind.METER), 1), as_of=last + 1)
+
+    assert told(week - 1) is State.OPEN
+    assert told(week) is State.CLOSED
+
+
+def test_of_labels_that_contradict_each_other_the_last_counts():
+    mistaken = Label(1, LabelName.FALSE_ALARM, at(0), at(9))
+    real = Label(1, LabelName.REAL, at(0), at(9))
+
+    assert state_of(known(1, 0, 2), mistaken, real) is State.ACKNOWLEDGED
+    assert state_of(known(1, 0, 2), real, mistaken) is State.CLOSED
+
+
+def test_a_label_that_lies_within_an_interval_touches_it():
+    first, last = (START + timedelta(minutes=minutes) for minutes in (35, 44))
+
+    assert state_of(known(1, 0, 2), Label(1, LabelName.FALSE_ALARM, first, last)) is State.CLOSED
+
+
+def test_who_took_on_a_part_of_an_incident_took_on_the_whole():
+    part = known(8, 10, 14, acknowledged=True)
+
+    whole, merged = with_states(
+        match([known(7, 0, 8), part], [episode(0, 14)], QUARTER), [], at(15), SETTINGS
+    )
+
+    assert (whole.incident_id, whole.state) == (7, State.ACKNOWLEDGED)
+    assert (merged.incident_id, merged.state) == (8, State.MERGED)
 
 
 def test_telling_the_state_again_changes_nothing():

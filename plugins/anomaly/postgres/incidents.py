@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from anomaly.incidents import (
-    CHAIN,
     Episode,
     Incident,
     Kind,
@@ -18,6 +17,7 @@ from anomaly.incidents import (
     State,
     find_episodes,
     join_after,
+    look_back,
     match,
     with_states,
 )
@@ -75,7 +75,10 @@ def labels_during(
     end: datetime,
     through: int | None = None,
 ) -> list[Label]:
-    """What people said of machines about a range, both ends included, up to label `through`."""
+    """What people said of machines about a range, both ends included, up to label `through`.
+
+    In the order in which they said it.
+    """
     rows = transaction.rows(
         "labels_during", machines=list(machines), start=start, end=end, through=through
     )
@@ -204,7 +207,7 @@ def _decide(
     Later neighbours whose episodes are as they were may yet change their state; earlier
     ones are there to tell how long a machine has been abnormal.
     """
-    around = _padded(ranges, settings.settle_after + CHAIN)
+    around = _padded(ranges, look_back(settings))
     before = {incident.incident_id: incident for incident in _known(transaction, around)}
     matched = match(known, episodes, settings.interval)
     mine = {incident.incident_id for incident in known}
