@@ -45,10 +45,10 @@ def measured(power_by_machine):
     return measure_readings(pd.concat(frames, ignore_index=True))
 
 
-def measure_readings(readings):
-    diff = PowerDiff(SETTINGS.interval_minutes, SETTINGS.max_gap_days).transform(readings)
+def measure_readings(readings, settings=SETTINGS):
+    diff = PowerDiff(settings.interval_minutes, settings.max_gap_days).transform(readings)
     machines = pd.DataFrame({"machine_id": readings["machine_id"].unique()})
-    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), SETTINGS)
+    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), settings)
 
 
 def machines(*ids, **columns):

@@ -53,7 +53,7 @@ def cell_quantiles(
     Returns
     -------
     array, shape (share, clock, cell)
-        0 where there is no number.
+        NaN where there is no number.
     """
     clocks, cells = shape
     found = np.zeros((len(shares), *shape))
@@ -72,6 +72,7 @@ def cell_quantiles(
         size = np.sum([np.roll(counts, shift, axis=1) for shift in shifts], axis=0).ravel()
         begin = np.arange(size.size) * pooled.shape[2]
         picked = _picked(pooled.ravel(), begin, size, shares)
+        picked[:, size == 0] = np.nan
         found[:, first:last] = picked.reshape(len(shares), last - first, cells)
     return found
 

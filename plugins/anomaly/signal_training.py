@@ -240,7 +240,7 @@ class _Learning:
         hours = self._places * HOURS // self._slots
         shape = (len(usual.machine_ids), HOURS)
         low, high = self._by_clock(np.where(kept, deviation, np.nan), hours, shape, 1, _BAND)
-        spread = np.array([-low, high]) / _BAND_SIGMAS
+        spread = np.nan_to_num([-low, high]) / _BAND_SIGMAS
         return np.maximum(spread, usual.least[:, None, None])
 
     def _by_clock(
@@ -251,7 +251,10 @@ class _Learning:
         reach: int,
         shares: Sequence[float],
     ) -> Floats:
-        """Quantiles by machine, day type and place; over all days where one type has too few."""
+        """Quantiles by machine, day type and place; over all days where one type has too few.
+
+        NaN where there is nothing on any day.
+        """
         machines, count = shape
         known = np.isfinite(numbers)
         rows, places, numbers = self.rows[known], places[known], numbers[known]

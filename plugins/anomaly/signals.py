@@ -231,14 +231,15 @@ class Readings:
         self, chosen: Ints, span: timedelta, interval: timedelta
     ) -> tuple[Floats, Floats]:
         """Least and most level in the span before each chosen reading, but for outliers."""
-        step = max(1, int(span / interval) // _LOOKS)
+        intervals = span / interval
+        ago = np.arange(_LOOKS) * max(_LOOKS, int(intervals)) // _LOOKS
         least, most = np.empty(len(chosen)), np.empty(len(chosen))
         for begin in range(0, len(chosen), _BLOCK):
             block = slice(begin, begin + _BLOCK)
-            back = chosen[block, None] - step * np.arange(_LOOKS)
+            back = chosen[block, None] - ago
             inside = back > self.earliest(chosen[block], span)[:, None]
             looked = np.where(inside, self.level[np.maximum(back, 0)], np.nan)
-            least[block], most[block] = _extremes(looked, enough=span / interval / step / 2)
+            least[block], most[block] = _extremes(looked, min(intervals, _LOOKS) / 2)
         return least, most
 
     def change(self, chosen: Ints) -> Floats:
@@ -291,7 +292,7 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta)
     words = []
     for n, k in enumerate(signal.tolist()):
         if k < len(DEVIATIONS):
-            words.append(_deviation(readings, int(chosen[n]), found[n, k], away[n]))
+            words.append(_deviation(readings, int(chosen[n]), DEVIATIONS[k], found[n, k], away[n]))
         elif NAMES[k] == "change":
             words.append(f"power changed by {change[n]:+.1f} kW from one reading to the next")
         else:
@@ -299,12 +300,16 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta)
     return words
 
 
-def _deviation(readings: Readings, row: int, found: float, away: float) -> str:
-    normal = readings.expected_kw[row]
-    zone = str(readings.usual.time_zones[readings.rows[row]])
+def _deviation(readings: Readings, row: int, name: str, found: float, away: float) -> str:
+    normal, machine = readings.expected_kw[row], readings.rows[row]
+    zone = str(readings.usual.time_zones[machine])
     local = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC").tz_convert(zone)
-    level = _compared(normal + found, normal)
-    return f"{level} its usual {local:%A %H:%M} level of {normal:.1f} kW for {away:.1f} h"
+    level = f"{_compared(normal + found, normal)} its usual {local:%A %H:%M} level"
+    if readings.level[row] * np.sign(found) > readings.usual.least[machine]:
+        span = f"for {away:.1f} h"
+    else:  # this reading is not, those before it were
+        span = "on average over 1 h" if name == "level_1h" else "for most of the last 4 h"
+    return f"{level} of {normal:.1f} kW {span}"
 
 
 def _other(name: str, value: float) -> str:

@@ -29,7 +29,7 @@ class UsualDay:
     machine_ids : array of int, shape (machine,), sorted
     time_zones : array of str, shape (machine,)
     median : array, shape (machine, day type, slot)
-        Usual power; slots are wall-clock intervals.
+        Usual power, NaN where training never saw the machine; slots are wall-clock intervals.
     lower, upper : array, shape (deviation, machine, day type, hour)
         How far each of `DEVIATIONS` usually goes below and above nought.
     weight : array, shape (machine, day type, hour)

@@ -45,3 +45,9 @@ def test_a_cell_is_pooled_with_its_neighbours_round_the_clock(monkeypatch, at_on
             np.testing.assert_allclose(
                 found[:, clock, place], np.quantile(pooled, SHARES), rtol=1e-12
             )
+
+
+def test_a_cell_that_no_number_is_near_is_not_known():
+    found = cell_quantiles(np.ones(3), np.array([1, 1, 2]), (1, 6), 1, [0.5])
+
+    np.testing.assert_array_equal(found[0, 0], [1, 1, 1, 1, np.nan, np.nan])

@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
-from meters import SETTINGS, machines, measured, shifts, steady
+from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shifts, steady
 
+from anomaly.settings import ReadingKind, load_settings
 from anomaly.signal_detector import SignalDetector
 from anomaly.signal_training import train_signals
 
@@ -45,6 +47,51 @@ def test_a_shift_that_does_not_begin_is_found(detector):
     late[96 + 32 : 96 + 56] = 0.3
 
     assert score(detector, late, 1).anomaly[96 + 32 : 96 + 60].any()
+
+
+@pytest.mark.parametrize("minutes", [5, 10, 15, 30, 60])
+@pytest.mark.parametrize("kind", ReadingKind)
+def test_faults_are_found_at_any_interval_in_counters_and_watts(minutes, kind):
+    settings = load_settings({}, interval_minutes=minutes, reading_kind=kind)
+    random, count = np.random.default_rng(4), 24 * 60 // minutes
+    hour = np.arange(count * 31) % count * minutes / 60
+    noise = 1 + 0.02 * random.standard_normal(len(hour))
+    power = np.where((hour >= 8) & (hour < 18), 30.0, 0.3) * noise
+    power[-count:][(hour >= 22)[-count:]] = 20.0  # a night run-on, at the end
+    power[-4 * count :][((hour >= 10) & (hour < 16))[-4 * count : -3 * count].nonzero()] *= 1.6
+    stamps = pd.date_range(MONDAY, periods=len(power), freq=f"{minutes}min")
+    counted = np.round(np.cumsum(power) * minutes / 60, 3)
+    frame = pd.DataFrame(
+        {
+            "utc_timestamp": stamps.astype("datetime64[us, UTC]"),
+            "machine_id": 1,
+            "reading": counted if kind is ReadingKind.ENERGY_KWH else power * 1000,
+            "duplicate": False,
+        }
+    )
+    frame = measure_readings(frame, settings)
+    until = len(frame) - 5 * count
+    detector = SignalDetector.fit(frame[:until], machines(1), settings)
+
+    anomaly = detector.score(frame, np.arange(len(frame)) >= until).anomaly.reshape(5, count)
+
+    found = anomaly.any(axis=1)
+    assert found[1]
+    assert found[4]
+    assert not found[0]
+
+
+def test_hours_that_training_never_saw_are_not_known(detector):
+    learnt = measured({1: steady(DAYS)})
+    day = learnt["utc_timestamp"].dt.hour.between(8, 17)
+    detector = SignalDetector.fit(learnt[day], machines(1), SETTINGS)
+
+    scores = score(detector, steady(7, seed=9), 1)
+
+    night = np.isnan(scores.expected_kw).reshape(7, 96)
+    assert night[:, :24].all()
+    assert not night[:, 36:68].any()
+    assert scores.anomaly.sum() <= 4
 
 
 def test_a_monstrous_spike_scores_above_a_large_one(detector):

@@ -89,6 +89,19 @@ def test_the_reason_says_how_far_from_which_level_and_for_how_long(detector):
     assert reason.endswith(" level of 9.0 kW for 3.0 h")
 
 
+def test_the_reason_of_a_reading_that_is_back_to_usual_speaks_of_those_before_it(detector):
+    power = steady(3)[:-30]
+    power[-3] *= 5
+    lasted = steady(3)[:-30]
+    lasted[-16:-1] *= 1.5
+
+    (spike,) = reasons(detector, power, 2, "level_1h")
+    (overload,) = reasons(detector, lasted, 2, "throughout_4h")
+
+    assert " above its usual Wednesday 16:15 level of 9.0 kW on average over 1 h" in spike
+    assert " above its usual Wednesday 16:15 level of 9.0 kW for most of the last 4 h" in overload
+
+
 def test_the_reason_says_how_long_a_run_lasted(detector):
     power = np.full(96, 0.3)
     power[60:70] = 30.0
