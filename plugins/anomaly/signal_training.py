@@ -240,7 +240,7 @@ class _Learning:
         hours = self._places * HOURS // self._slots
         shape = (len(usual.machine_ids), HOURS)
         low, high = self._by_clock(np.where(kept, deviation, np.nan), hours, shape, 1, _BAND)
-        spread = np.nan_to_num([-low, high]) / _BAND_SIGMAS
+        spread: Floats = np.nan_to_num(np.array([-low, high])) / _BAND_SIGMAS
         return np.maximum(spread, usual.least[:, None, None])
 
     def _by_clock(
