@@ -6,6 +6,7 @@ depend on where a window starts.
 """
 
 from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> 
     """
     lasting, before = readings.lasting(chosen, interval), readings.before(chosen)
     scaled = _news(lasting, before, readings.usual, readings.hours[chosen])
-    return np.column_stack([scaled, readings.others(chosen)])
+    return np.array([*scaled.T, *readings.others(chosen).T]).T
 
 
 def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints) -> Floats:
@@ -74,7 +75,7 @@ def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints) -> F
         Places of the readings in the usual day's flattened arrays by hour.
     """
     from_usual, from_before = lasting.deviations(0.0), lasting.deviations(before)
-    news = np.empty(from_usual.shape)
+    news = np.empty_like(from_usual)
     for k in range(len(DEVIATIONS)):
         lower, upper = usual.lower[k].ravel()[hours], usual.upper[k].ravel()[hours]
         one = _in_spreads(from_usual[:, k], lower, upper)
@@ -112,7 +113,7 @@ class Lasting(NamedTuple):
         """
         least, most = self.least - level, self.most - level
         held = np.where(least > 0, least, np.where(most < 0, most, least * 0))
-        return np.column_stack([self.mean - level, held])
+        return np.array([self.mean - level, held]).T
 
 
 class Readings:
@@ -148,11 +149,12 @@ class Readings:
         elapsed = measured["elapsed_hours"].to_numpy()
         self._elapsed = np.where(np.isfinite(elapsed), elapsed, 0.0)
         self._keys = self._time_in_lanes(measured["machine_id"].to_numpy())
+        self._found: dict[timedelta, tuple[Ints, Ints]] = {}
         self._known_time = self._time_where(np.isfinite(self.power))
 
     def lasting(self, chosen: Ints, interval: timedelta) -> Lasting:
         """How far power was from usual over the time before chosen readings."""
-        mean = self._mean(self.level, self._known_time, chosen, ONE_HOUR)
+        mean = self._mean(self._level_energy, self._known_time, chosen, ONE_HOUR)
         return Lasting(mean, *self._throughout(chosen, FOUR_HOURS, interval))
 
     def before(self, chosen: Ints) -> Floats:
@@ -174,18 +176,15 @@ class Readings:
         """The signals that need no usual day, in the order of `NAMES`."""
         rows = self.rows[chosen]
         change = self.change(chosen) / self.usual.least[rows]
-        limit = self.usual.running_above[self.rows]
-        running = np.where(self.power > limit, self.power, np.nan)
-        known_time = self._time_where(np.isfinite(running))
-        return np.column_stack(
+        return np.array(
             [
                 np.arcsinh(change),
-                self._mean(running, known_time, chosen, FOUR_HOURS),
-                *self._ended(chosen, limit),
-                np.log1p(self._idle(chosen, limit, SIX_HOURS)),
+                self._mean(*self._running, chosen, FOUR_HOURS),
+                *self._ended(chosen),
+                np.log1p(self._idle(chosen, SIX_HOURS)),
                 np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
             ]
-        )
+        ).T
 
     def hours_away(self, chosen: Ints) -> Floats:
         """For how many hours, a day at most, power has been on the same side of usual."""
@@ -201,8 +200,11 @@ class Readings:
 
     def earliest(self, chosen: Ints, span: timedelta) -> Ints:
         """Row of the machine's earliest reading no more than `span` before each chosen one."""
-        length = int(span / timedelta(microseconds=1))
-        rows: Ints = np.searchsorted(self._keys, self._keys[chosen] - length, side="left")
+        asked, rows = self._found.get(span, (None, chosen))
+        if asked is not chosen:
+            length = int(span / timedelta(microseconds=1))
+            rows = np.searchsorted(self._keys, self._keys[chosen] - length, side="left")
+            self._found[span] = chosen, rows
         return rows
 
     def _time_in_lanes(self, machines: npt.NDArray[np.generic]) -> Ints:
@@ -218,9 +220,33 @@ class Readings:
         """Running total of microseconds metered by readings that are known."""
         return _running_total(np.where(known, self._elapsed * _MICROSECONDS_PER_HOUR, 0))
 
-    def _mean(self, power: Floats, known_time: Ints, chosen: Ints, span: timedelta) -> Floats:
-        """Mean over the intervals that lie wholly in the `span` before each chosen reading."""
-        energy = _running_total(np.nan_to_num(power) * self._elapsed * _NANO)
+    def _energy(self, power: Floats) -> Ints:
+        """Running total of nano-kWh; what is not known counts as nought."""
+        return _running_total(np.nan_to_num(power) * self._elapsed * _NANO)
+
+    @cached_property
+    def _level_energy(self) -> Ints:
+        return self._energy(self.level)
+
+    @cached_property
+    def _limit(self) -> Floats:
+        """Power above which the machine of each reading runs."""
+        return self.usual.running_above[self.rows]
+
+    @cached_property
+    def _running(self) -> tuple[Ints, Ints]:
+        """Running totals of energy and of time while running."""
+        runs = self.power > self._limit
+        return self._energy(np.where(runs, self.power, 0)), self._time_where(runs)
+
+    def _mean(self, energy: Ints, known_time: Ints, chosen: Ints, span: timedelta) -> Floats:
+        """Mean power over the intervals that lie wholly in the `span` before each chosen reading.
+
+        Parameters
+        ----------
+        energy, known_time : array of int
+            Running totals of nano-kWh, and of the microseconds that they are of.
+        """
         first = self.earliest(chosen, span)
         covered = known_time[chosen] - known_time[first]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -233,11 +259,12 @@ class Readings:
         """Least and most level in the span before each chosen reading, but for outliers."""
         intervals = span / interval
         ago = np.arange(_LOOKS) * max(_LOOKS, int(intervals)) // _LOOKS
+        first = self.earliest(chosen, span)
         least, most = np.empty(len(chosen)), np.empty(len(chosen))
         for begin in range(0, len(chosen), _BLOCK):
             block = slice(begin, begin + _BLOCK)
             back = chosen[block, None] - ago
-            inside = back > self.earliest(chosen[block], span)[:, None]
+            inside = back > first[block, None]
             looked = np.where(inside, self.level[np.maximum(back, 0)], np.nan)
             least[block], most[block] = _extremes(looked, min(intervals, _LOOKS) / 2)
         return least, most
@@ -247,8 +274,9 @@ class Readings:
         change = np.diff(self.power, prepend=np.nan)[chosen]
         return np.where(chosen - 2 < self.earliest(chosen, REACH), np.nan, change)
 
-    def _idle(self, chosen: Ints, limit: Floats, span: timedelta) -> Floats:
+    def _idle(self, chosen: Ints, span: timedelta) -> Floats:
         """Hours of the span in which the machine stood still though it usually runs then."""
+        limit = self._limit
         idle = (self.power <= limit) & self.usual.usually_runs.ravel()[self._week]
         time = self._time_where(idle & np.isfinite(limit))
         first = self.earliest(chosen, span)
@@ -256,8 +284,9 @@ class Readings:
         told = np.isfinite(limit[chosen]) & (known >= span / timedelta(microseconds=1) / 2)
         return np.where(told, (time[chosen] - time[first]) / _MICROSECONDS_PER_HOUR, np.nan)
 
-    def _ended(self, chosen: Ints, limit: Floats) -> tuple[Floats, Floats]:
+    def _ended(self, chosen: Ints) -> tuple[Floats, Floats]:
         """Log hours of the run, and of the pause, that a reading ends; a day at most."""
+        limit = self._limit
         known = np.isfinite(self.power) & np.isfinite(limit)
         state = np.where(known, (self.power > limit).astype(np.int64), -1)
         begins = np.diff(state, prepend=-2) != 0
