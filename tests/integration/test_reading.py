@@ -99,7 +99,7 @@ def test_a_wide_table(database, stamp):
     assert_same_bits(found, plainly(database, query, first, last, columns))
 
 
-@pytest.mark.parametrize("kind", ["text", "integer"])
+@pytest.mark.parametrize("kind", ["text", "smallint", "integer", "bigint"])
 def test_a_long_table(database, stamp, kind):
     execute(
         database,
@@ -109,7 +109,8 @@ def test_a_long_table(database, stamp, kind):
         f" FROM generate_series(1, {ROWS}) AS n",
     )
     _retype(database, stamp)
-    numbers = {"7": 70, "8": 8}  # machine 9 is not registered
+    others = {"07": 71, "-0": 72, "Press 9": 73, "9" * 19: 74, str(2**63): 75}
+    numbers = {"7": 70, "8": 8} | others  # machine 9 is not registered
     with database.transaction(SCORER) as transaction:
         register_machines(transaction, numbers)
 

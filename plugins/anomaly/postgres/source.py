@@ -19,9 +19,8 @@ _MACHINE_COLUMN = re.compile(r"machine_(\d+)")
 LARGEST_ID = 999_999_999
 UNREGISTERED = -(2**31)
 """In place of the id of a machine of a long table that is not registered yet."""
-_NUMBER_TYPES = {
-    "smallint", "integer", "bigint", "real", "double precision", "numeric",
-}  # fmt: skip
+_WHOLE_TYPES = {"smallint", "integer", "bigint"}
+_NUMBER_TYPES = _WHOLE_TYPES | {"real", "double precision", "numeric"}
 _NAIVE, _AWARE = "timestamp without time zone", "timestamp with time zone"
 
 
@@ -61,7 +60,8 @@ class MeterSource:
         if settings.source_layout is Layout.LONG:
             self._require(types, settings.source_machine_column, "ANOMALY_SOURCE_MACHINE_COLUMN")
             self._require_number(types, settings.source_value_column)
-        return SourceShape(naive, ingested_at in types, machines)
+        numbered = types.get(settings.source_machine_column) in _WHOLE_TYPES
+        return SourceShape(naive, ingested_at in types, machines, numbered)
 
     def _timestamp_is_naive(self, types: dict[str, str]) -> bool:
         column = self.settings.source_timestamp_column
@@ -182,28 +182,42 @@ class MeterSource:
         window: Window,
         machines: list[int] | None,
     ) -> pd.DataFrame:
-        settings = self.settings
-        statement = SQL(sql_file("queries/read_long.sql")).format(
+        whole = machines is None and shape.numbered  # a join costs as much as the reading
+        query = "read_long_numbered" if whole else "read_long"
+        statement = SQL(sql_file(f"queries/{query}.sql")).format(
             **self._bounds(shape, window),
             timestamp=self._timestamp,
             ingested_at=self._ingested_at(shape),
             table=self._table,
-            machine=Identifier(settings.source_machine_column),
+            machine=Identifier(self.settings.source_machine_column),
             unregistered=Literal(str(UNREGISTERED)),
             machines=Literal(None if machines is None else int_array(machines)),
-            reading=self._number(Identifier("s", settings.source_value_column)),
+            reading=self._number(Identifier("s", self.settings.source_value_column)),
         )
         records = binary.decode(
             transaction.copy_out(statement),
             [
                 ("utc_timestamp", ">i8"), ("ingested_at", ">i8"),
-                ("machine_id", ">i4"), ("reading", ">f8"),
+                ("machine", ">i8" if whole else ">i4"), ("reading", ">f8"),
             ],
         )  # fmt: skip
-        frame = pd.DataFrame(
-            {name: binary.native(records[name]) for name in ("machine_id", "reading")}
-        )
+        machine_ids = binary.native(records["machine"])
+        if whole:
+            machine_ids = self._ids_of_numbers(transaction, machine_ids)
+        readings = binary.native(records["reading"])
+        frame = pd.DataFrame({"machine_id": machine_ids, "reading": readings})
         return self._with_times(frame, records, shape)
+
+    def _ids_of_numbers(
+        self, transaction: Transaction, asked: npt.NDArray[np.generic]
+    ) -> npt.NDArray[np.int32]:
+        """Ids of machines by their numbers in the table; `UNREGISTERED` for unknown ones."""
+        data = transaction.copy_out(SQL(sql_file("queries/machine_numbers.sql")))
+        known = binary.decode(data, [("number", ">i8"), ("machine_id", ">i4")])
+        numbers = np.append(binary.native(known["number"]), np.iinfo(np.int64).max)
+        ids = np.append(binary.native(known["machine_id"]), np.int32(UNREGISTERED))
+        place = np.searchsorted(numbers, asked)
+        return np.where(numbers[place] == asked, ids[place], np.int32(UNREGISTERED))
 
     def _with_times(
         self, frame: pd.DataFrame, records: npt.NDArray[np.void], shape: "SourceShape"
@@ -334,8 +348,11 @@ class SourceShape:
         The column that says when a row was written exists.
     machines : dict of str to int
         Wide layout: columns and their machine ids.
+    numbered : bool
+        Long layout: machines are whole numbers.
     """
 
     naive: bool
     has_ingested_at: bool
     machines: dict[str, int]
+    numbered: bool
