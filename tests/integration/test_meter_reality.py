@@ -186,6 +186,26 @@ def test_two_columns_of_one_machine_are_refused(trained, settings):
         score(trained, settings, 0, DAY)
 
 
+def test_a_column_that_is_registered_keeps_its_id(trained, settings):
+    remapped = load_settings(
+        {}, models_url=settings.models_url, source_machines={"machine_1": 8}, **SMALL
+    )
+
+    with pytest.raises(SourceError, match="machine_1 would be machine 8, but is registered as 1"):
+        score(trained, remapped, 0, DAY)
+
+
+def test_a_long_table_taken_for_a_wide_one_is_recognised(database, settings):
+    execute(
+        database,
+        "ALTER TABLE anomaly.meter_readings ADD machine_id int;"
+        + " ".join(f"ALTER TABLE anomaly.meter_readings DROP machine_{n};" for n in range(1, 6)),
+    )
+
+    with pytest.raises(SourceError, match="set ANOMALY_SOURCE_LAYOUT=long for a row a machine"):
+        score(database, settings, 0, DAY)
+
+
 def test_a_row_from_the_future_does_not_blind_the_ticks(trained, settings):
     written = "UPDATE anomaly.meter_readings SET ingested_at = CAST(:w AS timestamptz)"
     for quarter, moment in ((2, "infinity"), (3, at(400_000).isoformat())):

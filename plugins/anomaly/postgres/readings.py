@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly.errors import SourceError
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.machines import known_machines, machine_limits, register_machines
 from anomaly.postgres.source import LARGEST_ID, UNREGISTERED, MeterSource, SourceShape
@@ -105,11 +106,16 @@ class WindowReader:
     ) -> dict[str, int | None]:
         if self.settings.source_layout is Layout.WIDE:
             known = known_machines(transaction)
-            taken = {*known["source_key"], *known["machine_id"]}
+            numbers = dict(zip(known["source_key"], known["machine_id"], strict=True))
+            for column, number in shape.machines.items():
+                if (registered := numbers.get(column, number)) != number:
+                    raise SourceError(
+                        f"{self.settings.source_name}.{column} would be machine {number}, but is"
+                        f" registered as {registered}: give it that id in ANOMALY_SOURCE_MACHINES"
+                    )
+            taken = {*numbers.values()}
             return {
-                key: number
-                for key, number in shape.machines.items()
-                if key not in taken and number not in taken
+                column: number for column, number in shape.machines.items() if number not in taken
             }
         keys = self.source.unknown_machines(transaction, shape, window)
         return {key: int(key) if _is_id(key) else None for key in keys}

@@ -83,9 +83,11 @@ class MeterSource:
             name: int(match[1]) for name in types if (match := _MACHINE_COLUMN.fullmatch(name))
         }
         if not machines:
+            long = self.settings.source_machine_column in types
             raise SourceError(
                 f"{self.settings.source_name} has no machine_<n> column:"
                 " map its columns in ANOMALY_SOURCE_MACHINES"
+                + (", or set ANOMALY_SOURCE_LAYOUT=long for a row a machine" if long else "")
             )
         by_id: dict[int, str] = {}
         for column, machine_id in machines.items():
