@@ -33,8 +33,12 @@ class NoModelError(AnomalyError):
     """No model version is in force for the readings to be scored."""
 
 
+class MachineError(AnomalyError):
+    """A machine is not known, or what the database says of it makes no sense."""
+
+
 class LabelError(AnomalyError):
-    """A label or an acknowledgement names a machine or an incident that is not there."""
+    """An acknowledgement names an incident that is not there, or is over."""
 
 
 class TrainingError(AnomalyError):

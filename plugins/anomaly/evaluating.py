@@ -15,7 +15,7 @@ from anomaly.evaluation.protocol import Contender, evaluate
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.postgres.database import TRAINER, Database
 from anomaly.postgres.labelled import read_labels
-from anomaly.postgres.machines import known_machines
+from anomaly.postgres.machines import find_machine, known_machines, known_zones
 from anomaly.postgres.readings import WindowReader
 from anomaly.quality import profile
 from anomaly.settings import Settings
@@ -43,19 +43,33 @@ def evaluate_deployment(
         Default: every machine that has moved; a dead one has nothing to find.
     keep_scores : bool
         Whether the report holds the scores of the test weeks.
+
+    Raises
+    ------
+    MachineError
+        When a machine is not known.
+    TrainingError
+        When there is too little to train on, or nothing at all.
     """
     reader = WindowReader(settings)
     with database.transaction(TRAINER, read_only=True) as transaction:
         extent = reader.source.extent(transaction, reader.source.describe(transaction))
     if extent is None:
         raise TrainingError(f"{settings.source_name} is empty: load readings first")
-    chosen = window or Window(extent[0], extent[1] + settings.interval).due(now, settings.interval)
+    everything = Window(extent[0], extent[1] + settings.interval).due(now, settings.interval)
+    chosen = window or everything
     shape = reader.prepare(database, chosen, TRAINER)
     with database.transaction(TRAINER, read_only=True) as transaction:
+        for machine in machines:
+            find_machine(transaction, str(machine))
         measured = reader.read(transaction, shape, chosen).frame
-        zones = known_machines(transaction)["time_zone"]
+        zones = known_zones(known_machines(transaction))["time_zone"]
     wanted = list(machines) or _moving(measured)
     readings = measured[measured["machine_id"].isin(wanted)]
+    if readings.empty:
+        raise TrainingError(
+            f"there is no reading of these machines in {chosen}: there are readings in {everything}"
+        )
     zone = str(zones.mode().iloc[0])
     return evaluate(
         readings[["utc_timestamp", "machine_id", "reading"]],

@@ -8,7 +8,7 @@ from anomaly.errors import LabelError
 from anomaly.incidents import LabelName, State
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
-from anomaly.postgres.machines import known_machines
+from anomaly.postgres.machines import find_machine
 from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
@@ -47,11 +47,11 @@ def label(
 
     Raises
     ------
-    LabelError
+    MachineError
         When there is no such machine, or several have that name.
     """
     with database.transaction(SCORER) as transaction:
-        machine_id = _machine_id(transaction, machine)
+        machine_id = find_machine(transaction, machine)
         row = transaction.row(
             "insert_label",
             machine_id=machine_id,
@@ -92,20 +92,6 @@ def _why_not(transaction: Transaction, incident_id: int) -> str:
         f"incident {incident_id} is {state}: only an open one can be acknowledged;"
         " say what it was with `anomaly label`"
     )
-
-
-def _machine_id(transaction: Transaction, machine: str) -> int:
-    machines = known_machines(transaction)
-    named = machines.loc[
-        (machines["name"] == machine) | (machines["machine_id"].astype(str) == machine),
-        "machine_id",
-    ].tolist()
-    exact = [number for number in named if str(number) == machine]
-    if len(exact or named) != 1:
-        what = "several machines are" if named else "no machine is"
-        some = ", ".join(map(str, machines["machine_id"].tolist()[:20]))
-        raise LabelError(f"{what} called {machine!r}: write an id, one of {some}")
-    return int((exact or named)[0])
 
 
 def _refresh(transaction: Transaction, settings: Settings, machine_id: int, window: Window) -> int:

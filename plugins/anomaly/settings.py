@@ -20,6 +20,8 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 from anomaly.errors import SettingsError
 
 PREFIX = "ANOMALY_"
+MOST_ALERTS = 1000.0
+"""No larger alert budget is one: a machine would alarm at every other reading."""
 
 
 class Layout(StrEnum):
@@ -177,7 +179,7 @@ class Settings(BaseSettings):
         DetectorName.SIGNALS, description="which detector a training trains"
     )
     alert_budget: float = Field(
-        1.0, gt=0, description="incidents a machine and week that are bearable"
+        1.0, gt=0, le=MOST_ALERTS, description="incidents a machine and week that are bearable"
     )
     forest_trees: int = Field(350, ge=1, le=10_000, description="trees of the forest")
     forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")

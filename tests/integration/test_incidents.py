@@ -2,7 +2,7 @@
 
 import pytest
 
-from anomaly.errors import LabelError
+from anomaly.errors import LabelError, MachineError
 from anomaly.incidents import LabelName
 from anomaly.labelling import acknowledge, label
 from anomaly.reconciling import Reconciler
@@ -235,7 +235,9 @@ def test_an_incident_taken_on_stays_so_until_it_is_over(database, settings, live
 def test_unknown_incidents_and_machines_are_named(database, settings, live):
     with pytest.raises(LabelError, match="no incident 99"):
         acknowledge(database, settings, 99, by="tests")
-    with pytest.raises(LabelError, match="no machine is called 'press': write an id, one of 1, 2"):
+    with pytest.raises(
+        MachineError, match="no machine is called 'press': write an id, one of 1, 2"
+    ):
         label(database, settings, "press", Window(at(0), at(1)), LabelName.REAL, by="tests")
 
 

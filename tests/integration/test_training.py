@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from anomaly.errors import ArtefactError, TrainingError
+from anomaly.errors import ArtefactError, MachineError, TrainingError
 from anomaly.model import Model, judge_readings
 from anomaly.postgres.database import TRAINER
 from anomaly.registry import Artefact, Registry, pack_arrays, unpack_arrays
@@ -70,6 +71,38 @@ def test_too_little_history_trains_nothing_and_says_how_much_is_missing(database
 
     with pytest.raises(TrainingError, match=r"0\.5 days of readings .* wait for 0\.5 more days"):
         Trainer(database, settings).default_window()
+
+
+SIGNALS = {"detector": DetectorName.SIGNALS, "training_min_days": 1.0}
+
+
+def test_a_time_zone_that_is_none_is_named(filled, settings):
+    train(filled, settings)
+    execute(filled, "UPDATE anomaly.machines SET time_zone = 'Europe/Berln' WHERE machine_id = 2")
+
+    with pytest.raises(MachineError, match=r"machine 2 stands in 'Europe/Berln', which is no time"):
+        train(filled, settings.model_copy(update=SIGNALS))
+
+
+@pytest.mark.parametrize("budget", ["NaN", "Infinity", "0", "1001"])
+def test_an_alert_budget_that_is_none_is_refused_by_the_database(filled, settings, budget):
+    train(filled, settings)
+
+    with pytest.raises(IntegrityError, match="alert_budget"):
+        execute(filled, f"UPDATE anomaly.machines SET alert_budget = '{budget}'")
+
+
+def test_a_machine_s_own_alert_budget_sets_its_threshold(filled, settings):
+    settings = settings.model_copy(update=SIGNALS)
+    before = train(filled, settings)
+    execute(filled, "UPDATE anomaly.machines SET alert_budget = 20 WHERE machine_id = 2")
+    after = train(filled, settings)
+
+    one, other = (
+        Registry(settings.models_url).load(registered(filled, v)) for v in (before, after)
+    )
+    assert one.detector.limit[0] == other.detector.limit[0]
+    assert one.detector.limit[1] > other.detector.limit[1]
 
 
 def test_the_same_readings_give_the_same_forest(filled, settings):

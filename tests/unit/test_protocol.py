@@ -405,6 +405,28 @@ def test_a_label_that_is_neither_0_nor_1_is_refused(tmp_path):
         read_labelled(labelled_csv(tmp_path, minutes=15, label=2), SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no CSV file of readings: No columns"),
+        (b"{head}\n", "there is no labelled reading"),
+        (b"{head}\n2024-01-01T00:00Z,1,5,0\n", "no machine has two labelled readings"),
+        (b"{head}\n{row},0\n2024-01-01T00:15Z,1,6,0\n", "that is less than 1 day, give more"),
+        (b"{head}\n2024-01-01T00:00Z,\xff,5,0\n", "is no CSV file of readings: 'utf-8' codec"),
+        (b"{head}\n{row},0\n{row},0,9\n", "is no CSV file of readings: Error tokenizing"),
+        (b"{head}\n{row},0\n2024-01-01T00:15Z,1,x,0\n", "row 2 of the readings has 'x' in column"),
+        (b"{head}\n{row},0\n2024-01-01T00:15Z,,5,0\n", "row 2 of the readings has no machine_id"),
+    ],
+)
+def test_a_file_of_labels_that_cannot_be_judged_is_refused(tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    head, row = b"utc_timestamp,machine_id,reading,label", b"2024-01-01T00:00Z,1,5"
+    path.write_bytes(content.replace(b"{head}", head).replace(b"{row}", row))
+
+    with pytest.raises(SourceError, match=message):
+        judge_labelled(read_labelled(path, SETTINGS), [], settings=SETTINGS)
+
+
 def test_a_labelled_table_without_labels_is_refused(tmp_path):
     with pytest.raises(SourceError, match="column 'truth' is missing"):
         read_labelled(labelled_csv(tmp_path, minutes=15), SETTINGS, label="truth")

@@ -35,7 +35,7 @@ from anomaly.promoting import Promoter
 from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
-from anomaly.settings import DetectorName, Settings, load_settings
+from anomaly.settings import MOST_ALERTS, DetectorName, Settings, load_settings
 from anomaly.status import status as take_stock
 from anomaly.training import Trainer, TrainingReport, current_user
 from anomaly.windows import Window, parse_moment
@@ -247,6 +247,8 @@ def evaluate(
     from anomaly.evaluation.labelled import is_csv
 
     asked = _budgets(budgets)
+    _require_file_name("--picture", picture, ".png")
+    _require_file_name("--scores", scores, ".npz")
     if labels is not None:
         if start or end or machines:
             raise SettingsError("--start, --end and --machines go without --labels: cut the labels")
@@ -293,13 +295,25 @@ def _machine_ids(text: str) -> list[int]:
         raise SettingsError(f"--machines is {text!r}: write ids by comma, e.g. 1,2,3") from None
 
 
+def _require_file_name(option: str, path: Path | None, suffix: str) -> None:
+    """Refuse before the work is done what could not be written after it."""
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise SettingsError(f"{option} is {str(path)!r}: give it a name that ends in {suffix}")
+    if not path.parent.is_dir():
+        raise SettingsError(f"{option} is {str(path)!r}: there is no folder {path.parent}")
+
+
 def _budgets(text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or min(found) <= 0:
-        raise SettingsError(f"--budgets is {text!r}: write numbers above 0, e.g. 0.5,1,3")
+    if not found or not all(0 < budget <= MOST_ALERTS for budget in found):
+        raise SettingsError(
+            f"--budgets is {text!r}: write numbers above 0, {MOST_ALERTS:g} at most, e.g. 0.5,1,3"
+        )
     return found
 
 

@@ -11,6 +11,7 @@ from anomaly.incidents import LabelName, State
 from anomaly.labelling import acknowledge as take_on
 from anomaly.labelling import label as write_label
 from anomaly.postgres.database import SCORER
+from anomaly.postgres.machines import find_machine
 from anomaly.settings import Settings
 from anomaly.training import current_user
 from anomaly.windows import Window, parse_moment
@@ -25,7 +26,9 @@ By = Annotated[str, typer.Option(help="Who says so; default: this account.")]
 
 
 def incidents(
-    machine: Annotated[int | None, typer.Option(help="Of this machine only, by id.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="Of this machine only, by id or name.")
+    ] = None,
     state: Annotated[
         str, typer.Option(help="States by comma; default: open,acknowledged,silenced.")
     ] = "",
@@ -43,13 +46,16 @@ def incidents(
         facts = {"incident_id": acknowledge, "state": found.value}
         return print_json(facts) if as_json else out.print(f"incident {acknowledge}: {found}")
     chosen = list(State) if everything else _states(state)
+    since, until = (parse_moment(moment) if moment else None for moment in (start, end))
+    if since and until:
+        Window(since, until)  # refuses one that ends before it starts
     with database.transaction(SCORER, read_only=True) as transaction:
         rows = transaction.rows(
             "list_incidents",
             states=[item.value for item in chosen],
-            machine_id=machine,
-            start=parse_moment(start) if start else None,
-            end=parse_moment(end) if end else None,
+            machine_id=None if machine is None else find_machine(transaction, machine),
+            start=since,
+            end=until,
         )
     needed = [row for row in rows if everything or state or row["ended_at"] is None]
     shown = [dict(row) | _cost(row["excess_kwh"], settings) for row in needed]

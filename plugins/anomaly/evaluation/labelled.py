@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from anomaly.errors import SourceError
@@ -19,6 +20,7 @@ from anomaly.windows import Window
 
 LABEL = "label"
 FAMILY = "labelled"
+_LEAST = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,14 @@ def read_labelled(path: Path | str, settings: Settings, *, label: str = LABEL) -
         When a column is missing, a label is neither 0 nor 1, or the readings are not
         ``interval_minutes`` apart.
     """
-    return as_labelled(pd.read_csv(path), settings, label=label)
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SourceError(
+            f"{path} is no CSV file of readings: {reason}; write it in UTF-8, a row a reading"
+        ) from None
+    return as_labelled(table, settings, label=label)
 
 
 def as_labelled(table: pd.DataFrame, settings: Settings, *, label: str = LABEL) -> Labelled:
@@ -116,11 +125,26 @@ def _named(table: pd.DataFrame, settings: Settings, label: str) -> pd.DataFrame:
                 f"column {name!r} is missing, there are {', '.join(map(str, table.columns))}:"
                 " rename it, or set ANOMALY_SOURCE_TIMESTAMP_COLUMN or ANOMALY_SOURCE_VALUE_COLUMN"
             )
+    if table.empty:
+        raise SourceError("there is no labelled reading: write a row a reading")
     if wrong := sorted(set(table[label].unique().tolist()) - {0, 1}, key=str):
         raise SourceError(f"label {wrong[0]!r} in column {label!r} is neither 0 nor 1: write those")
     column = settings.source_machine_column
-    machine = table[column].astype(str) if column in table else "1"
-    return table.rename(columns=names).assign(machine=machine)
+    machine = table[column] if column in table else pd.Series("1", index=table.index)
+    if (empty := np.flatnonzero(machine.isna())).size:
+        raise SourceError(f"row {empty[0] + 1} of the readings has no {column}: write one")
+    renamed = table.rename(columns=names).assign(machine=machine.astype(str))
+    return renamed.assign(reading=_numbers(renamed["reading"], settings))
+
+
+def _numbers(readings: pd.Series, settings: Settings) -> pd.Series:
+    numbers = pd.to_numeric(readings, errors="coerce")
+    if (wrong := np.flatnonzero(numbers.isna() & readings.notna())).size:
+        raise SourceError(
+            f"row {wrong[0] + 1} of the readings has {readings.iloc[wrong[0]]!r} in column"
+            f" {settings.source_value_column!r}, which is no number: write one, or nothing"
+        )
+    return numbers
 
 
 def _machine_ids(names: pd.Series, settings: Settings) -> dict[str, int]:
@@ -136,6 +160,8 @@ def _machine_ids(names: pd.Series, settings: Settings) -> dict[str, int]:
 def _check_interval(readings: pd.DataFrame, settings: Settings) -> None:
     apart = readings.groupby("machine_id")["utc_timestamp"].diff()
     minutes = float(apart.dt.total_seconds().median()) / 60
+    if np.isnan(minutes):
+        raise SourceError("no machine has two labelled readings: two weeks are a fair start")
     if abs(minutes / settings.interval_minutes - 1) > 0.01:
         raise SourceError(
             f"readings are {minutes:g} minutes apart, not {settings.interval_minutes}:"
@@ -158,6 +184,11 @@ def _trial(labelled: Labelled, train_share: float, settings: Settings) -> Trial:
     first = times.min().to_pydatetime()
     end = times.max().to_pydatetime() + settings.interval
     split = first + train_share * (end - first)
+    if split - first < _LEAST:
+        raise SourceError(
+            f"the labelled readings reach from {first} to {end}, and the first {train_share:.0%}"
+            f" train: that is less than {_LEAST.days} day, give more"
+        )
     train = within(labelled.readings, Window(first, split))
     weeks = Window(split, end).chunks(WEEK)
     cases = [_case(labelled, week, number, settings) for number, week in enumerate(weeks)]

@@ -1,10 +1,12 @@
 """The machines a deployment knows; new ones are added when their first reading is seen."""
 
 from collections.abc import Mapping
+from zoneinfo import available_timezones
 
 import pandas as pd
 from psycopg2.sql import SQL
 
+from anomaly.errors import MachineError
 from anomaly.postgres import binary
 from anomaly.postgres.database import Transaction, sql_file
 
@@ -24,6 +26,44 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
     """
     frame = transaction.frame("machines")[list(_COLUMNS)]
     return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
+
+
+def known_zones(machines: pd.DataFrame) -> pd.DataFrame:
+    """Hand on `known_machines` where every time zone is one.
+
+    Raises
+    ------
+    MachineError
+        When one is not.
+    """
+    wrong = machines[~machines["time_zone"].isin(available_timezones())]
+    for number, zone in wrong[["machine_id", "time_zone"]].itertuples(index=False):
+        raise MachineError(
+            f"machine {number} stands in {zone!r}, which is no time zone: write one, as"
+            " Europe/Berlin is, into anomaly.machines.time_zone"
+        )
+    return machines
+
+
+def find_machine(transaction: Transaction, machine: str) -> int:
+    """Id of the machine that has this id or name.
+
+    Raises
+    ------
+    MachineError
+        When there is none, or several have that name.
+    """
+    machines = known_machines(transaction)
+    named = machines.loc[
+        (machines["name"] == machine) | (machines["machine_id"].astype(str) == machine),
+        "machine_id",
+    ].tolist()
+    exact = [number for number in named if str(number) == machine]
+    if len(exact or named) != 1:
+        what = "several machines are" if named else "no machine is"
+        some = ", ".join(map(str, machines["machine_id"].tolist()[:20]))
+        raise MachineError(f"{what} called {machine!r}: write an id, one of {some}")
+    return int((exact or named)[0])
 
 
 def machine_limits(transaction: Transaction) -> pd.DataFrame:
