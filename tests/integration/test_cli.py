@@ -73,6 +73,17 @@ def test_from_a_csv_file_to_verdicts(anomaly, tmp_path, database):
     assert rows(database, "SELECT count(*) FROM anomaly.anomaly_results") == [(24 * DAY,)]
 
 
+def test_an_evaluation_of_what_is_not_there_says_so(anomaly, database):
+    insert(database, counters(2 * DAY))
+
+    stranger = anomaly("evaluate", "--machines", "1,99")
+    future = anomaly("evaluate", "--start", "2031-01-01", "--end", "2031-02-01")
+
+    assert stranger.stderr.startswith("error: no machine is called '99': write an id, one of 1, 2")
+    assert "there is no reading of these machines in [2031-01-01 00:00" in future.stderr
+    assert "there are readings in [2026-03-02" in future.stderr
+
+
 def test_score_and_backfill_take_the_same_options_and_sign_the_ledger_as_themselves(
     anomaly, database
 ):
@@ -349,8 +360,6 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
         (["incidents", "--acknowledge", "77"], "there is no incident 77"),
         (["incidents", "--state", "broken"], "--state is 'broken'"),
         (["evaluate", "--machines", "a"], "--machines is 'a'"),
-        (["evaluate", "--machines", "1,99"], "no machine is called '99': write an id, one of 1"),
-        (["evaluate", "--start", "2031-01-01", "--end", "2031-02-01"], "no reading of these"),
         (["evaluate", "--budgets", "1,nan"], "--budgets is '1,nan': write numbers above 0, 1000"),
         (["evaluate", "--budgets", "inf"], "--budgets is 'inf'"),
         (["evaluate", "--picture", "x.txt"], "--picture is 'x.txt': give it a name that ends in"),
