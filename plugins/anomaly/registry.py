@@ -25,7 +25,7 @@ from anomaly.model import Model
 from anomaly.signal_detector import SignalDetector
 from anomaly.storage import Store, open_store
 
-FORMAT = 2
+FORMAT = 3
 FAMILY = "isolation_forest"
 SCORING, MANIFEST, ESTIMATOR, CARD = "scoring.npz", "manifest.json", "model.joblib", "model_card.md"
 

@@ -30,9 +30,10 @@ STRETCH = 0.6
 _BLOCK = 16_384  # readings at once, so that what is made of them stays in the processor's cache
 
 
-_ARRAYS = (
+BY_ROW = (
     "centre", "spread", "low", "high", "often", "decay", "rarity", "limit", "realised_rate",
 )  # fmt: skip
+"""Arrays with a row a machine, and one of the fleet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +44,30 @@ class SignalDetector:
     signals, p0 the machine's own at its alert budget, so 0.5 is the threshold on
     every machine and version. Both are kept as evidence, ``-log p``.
 
+    The last row of every array is the fleet's: how a machine behaves of which nothing is
+    known. A machine that training has not seen is judged by it, as row -1.
+
     Attributes
     ----------
     interval_minutes : int
         Of the meter.
     usual : UsualDay
-    centre, spread : array, shape (machine, signal)
+    centre, spread : array, shape (row, signal)
         What each signal is scaled by.
-    low, high : array, shape (machine, signal)
+    low, high : array, shape (row, signal)
         Range of the scaled signal in training, without its outermost hundredths.
     tables : tuple of StepTable
         A forest a signal, shared by all machines.
-    often : array, shape (machine, signal)
+    often : array, shape (row, signal)
         Abnormality that training reached on about three days of ten.
-    decay : array, shape (machine, signal)
+    decay : array, shape (row, signal)
         By how much more it is there when it is e times rarer.
-    rarity : array, shape (machine, signal)
+    rarity : array, shape (row, signal)
         Evidence at `often`: minus the logarithm of the share of days.
-    limit : array, shape (machine,)
-        Evidence at which the machine alarms: its alert budget.
-    realised_rate : array, shape (machine,)
+    limit : array, shape (row,)
+        Evidence at which the machine alarms: its alert budget; infinite where nothing is
+        known of the fleet.
+    realised_rate : array, shape (row,)
         Incidents a week that these limits would have raised in training, held out.
     """
 
@@ -102,7 +107,7 @@ class SignalDetector:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All that scoring needs; the tables' arrays carry the number of their signal."""
-        found: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
+        found: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in BY_ROW}
         found |= {f.name: getattr(self.usual, f.name) for f in fields(self.usual)}
         found["interval_minutes"] = np.array(self.interval_minutes)
         found["missing"] = np.array([table.missing for table in self.tables])
@@ -121,7 +126,7 @@ class SignalDetector:
             interval_minutes=int(arrays["interval_minutes"]),
             usual=UsualDay(**{f.name: arrays[f.name] for f in fields(UsualDay)}),
             tables=tables,
-            **{name: arrays[name] for name in _ARRAYS},
+            **{name: arrays[name] for name in BY_ROW},
         )
 
     @property
@@ -136,13 +141,14 @@ class SignalDetector:
         evidence = self.evidence(measure_signals(readings, chosen, self.interval), rows)
         beyond = evidence.max(axis=1) - self.limit[rows]
         with np.errstate(over="ignore"):
-            score = np.where(rows >= 0, 1 / (1 + np.exp(-beyond)), 0.0)
+            score = 1 / (1 + np.exp(-beyond))
         anomaly = score > self.threshold
         reason = np.full(len(chosen), None, dtype=object)
         reason[anomaly] = explain(
             readings, chosen[anomaly], evidence[anomaly].argmax(axis=1), self.interval
         )
-        return Scores(score, anomaly, reason, readings.expected_kw[chosen])
+        expected = np.where(rows >= 0, readings.expected_kw[chosen], np.nan)
+        return Scores(score, anomaly, reason, expected)
 
     def evidence(self, signals: Floats, rows: Ints) -> Floats:
         """Evidence of each signal: ``-log`` of the share of days that reach it; at least 0.
@@ -156,7 +162,7 @@ class SignalDetector:
         Returns
         -------
         array, shape (reading, signal)
-            0 where a signal or a machine is not known.
+            0 where a signal is not known.
         """
         evidence = np.empty_like(signals)
         for begin in range(0, len(rows), _BLOCK):
@@ -170,7 +176,7 @@ class SignalDetector:
         """The forests' scores, rising on beyond the training range; NaN where not known."""
         found = np.full(signals.shape, np.nan)
         for k, table in enumerate(self.tables):
-            known = np.flatnonzero(np.isfinite(signals[:, k]) & (rows >= 0))
+            known = np.flatnonzero(np.isfinite(signals[:, k]))
             row = rows[known]
             scaled = (signals[known, k] - self.centre[row, k]) / self.spread[row, k]
             beyond = np.maximum(self.low[row, k] - scaled, scaled - self.high[row, k])

@@ -52,16 +52,16 @@ def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> 
     array, shape (chosen, signal)
         In the order of `NAMES`. Deviations and change are on a logarithmic scale (asinh)
         of spreads, ``running_4h`` is in kW, ``run``, ``pause``, ``idle_6h`` and ``flat``
-        are log hours. NaN where it cannot be told: unknown machines, first readings, meter
-        faults, spans of which less than half is known; ``run`` and ``pause`` are known when
-        one ends.
+        are log hours. NaN where it cannot be told: first readings, meter faults, spans of
+        which less than half is known; ``run`` and ``pause`` are known when one ends. Of a
+        machine that training did not see, deviations and change alone can be told.
     """
     lasting, before = readings.lasting(chosen, interval), readings.before(chosen)
-    scaled = _news(lasting, before, readings.usual, readings.hours[chosen])
+    scaled = _news(lasting, before, readings.usual, readings.hours[chosen], readings.size(chosen))
     return np.array([*scaled.T, *readings.others(chosen).T]).T
 
 
-def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints) -> Floats:
+def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints, size: Floats) -> Floats:
     """Deviations in spreads of their hour, as far as they are news; on a logarithmic scale.
 
     A deviation that was there half a day ago already is none: a machine at a new level
@@ -73,15 +73,17 @@ def _news(lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints) -> F
         As `Readings.before` gives it.
     hours : array of int
         Places of the readings in the usual day's flattened arrays by hour.
+    size : array, shape (reading,)
+        As `Readings.size` gives it.
     """
     from_usual, from_before = lasting.deviations(0.0), lasting.deviations(before)
     news = np.empty_like(from_usual)
     for k in range(len(DEVIATIONS)):
-        lower, upper = usual.lower[k].ravel()[hours], usual.upper[k].ravel()[hours]
+        lower, upper = (side[k].ravel()[hours] * size for side in (usual.lower, usual.upper))
         one = _in_spreads(from_usual[:, k], lower, upper)
         other = _in_spreads(from_before[:, k], lower, upper)
-        size = np.minimum(np.abs(one), np.abs(other)) - 1  # within a spread is nothing
-        news[:, k] = np.arcsinh(np.sign(other) * np.maximum(size, 0))
+        far = np.minimum(np.abs(one), np.abs(other)) - 1  # within a spread is nothing
+        news[:, k] = np.arcsinh(np.sign(other) * np.maximum(far, 0))
     return news
 
 
@@ -128,7 +130,8 @@ class Readings:
     Attributes
     ----------
     rows : array of int
-        Machine of each reading in the usual day, -1 for one that training did not see.
+        Row of each reading in the usual day; -1, the fleet's, where training did not see
+        its machine.
     cells, hours : array of int
         Places in the usual day's flattened arrays by slot and by hour.
     power, expected_kw, level : array
@@ -141,9 +144,9 @@ class Readings:
         self.ticks = microseconds(measured["utc_timestamp"])
         self.cells, self.hours, self._week = usual.cells(self.ticks, self.rows)
         sound = ~np.isin(measured["quality"].to_numpy(), [Quality.RESET, Quality.IMPOSSIBLE])
-        power = np.where(sound & (self.rows >= 0), measured["power_kw"].to_numpy(), np.nan)
+        power = np.where(sound, measured["power_kw"].to_numpy(), np.nan)
         self.power = np.clip(power, -_MOST_KW, _MOST_KW)
-        self.expected_kw = np.where(self.rows >= 0, usual.median.ravel()[self.cells], np.nan)
+        self.expected_kw = usual.median.ravel()[self.cells]
         self.level = self.power - self.expected_kw
         self._flat_hours = measured["flat_hours"].to_numpy()
         elapsed = measured["elapsed_hours"].to_numpy()
@@ -172,10 +175,33 @@ class Readings:
         enough = known >= FOUR_HOURS / timedelta(microseconds=1)
         return np.where(enough & np.isfinite(before), before, 0.0)
 
+    def size(self, chosen: Ints) -> Floats:
+        """How many times as much as usual of the fleet a machine drew 4 to 24 hours before.
+
+        At least 1, and 1 for a machine that training saw: a new one may be larger than the
+        others, and its noise with it. NaN where too little is known or it stood still.
+        """
+        size, new = np.ones(len(chosen)), np.flatnonzero(self.rows[chosen] < 0)
+        if not len(new):
+            return size
+        first, last = (self.earliest(chosen[new], span) for span in (REACH, FOUR_HOURS))
+        known = np.isfinite(self.level)
+        totals = [
+            self._time_where(known),
+            *(self._energy(np.where(known, power, 0)) for power in (self.power, self.expected_kw)),
+        ]
+        time, drawn, usual = (total[last] - total[first] for total in totals)
+        least = self.usual.least[-1] * _NANO * time / _MICROSECONDS_PER_HOUR
+        enough = (time >= HALF_DAY / timedelta(microseconds=1)) & (drawn != 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            times = np.maximum(np.abs(drawn) / np.maximum(usual, least), 1)
+        size[new] = np.where(enough, times, np.nan)
+        return size
+
     def others(self, chosen: Ints) -> Floats:
         """The signals that need no usual day, in the order of `NAMES`."""
         rows = self.rows[chosen]
-        change = self.change(chosen) / self.usual.least[rows]
+        change = self.change(chosen) / (self.usual.least[rows] * self.size(chosen))
         return np.array(
             [
                 np.arcsinh(change),
@@ -185,6 +211,10 @@ class Readings:
                 np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
             ]
         ).T
+
+    def hour_mean(self, chosen: Ints) -> Floats:
+        """Mean power over the hour before chosen readings, kW."""
+        return self._mean(self._energy(self.power), self._known_time, chosen, ONE_HOUR)
 
     def hours_away(self, chosen: Ints) -> Floats:
         """For how many hours, a day at most, power has been on the same side of usual."""
@@ -326,7 +356,7 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta)
             words.append(f"power changed by {change[n]:+.1f} kW from one reading to the next")
         else:
             words.append(_other(NAMES[k], others[n, k - len(DEVIATIONS)]))
-    return words
+    return _untrained(words, readings, chosen, signal, found)
 
 
 def _deviation(readings: Readings, row: int, name: str, found: float, away: float) -> str:
@@ -339,6 +369,41 @@ def _deviation(readings: Readings, row: int, name: str, found: float, away: floa
     else:  # this reading is not, those before it were
         span = "on average over 1 h" if name == "level_1h" else "for most of the last 4 h"
     return f"{level} of {normal:.1f} kW {span}"
+
+
+def _untrained(
+    words: list[str], readings: Readings, chosen: Ints, signal: Ints, found: Floats
+) -> list[str]:
+    """Put into other words what was found on machines that training did not see.
+
+    Parameters
+    ----------
+    words : list of str
+        As for machines that it saw.
+    found : array, shape (chosen, deviation)
+        Deviations from what is usual of the fleet.
+    """
+    said, new = list(words), np.flatnonzero(readings.rows[chosen] < 0)
+    if len(new):
+        means = readings.hour_mean(chosen)
+    for n in new.tolist():
+        k = int(signal[n])
+        if k < len(DEVIATIONS):
+            said[n] = _unlike_fleet(readings, int(chosen[n]), DEVIATIONS[k], found[n, k], means[n])
+        said[n] += "; not trained yet"
+    return said
+
+
+def _unlike_fleet(readings: Readings, row: int, name: str, found: float, mean: float) -> str:
+    zone = str(readings.usual.time_zones[-1])
+    local = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC").tz_convert(zone)
+    usual = (
+        f"{readings.expected_kw[row]:.1f} kW usual of this fleet on {local:%A}s at {local:%H:%M}"
+    )
+    if name == "level_1h":
+        return f"{mean:.1f} kW on average over 1 h, far from the {usual}"
+    side = "above" if found > 0 else "below"
+    return f"{abs(found):.1f} kW or more {side} usual for most of the last 4 h ({usual})"
 
 
 def _other(name: str, value: float) -> str:

@@ -427,6 +427,7 @@ def _metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:
         "anomaly_share_by_machine": {str(machine): float(s) for machine, s in shares.items()},
     }
     if isinstance(detector, SignalDetector):
-        rates = zip(detector.usual.machine_ids.tolist(), detector.realised_rate, strict=True)
+        by_machine = detector.realised_rate[:-1]
+        rates = zip(detector.usual.machine_ids.tolist(), by_machine, strict=True)
         found["alerts_a_week_by_machine"] = {str(n): round(float(rate), 3) for n, rate in rates}
     return found

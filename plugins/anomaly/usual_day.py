@@ -24,21 +24,24 @@ _THURSDAY, _SATURDAY = 3, 5  # the former is the weekday of 1 January 1970
 class UsualDay:
     """What is usual of each machine at each time of day; power in kW.
 
+    The last row of every array but `machine_ids` is the fleet's: what is usual of a machine
+    of which nothing is known.
+
     Attributes
     ----------
     machine_ids : array of int, shape (machine,), sorted
-    time_zones : array of str, shape (machine,)
-    median : array, shape (machine, day type, slot)
+    time_zones : array of str, shape (row,)
+    median : array, shape (row, day type, slot)
         Usual power, NaN where training never saw the machine; slots are wall-clock intervals.
-    lower, upper : array, shape (deviation, machine, day type, hour)
+    lower, upper : array, shape (deviation, row, day type, hour)
         How far each of `DEVIATIONS` usually goes below and above nought.
-    weight : array, shape (machine, day type, hour)
+    weight : array, shape (row, day type, hour)
         How much a reading of that hour says about the machine's level, at most 1.
-    least : array, shape (machine,)
+    least : array, shape (row,)
         No spread is taken to be smaller.
-    running_above : array, shape (machine,)
-        Power above which the machine runs; infinite for one that never stops.
-    usually_runs : array of bool, shape (machine, 168)
+    running_above : array, shape (row,)
+        Power above which the machine runs; infinite for one that never stops, and the fleet.
+    usually_runs : array of bool, shape (row, 168)
         Whether it does at that hour of the week, from Monday 0:00 on.
     """
 
@@ -53,7 +56,9 @@ class UsualDay:
     usually_runs: npt.NDArray[np.bool_]
 
     def rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
-        """Row of each machine, -1 where training did not see it."""
+        """Row of each machine; -1, the fleet's, where training did not see it."""
+        if not len(self.machine_ids):
+            return np.full(len(machine_ids), -1)
         place = np.searchsorted(self.machine_ids, machine_ids)
         place = np.minimum(place, len(self.machine_ids) - 1)
         known = self.machine_ids[place] == machine_ids
@@ -67,7 +72,7 @@ class UsualDay:
         ticks : array of int
             Microseconds since the epoch.
         rows : array of int
-            As `rows` gives them; where -1 the places mean nothing.
+            As `rows` gives them; places of row -1 count from the arrays' ends.
         """
         slots = self.median.shape[2]
         day = rows * DAY_TYPES

@@ -86,6 +86,26 @@ def test_a_machine_that_appears_starts_as_learning(trained, settings):
     assert qualities(trained, 50, 51, machine=4) == ["first", "learning"]
 
 
+def test_a_leap_of_a_machine_that_is_new_to_the_fleet_is_an_incident(database, settings):
+    settings = load_settings({}, models_url=settings.models_url, training_min_days=7)
+    readings, leap = counters(10 * DAY, machines=4), 9 * DAY + 40
+    readings.loc[: 8 * DAY - 1, "machine_4"] = None
+    readings.loc[leap:, "machine_4"] += 4000
+    insert(database, readings)
+    train(database, settings, end=8 * DAY)
+
+    score(database, settings, 8 * DAY, 10 * DAY)
+
+    found = verdicts(database)[4, at(leap)]
+    assert (found["power_kw"] > 16_000, found["quality"]) == (True, "learning")
+    assert (found["anomaly_score"] > 0.5, found["expected_kw"]) == (True, None)
+    assert found["reason"].endswith("; not trained yet")
+    ((started_at, excess),) = rows(
+        database, "SELECT started_at, excess_kwh FROM anomaly.incidents WHERE machine_id = 4"
+    )
+    assert (started_at, excess) == (at(leap), None)
+
+
 def test_a_new_column_is_a_new_machine(trained, settings):
     execute(trained, "ALTER TABLE anomaly.meter_readings ADD machine_17 double precision")
     change(trained, 5, "1", machine=17)

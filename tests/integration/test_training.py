@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from anomaly.errors import ArtefactError, MachineError, TrainingError
 from anomaly.model import Model, judge_readings
 from anomaly.postgres.database import TRAINER
-from anomaly.registry import Artefact, Registry, pack_arrays, unpack_arrays
+from anomaly.registry import FORMAT, Artefact, Registry, pack_arrays, unpack_arrays
 from anomaly.settings import DetectorName
 from anomaly.training import Trainer
 from anomaly.windows import Window
@@ -184,7 +184,11 @@ def test_a_doubtful_file_is_refused_before_it_is_opened(
 
 
 def unknown_format(settings, manifest):
-    return manifest | {"format": 3}
+    return manifest | {"format": FORMAT + 1}
+
+
+def older_format(settings, manifest):
+    return manifest | {"format": FORMAT - 1}
 
 
 def unknown_detector(settings, manifest):
@@ -194,11 +198,12 @@ def unknown_detector(settings, manifest):
 @pytest.mark.parametrize(
     ("rewrite", "message"),
     [
-        (unknown_format, r"format 3, this version reads 2: .* train again"),
+        (unknown_format, r"format 4, this version reads 3: .* train again"),
+        (older_format, r"format 2, this version reads 3: .* train again"),
         (unknown_detector, "the detector 'oracle', which this version does not know"),
     ],
 )
-def test_what_a_newer_version_wrote_is_refused(filled, settings, rewrite, message):
+def test_what_another_version_wrote_is_refused(filled, settings, rewrite, message):
     train(filled, settings)
     file = folder(settings) / "manifest.json"
     file.write_text(json.dumps(rewrite(settings, json.loads(file.read_text()))))

@@ -25,8 +25,18 @@ def detector():
     return SignalDetector.fit(learnt, machines(1, 2), SETTINGS)
 
 
+@pytest.fixture(scope="module", params=["seen", "new"])
+def any_detector(request, detector):
+    """Trained on the machines of `odd_readings`, or on a fleet without them."""
+    if request.param == "seen":
+        return detector
+    learnt = measured({n: steady(14, seed=n) for n in (7, 8, 9)})
+    return SignalDetector.fit(learnt, machines(7, 8, 9), SETTINGS)
+
+
 @given(frame=st.builds(odd_readings, st.integers(0, 2**32 - 1)), data=st.data())
-def test_signals_depend_bit_for_bit_on_the_day_before_alone(detector, frame, data):
+def test_signals_depend_bit_for_bit_on_the_day_before_alone(any_detector, frame, data):
+    detector = any_detector
     everything = measure_signals(Readings(frame, detector.usual), np.arange(len(frame)), QUARTER)
     row = data.draw(st.integers(0, len(frame) - 1))
     reading = frame.iloc[row]
@@ -43,7 +53,8 @@ def test_signals_depend_bit_for_bit_on_the_day_before_alone(detector, frame, dat
 
 
 @given(frame=st.builds(odd_readings, st.integers(0, 2**32 - 1)), data=st.data())
-def test_scores_and_reasons_do_not_depend_on_the_window(detector, frame, data):
+def test_scores_and_reasons_do_not_depend_on_the_window(any_detector, frame, data):
+    detector = any_detector
     whole = detector.score(frame, np.ones(len(frame), dtype=bool))
     start = data.draw(st.integers(0, 72))
     begins = MONDAY + timedelta(hours=start)
@@ -110,6 +121,23 @@ def test_the_reason_says_how_long_a_run_lasted(detector):
     assert reasons(detector, power, 1, "run") == [
         "stopped after a run of 2.5 h, unusual for this machine"
     ]
+
+
+def test_the_reason_of_a_new_machine_compares_it_with_the_fleet(detector):
+    power = steady(3)[:-30]
+    power[-16:] = 500.0
+
+    mean, lasting, change = (
+        reasons(detector, power, 77, signal) for signal in ("level_1h", "throughout_4h", "change")
+    )
+
+    usual = detector.usual.median[-1, 0, 16 * 4 + 1]
+    on = f"{usual:.1f} kW usual of this fleet on Wednesdays at 16:15"
+    assert mean == [f"500.0 kW on average over 1 h, far from the {on}; not trained yet"]
+    assert lasting[0].endswith(
+        f" kW or more above usual for most of the last 4 h ({on}); not trained yet"
+    )
+    assert change == ["power changed by +0.0 kW from one reading to the next; not trained yet"]
 
 
 def test_what_held_throughout_four_hours_is_no_burst(detector):
