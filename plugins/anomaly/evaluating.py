@@ -15,7 +15,7 @@ from anomaly.evaluation.protocol import Contender, evaluate
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.postgres.database import TRAINER, Database
 from anomaly.postgres.labelled import read_labels
-from anomaly.postgres.machines import find_machine, known_machines, known_zones
+from anomaly.postgres.machines import find_machine, trainable_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.quality import profile
 from anomaly.settings import Settings
@@ -47,7 +47,7 @@ def evaluate_deployment(
     Raises
     ------
     MachineError
-        When a machine is not known.
+        When a machine is not known, or its time zone is none.
     TrainingError
         When there is too little to train on, or nothing at all.
     """
@@ -60,17 +60,17 @@ def evaluate_deployment(
     chosen = window or everything
     shape = reader.prepare(database, chosen, TRAINER)
     with database.transaction(TRAINER, read_only=True) as transaction:
-        for machine in machines:
-            find_machine(transaction, str(machine))
+        known = trainable_machines(transaction)
+        asked = [find_machine(known, str(machine)) for machine in machines]
         measured = reader.read(transaction, shape, chosen).frame
-        zones = known_zones(known_machines(transaction))["time_zone"]
-    wanted = list(machines) or _moving(measured)
-    readings = measured[measured["machine_id"].isin(wanted)]
-    if readings.empty:
+    readings = measured[measured["machine_id"].isin(asked or _moving(measured))]
+    silent = sorted(set(asked) - set(readings["machine_id"].tolist()))
+    if silent or readings.empty:
+        who = f"machine {silent[0]}" if silent else "a machine that moves"
         raise TrainingError(
-            f"there is no reading of these machines in {chosen}: there are readings in {everything}"
+            f"there is no reading of {who} in {chosen}: there are readings in {everything}"
         )
-    zone = str(zones.mode().iloc[0])
+    zone = str(known["time_zone"].mode().iloc[0])
     return evaluate(
         readings[["utc_timestamp", "machine_id", "reading"]],
         contenders(settings, zone),

@@ -8,7 +8,7 @@ from anomaly.errors import LabelError
 from anomaly.incidents import LabelName, State
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
-from anomaly.postgres.machines import find_machine
+from anomaly.postgres.machines import find_machine, known_machines
 from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
@@ -51,7 +51,7 @@ def label(
         When there is no such machine, or several have that name.
     """
     with database.transaction(SCORER) as transaction:
-        machine_id = find_machine(transaction, machine)
+        machine_id = find_machine(known_machines(transaction), machine)
         row = transaction.row(
             "insert_label",
             machine_id=machine_id,

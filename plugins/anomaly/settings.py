@@ -21,7 +21,7 @@ from anomaly.errors import SettingsError
 
 PREFIX = "ANOMALY_"
 MOST_ALERTS = 1000.0
-"""No larger alert budget is one: a machine would alarm at every other reading."""
+"""The largest alert budget, incidents a machine and week: six an hour."""
 
 
 class Layout(StrEnum):

@@ -23,7 +23,7 @@ from anomaly.incidents import NOT_NORMAL, Label
 from anomaly.model import Model
 from anomaly.postgres.database import TRAINER, Database
 from anomaly.postgres.incidents import labels_during
-from anomaly.postgres.machines import known_machines, known_zones
+from anomaly.postgres.machines import trainable_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.versions import (
     begin_draft,
@@ -212,7 +212,7 @@ class Trainer:
             pipeline = fit_forest(sound, self.settings)
             return PrototypeDetector.compile(pipeline, self.settings), pipeline
         with self.database.transaction(TRAINER, read_only=True) as transaction:
-            machines = known_zones(known_machines(transaction))
+            machines = trainable_machines(transaction)
         known = machines.set_index("machine_id")[["time_zone", "alert_budget"]]
         often_flat = profiles["flat_share"] > self.settings.stuck_flat_share
         table = known.reindex(profiles.index).assign(often_flat=often_flat)
@@ -229,8 +229,8 @@ class Trainer:
         """
         shape = self.reader.prepare(self.database, window, TRAINER)
         with self.database.transaction(TRAINER, read_only=True) as transaction:
+            machines = trainable_machines(transaction)["machine_id"].tolist()
             measured = self.reader.read(transaction, shape, window).frame
-            machines = known_machines(transaction)["machine_id"].tolist()
             if labels_through is None:
                 labels_through = int(transaction.value("newest_label"))
             labels = labels_during(transaction, machines, window.start, window.end, labels_through)
@@ -266,7 +266,7 @@ class Trainer:
         """Judge a model beside the champion; what cannot be judged is refused, with the reason."""
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             found = champion(transaction)
-            zones = known_zones(known_machines(transaction))["time_zone"]
+            zones = trainable_machines(transaction)["time_zone"]
         _, newest = self._extent(due)
         start = max(trained.window.end, found.trained_to if found else trained.window.end)
         end = min(start + timedelta(days=self.settings.judging_days), newest)

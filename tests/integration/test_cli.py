@@ -77,10 +77,12 @@ def test_an_evaluation_of_what_is_not_there_says_so(anomaly, database):
     insert(database, counters(2 * DAY))
 
     stranger = anomaly("evaluate", "--machines", "1,99")
+    silent = anomaly("evaluate", "--machines", "1,3")
     future = anomaly("evaluate", "--start", "2031-01-01", "--end", "2031-02-01")
 
     assert stranger.stderr.startswith("error: no machine is called '99': write an id, one of 1, 2")
-    assert "there is no reading of these machines in [2031-01-01 00:00" in future.stderr
+    assert "there is no reading of machine 3 in [2026-03-02 00:00" in silent.stderr
+    assert "there is no reading of a machine that moves in [2031-01-01 00:00" in future.stderr
     assert "there are readings in [2026-03-02" in future.stderr
 
 
@@ -362,9 +364,10 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
         (["evaluate", "--machines", "a"], "--machines is 'a'"),
         (["evaluate", "--budgets", "1,nan"], "--budgets is '1,nan': write numbers above 0, 1000"),
         (["evaluate", "--budgets", "inf"], "--budgets is 'inf'"),
-        (["evaluate", "--picture", "x.txt"], "--picture is 'x.txt': give it a name that ends in"),
+        (["evaluate", "--picture", "x.txt"], "'x.txt' has no known ending: write one of .png,"),
+        (["evaluate", "--scores", "."], "--scores is '.', a folder: write the name of a file"),
         (["evaluate", "--scores", "no/x.npz"], "--scores is 'no/x.npz': there is no folder no"),
-        (["incidents", "--machine", "99999999999"], "no machine is called '99999999999'"),
+        (["incidents", "--machine", "99999999999"], "no machine is called '99999999999': there"),
         (["incidents", "--start", "2026-03-02", "--end", "2026-03-01"], "is empty"),
         (["evaluate", "--start", "2026-03-02"], "--start and --end go together"),
         (["evaluate", "--labels", "lab.pumps"], "no table 'lab.pumps' that this log-in may see"),

@@ -85,6 +85,21 @@ def test_partitions_are_made_by_the_month_once(database):
     ) == [(f"anomaly.anomaly_results_2026_0{month}",) for month in (1, 2, 3)]
 
 
+def test_alert_budgets_that_are_none_are_unset_when_they_are_bounded(database, settings):
+    execute(
+        database,
+        "ALTER TABLE anomaly.machines DROP CONSTRAINT machines_alert_budget_bearable;"
+        " DELETE FROM anomaly.schema_migrations WHERE name LIKE '0006%';"
+        " INSERT INTO anomaly.machines (machine_id, source_key, name, alert_budget) VALUES"
+        " (1, 'a', 'a', 'NaN'), (2, 'b', 'b', 'Infinity'), (3, 'c', 'c', 3), (4, 'd', 'd', NULL)",
+    )
+
+    migrate(database, settings)
+
+    mended = rows(database, "SELECT alert_budget FROM anomaly.machines ORDER BY machine_id")
+    assert mended == [(None,), (None,), (3,), (None,)]
+
+
 def test_the_version_map_cannot_overlap(database):
     execute(
         database,

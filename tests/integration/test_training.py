@@ -76,12 +76,20 @@ def test_too_little_history_trains_nothing_and_says_how_much_is_missing(database
 SIGNALS = {"detector": DetectorName.SIGNALS, "training_min_days": 1.0}
 
 
-def test_a_time_zone_that_is_none_is_named(filled, settings):
+@pytest.mark.parametrize("changed", [{}, SIGNALS])
+def test_a_time_zone_that_is_none_stops_training_and_not_scoring(filled, settings, changed):
+    settings = settings.model_copy(update=changed)
     train(filled, settings)
     execute(filled, "UPDATE anomaly.machines SET time_zone = 'Europe/Berln' WHERE machine_id = 2")
 
-    with pytest.raises(MachineError, match=r"machine 2 stands in 'Europe/Berln', which is no time"):
-        train(filled, settings.model_copy(update=SIGNALS))
+    with pytest.raises(MachineError) as refused:
+        train(filled, settings)
+
+    assert str(refused.value) == (
+        "machine 2 has the time zone 'Europe/Berln', which there is not: run UPDATE"
+        " anomaly.machines SET time_zone = 'Europe/Berlin' WHERE machine_id = 2"
+    )
+    assert score(filled, settings, 0, DAY).scored == 2 * DAY
 
 
 @pytest.mark.parametrize("budget", ["NaN", "Infinity", "0", "1001"])

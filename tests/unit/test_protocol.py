@@ -408,14 +408,17 @@ def test_a_label_that_is_neither_0_nor_1_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no CSV file of readings: No columns"),
-        (b"{head}\n", "there is no labelled reading"),
-        (b"{head}\n2024-01-01T00:00Z,1,5,0\n", "no machine has two labelled readings"),
+        (b"", "is empty: write a header"),
+        (b"{head}\n", "there is no row below the header"),
+        (b"{head}\n2024-01-01T00:00Z,1,5,0\n", "no machine has two readings"),
         (b"{head}\n{row},0\n2024-01-01T00:15Z,1,6,0\n", "that is less than 1 day, give more"),
-        (b"{head}\n2024-01-01T00:00Z,\xff,5,0\n", "is no CSV file of readings: 'utf-8' codec"),
-        (b"{head}\n{row},0\n{row},0,9\n", "is no CSV file of readings: Error tokenizing"),
-        (b"{head}\n{row},0\n2024-01-01T00:15Z,1,x,0\n", "row 2 of the readings has 'x' in column"),
-        (b"{head}\n{row},0\n2024-01-01T00:15Z,,5,0\n", "row 2 of the readings has no machine_id"),
+        (b"{head}\n2024-01-01T00:00Z,\xff,5,0\n", "byte 0xff is not UTF-8: save the file as CSV"),
+        (b"{head}\n{row},0\n{row},0,9\n", r"is not CSV \(Expected 4 fields in line 3, saw 5\)"),
+        (b"{head}\n{row},0,9\n", "line 2 holds more fields than the header: name every column"),
+        (b"{head}\n{row},0\n{row},no\n", "label 'no' in column 'label' is neither 0 nor 1"),
+        (b"{head}\n,1,5,0\n", "column 'utc_timestamp' is empty in row 1: fill it in"),
+        (b"{head}\n{row},0\n2024-01-01T00:15Z,1,x,0\n", "'x' in column 'reading' is not a number"),
+        (b"{head}\n{row},0\n2024-01-01T00:15Z,,5,0\n", "column 'machine_id' is empty in row 2"),
     ],
 )
 def test_a_file_of_labels_that_cannot_be_judged_is_refused(tmp_path, content, message):
@@ -425,6 +428,23 @@ def test_a_file_of_labels_that_cannot_be_judged_is_refused(tmp_path, content, me
 
     with pytest.raises(SourceError, match=message):
         judge_labelled(read_labelled(path, SETTINGS), [], settings=SETTINGS)
+
+
+def test_a_file_of_labels_that_is_no_good_is_named(tmp_path):
+    path = tmp_path / "labels.csv.gz"
+    path.write_bytes(b"utc_timestamp,reading,label\n")
+
+    with pytest.raises(SourceError, match=r"labels\.csv\.gz is a damaged gzip file .*: copy it"):
+        read_labelled(path, SETTINGS)
+    with pytest.raises(SourceError, match=r"labelled\.csv: readings are 5 minutes apart"):
+        read_labelled(labelled_csv(tmp_path), SETTINGS)
+
+
+def test_numbers_too_large_for_an_id_are_names(tmp_path):
+    path = labelled_csv(tmp_path, minutes=15)
+    path.write_text(path.read_text().replace("pump", "9" * 20))
+
+    assert read_labelled(path, SETTINGS).machines == {"9" * 20: 1}
 
 
 def test_a_labelled_table_without_labels_is_refused(tmp_path):

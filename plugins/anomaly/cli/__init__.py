@@ -236,7 +236,9 @@ def evaluate(
     end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
     machines: Annotated[str, typer.Option(help="Ids by comma; default: all that move.")] = "",
     seeds: Annotated[int, typer.Option(help="Injections a test week.", min=1)] = 40,
-    picture: Annotated[Path | None, typer.Option(help="PNG: recall against false alerts.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG, SVG or PDF: recall against false alerts.")
+    ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="NPZ of the test weeks' scores and labels, for `make vus`.")
     ] = None,
@@ -245,10 +247,13 @@ def evaluate(
     """Judge the detector `signals` beside baselines, on injected faults or on labels."""
     from anomaly.evaluating import evaluate_deployment, evaluate_labels
     from anomaly.evaluation.labelled import is_csv
+    from anomaly.evaluation.report import check_picture
 
     asked = _budgets(budgets)
-    _require_file_name("--picture", picture, ".png")
-    _require_file_name("--scores", scores, ".npz")
+    _check_folder("--picture", picture)
+    _check_folder("--scores", scores)
+    if picture is not None:
+        check_picture(picture)
     if labels is not None:
         if start or end or machines:
             raise SettingsError("--start, --end and --machines go without --labels: cut the labels")
@@ -295,14 +300,12 @@ def _machine_ids(text: str) -> list[int]:
         raise SettingsError(f"--machines is {text!r}: write ids by comma, e.g. 1,2,3") from None
 
 
-def _require_file_name(option: str, path: Path | None, suffix: str) -> None:
-    """Refuse before the work is done what could not be written after it."""
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise SettingsError(f"{option} is {str(path)!r}: give it a name that ends in {suffix}")
-    if not path.parent.is_dir():
-        raise SettingsError(f"{option} is {str(path)!r}: there is no folder {path.parent}")
+def _check_folder(option: str, file: Path | None) -> None:
+    """Refuse a file that could not be written, before the work is done."""
+    if file is not None and not file.parent.is_dir():
+        raise SettingsError(f"{option} is {str(file)!r}: there is no folder {file.parent}, make it")
+    if file is not None and file.is_dir():
+        raise SettingsError(f"{option} is {str(file)!r}, a folder: write the name of a file")
 
 
 def _budgets(text: str) -> list[float]:

@@ -11,7 +11,7 @@ from anomaly.incidents import LabelName, State
 from anomaly.labelling import acknowledge as take_on
 from anomaly.labelling import label as write_label
 from anomaly.postgres.database import SCORER
-from anomaly.postgres.machines import find_machine
+from anomaly.postgres.machines import find_machine, known_machines
 from anomaly.settings import Settings
 from anomaly.training import current_user
 from anomaly.windows import Window, parse_moment
@@ -50,10 +50,11 @@ def incidents(
     if since and until:
         Window(since, until)  # refuses one that ends before it starts
     with database.transaction(SCORER, read_only=True) as transaction:
+        known = known_machines(transaction)
         rows = transaction.rows(
             "list_incidents",
             states=[item.value for item in chosen],
-            machine_id=None if machine is None else find_machine(transaction, machine),
+            machine_id=None if machine is None else find_machine(known, machine),
             start=since,
             end=until,
         )

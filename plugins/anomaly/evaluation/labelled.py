@@ -1,11 +1,12 @@
 """Judging on readings that somebody has labelled: any machine, any interval, counters or watts."""
 
+import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from anomaly.errors import SourceError
@@ -20,6 +21,8 @@ from anomaly.windows import Window
 
 LABEL = "label"
 FAMILY = "labelled"
+
+_DIGITS = 9  # of a machine's id at most
 _LEAST = timedelta(days=1)
 
 
@@ -63,17 +66,14 @@ def read_labelled(path: Path | str, settings: Settings, *, label: str = LABEL) -
     Raises
     ------
     SourceError
-        When a column is missing, a label is neither 0 nor 1, or the readings are not
-        ``interval_minutes`` apart.
+        When it is not CSV in UTF-8, a column or a machine is missing, a label is neither 0
+        nor 1, a reading is not a number, or the readings are not ``interval_minutes`` apart.
     """
+    table = _read_csv(path)
     try:
-        table = pd.read_csv(path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SourceError(
-            f"{path} is no CSV file of readings: {reason}; write it in UTF-8, a row a reading"
-        ) from None
-    return as_labelled(table, settings, label=label)
+        return as_labelled(table, settings, label=label)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from None
 
 
 def as_labelled(table: pd.DataFrame, settings: Settings, *, label: str = LABEL) -> Labelled:
@@ -108,9 +108,34 @@ def judge_labelled(
     """Train on the first share of the time, whatever its labels, and judge the rest week by week.
 
     Intervals are over weeks. An event that goes on into the next week counts in both.
+
+    Raises
+    ------
+    SourceError
+        When the first share lasts less than a day.
     """
     trial = _trial(labelled, train_share, settings)
     return run([trial], contenders, settings=settings, budgets=budgets, keep_scores=keep_scores)
+
+
+def _read_csv(path: Path | str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        raise SourceError(f"{path} is empty: write a header, and a row a reading") from None
+    except pd.errors.ParserError as error:
+        says = str(error).rpartition("C error: ")[2].strip()
+        raise SourceError(f"{path} is not CSV ({says}): mend that line") from None
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise SourceError(
+            f"{path}: byte 0x{found:02x} is not UTF-8: save the file as CSV in UTF-8"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} is a damaged gzip file ({error}): copy it again") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise SourceError(f"{path}: line 2 holds more fields than the header: name every column")
+    return table
 
 
 def _named(table: pd.DataFrame, settings: Settings, label: str) -> pd.DataFrame:
@@ -126,33 +151,30 @@ def _named(table: pd.DataFrame, settings: Settings, label: str) -> pd.DataFrame:
                 " rename it, or set ANOMALY_SOURCE_TIMESTAMP_COLUMN or ANOMALY_SOURCE_VALUE_COLUMN"
             )
     if table.empty:
-        raise SourceError("there is no labelled reading: write a row a reading")
-    if wrong := sorted(set(table[label].unique().tolist()) - {0, 1}, key=str):
-        raise SourceError(f"label {wrong[0]!r} in column {label!r} is neither 0 nor 1: write those")
-    column = settings.source_machine_column
-    machine = table[column] if column in table else pd.Series("1", index=table.index)
-    if (empty := np.flatnonzero(machine.isna())).size:
-        raise SourceError(f"row {empty[0] + 1} of the readings has no {column}: write one")
-    renamed = table.rename(columns=names).assign(machine=machine.astype(str))
-    return renamed.assign(reading=_numbers(renamed["reading"], settings))
-
-
-def _numbers(readings: pd.Series, settings: Settings) -> pd.Series:
-    numbers = pd.to_numeric(readings, errors="coerce")
-    if (wrong := np.flatnonzero(numbers.isna() & readings.notna())).size:
-        raise SourceError(
-            f"row {wrong[0] + 1} of the readings has {readings.iloc[wrong[0]]!r} in column"
-            f" {settings.source_value_column!r}, which is no number: write one, or nothing"
-        )
-    return numbers
+        raise SourceError("there is no row below the header: write a row a reading")
+    reading, column = settings.source_value_column, settings.source_machine_column
+    for name in (settings.source_timestamp_column, column):
+        if name in table and (empty := table[name].isna()).any():
+            row = int(empty.argmax()) + 1
+            raise SourceError(f"column {name!r} is empty in row {row}: fill it in")
+    numbers, marks = (pd.to_numeric(table[name], errors="coerce") for name in (reading, label))
+    if (wrong := ~marks.isin([0, 1])).any():
+        found = table.loc[wrong, label].tolist()[0]
+        raise SourceError(f"label {found!r} in column {label!r} is neither 0 nor 1: write those")
+    if (wrong := numbers.isna() & table[reading].notna()).any():
+        found = table.loc[wrong, reading].tolist()[0]
+        raise SourceError(f"{found!r} in column {reading!r} is not a number: write one, or nothing")
+    machine = table[column].astype(str) if column in table else "1"
+    renamed = table[[*names]].rename(columns=names)
+    return renamed.assign(reading=numbers, label=marks, machine=machine)
 
 
 def _machine_ids(names: pd.Series, settings: Settings) -> dict[str, int]:
-    """Numbers stay, mapped names get theirs, all others are counted from 1."""
+    """Numbers that can be ids stay, mapped names get theirs, all others are counted from 1."""
     found = sorted(names.unique().tolist())
     if all(name in settings.source_machines for name in found):
         return {name: settings.source_machines[name] for name in found}
-    if all(name.isdecimal() for name in found):
+    if all(name.isdecimal() and len(name) <= _DIGITS for name in found):
         return {name: int(name) for name in found}
     return {name: number for number, name in enumerate(found, start=1)}
 
@@ -160,8 +182,8 @@ def _machine_ids(names: pd.Series, settings: Settings) -> dict[str, int]:
 def _check_interval(readings: pd.DataFrame, settings: Settings) -> None:
     apart = readings.groupby("machine_id")["utc_timestamp"].diff()
     minutes = float(apart.dt.total_seconds().median()) / 60
-    if np.isnan(minutes):
-        raise SourceError("no machine has two labelled readings: two weeks are a fair start")
+    if pd.isna(minutes):
+        raise SourceError("no machine has two readings: add some, two weeks are a fair start")
     if abs(minutes / settings.interval_minutes - 1) > 0.01:
         raise SourceError(
             f"readings are {minutes:g} minutes apart, not {settings.interval_minutes}:"

@@ -1,6 +1,7 @@
 """What an evaluation found: tables with intervals, and recall against false alerts as a picture."""
 
 import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,27 @@ _UNDISTURBED = (
 _ALL = "all"  # magnitudes of a family
 
 
+_PICTURES = (".png", ".svg", ".pdf")
+
+
 class PictureError(AnomalyError):
-    """The picture needs matplotlib, which is not installed."""
+    """The picture is of an unknown kind, or needs matplotlib, which is not installed."""
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be drawn; worth asking before a long evaluation.
+
+    Raises
+    ------
+    PictureError
+        When its name does not end in .png, .svg or .pdf, or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _PICTURES:
+        raise PictureError(
+            f"the picture {str(path)!r} has no known ending: write one of {', '.join(_PICTURES)}"
+        )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PictureError("the picture needs matplotlib: install requirements-bench.txt")
 
 
 @dataclass(frozen=True)
@@ -262,20 +282,16 @@ class EvaluationReport:
             )
         return path
 
-    def picture(self, path: Path | str) -> Path:
-        """Write recall against false alerts as PNG: lines are swept, dots fixed on training.
+    def picture(self, path: Path) -> Path:
+        """Draw recall against false alerts: lines are swept, dots fixed on training.
 
         Raises
         ------
         PictureError
-            When matplotlib is not installed.
+            As `check_picture`.
         """
-        try:
-            figures = importlib.import_module("matplotlib.figure")
-        except ImportError:
-            raise PictureError(
-                "the picture needs matplotlib: install requirements-bench.txt"
-            ) from None
+        check_picture(path)
+        figures = importlib.import_module("matplotlib.figure")
         figure = figures.Figure(figsize=(9, 6), layout="constrained")
         axes = figure.subplots()
         fixed = self.summary()
@@ -293,7 +309,7 @@ class EvaluationReport:
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
         figure.savefig(path, dpi=120)
-        return Path(path)
+        return path
 
     def _groups(self) -> Iterator[tuple[str, float, pd.DataFrame, pd.DataFrame]]:
         injected = self.alerts[self.alerts["seed"].notna()]

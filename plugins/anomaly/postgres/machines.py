@@ -1,5 +1,6 @@
 """The machines a deployment knows; new ones are added when their first reading is seen."""
 
+import difflib
 from collections.abc import Mapping
 from zoneinfo import available_timezones
 
@@ -28,32 +29,34 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
     return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
 
 
-def known_zones(machines: pd.DataFrame) -> pd.DataFrame:
-    """Hand on `known_machines` where every time zone is one.
+def trainable_machines(transaction: Transaction) -> pd.DataFrame:
+    """Every machine as `known_machines` has it, each with a time zone that there is.
 
     Raises
     ------
     MachineError
-        When one is not.
+        When a machine's time zone is none.
     """
-    wrong = machines[~machines["time_zone"].isin(available_timezones())]
-    for number, zone in wrong[["machine_id", "time_zone"]].itertuples(index=False):
+    machines = known_machines(transaction)
+    zones = sorted(available_timezones())
+    wrong = machines.loc[~machines["time_zone"].isin(zones), ["machine_id", "time_zone"]]
+    for number, zone in wrong.itertuples(index=False):
+        close = [*difflib.get_close_matches(zone, zones, n=1), "UTC"][0]
         raise MachineError(
-            f"machine {number} stands in {zone!r}, which is no time zone: write one, as"
-            " Europe/Berlin is, into anomaly.machines.time_zone"
+            f"machine {number} has the time zone {zone!r}, which there is not: run UPDATE"  # noqa: S608
+            f" anomaly.machines SET time_zone = '{close}' WHERE machine_id = {number}"
         )
     return machines
 
 
-def find_machine(transaction: Transaction, machine: str) -> int:
-    """Id of the machine that has this id or name.
+def find_machine(machines: pd.DataFrame, machine: str) -> int:
+    """Id of the one among `known_machines` that has this id or name; an id goes first.
 
     Raises
     ------
     MachineError
         When there is none, or several have that name.
     """
-    machines = known_machines(transaction)
     named = machines.loc[
         (machines["name"] == machine) | (machines["machine_id"].astype(str) == machine),
         "machine_id",
@@ -62,7 +65,8 @@ def find_machine(transaction: Transaction, machine: str) -> int:
     if len(exact or named) != 1:
         what = "several machines are" if named else "no machine is"
         some = ", ".join(map(str, machines["machine_id"].tolist()[:20]))
-        raise MachineError(f"{what} called {machine!r}: write an id, one of {some}")
+        then = f"write an id, one of {some}" if some else "there are none yet, train first"
+        raise MachineError(f"{what} called {machine!r}: {then}")
     return int((exact or named)[0])
 
 
