@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shifts, steady
 
+from anomaly.incidents import Incident, find_episodes, with_states
 from anomaly.settings import ReadingKind, load_settings
 from anomaly.signal_detector import BY_ROW, SignalDetector
 from anomaly.signal_training import train_signals
@@ -124,6 +125,27 @@ def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more):
 
     assert anomaly[96 * 3 : 96 * 4].any()
     assert not anomaly[96 * 4 :].any()
+
+
+@pytest.mark.parametrize("times", [1.5, 0.0])
+def test_a_machine_in_shifts_that_has_changed_for_good_is_told_on_three_days(detector, times):
+    power = shifts(21, seed=9)
+    power[power > 1] *= times
+    frame = measured({1: power})
+    scores = detector.score(frame, np.ones(len(frame), dtype=bool))
+    verdicts = frame[["machine_id", "utc_timestamp", "power_kw"]].assign(
+        anomaly=scores.anomaly.astype(int), anomaly_score=scores.score, threshold=0.5,
+        reason=scores.reason, quality="ok", expected_kw=scores.expected_kw,
+        previous_at=frame["utc_timestamp"].shift(),
+    )  # fmt: skip
+    episodes = find_episodes(verdicts, [], frame["utc_timestamp"].iloc[-1], SETTINGS)
+
+    told = with_states([Incident(e) for e in episodes], [], episodes[-1].last_at, SETTINGS)
+
+    news = [i.episode.started_at for i in told if "a new normal" not in i.episode.reason]
+    assert news
+    assert max(news) < MONDAY + pd.Timedelta(days=3, hours=12)
+    assert len(told) > len(news)
 
 
 def test_a_machine_that_stopped_two_weeks_ago_is_expected_to_stand_still():
