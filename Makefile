@@ -30,7 +30,7 @@ demo-reset: $(STAMP) ## Stop the demo and delete its data
 	@$(BIN)/python -m anomaly.demo reset
 
 test: lint ## Lint, types, tests
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(STAMP) ## Real scheduler and other Postgres versions
 	$(BIN)/pytest -m slow
