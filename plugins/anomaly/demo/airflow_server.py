@@ -228,7 +228,12 @@ class AirflowServer:
         if not self._token:
             log_in = {"username": USER, "password": self.password}
             answer = httpx.post(f"{self.url}/auth/token", json=log_in, timeout=30)
-            self._token = answer.raise_for_status().json()["access_token"]
+            if answer.is_error:
+                raise AirflowServerError(
+                    f"what answers at {self.url} refuses the demo's log-in ({answer.status_code}):"
+                    " another Airflow took the port meanwhile; `make demo-stop`, then `make demo`"
+                )
+            self._token = answer.json()["access_token"]
         answer = httpx.request(
             method,
             f"{self.url}/api/v2{path}",
