@@ -236,7 +236,10 @@ def _verified(store: Store, folder: str, sha256: Mapping[str, str]) -> dict[str,
     """Read every file once, and hand on only bytes that match."""
     place, found = store.place(folder), store.names(folder)
     if found is None:
-        raise ArtefactError(f"{place} is missing: restore it from a backup, or train a new version")
+        raise ArtefactError(
+            f"{place} is missing: set ANOMALY_MODELS_URL to where the models are, restore it from a"
+            " backup, or train a new version"
+        )
     if found != set(sha256):
         odd = ", ".join(sorted(found ^ set(sha256)))
         raise ArtefactError(

@@ -36,6 +36,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(folder, shared_data):
+    wrong = demo("up", PROJECT / "README.md", "--folder", folder)  # is not remembered
+    assert "make demo-stop" in wrong.stdout
+    assert wrong.returncode == 1
     return demo("up", shared_data / "industrial3_15min.csv", "--folder", folder)
 
 
@@ -75,6 +78,24 @@ def test_the_read_only_log_in_sees_the_views_and_nothing_else(first, folder):
     assert query(folder, "bi_reader", "SELECT count(*) FROM bi.verdicts") == [(33_025,)]
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         query(folder, "bi_reader", "SELECT * FROM anomaly.anomaly_results")
+
+
+def test_the_command_line_is_that_of_the_demo(first, folder):
+    done = subprocess.run(
+        ["sh", "-c", f". {folder}/env && anomaly models verify && anomaly status --json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "1 versions are sound" in done.stdout, done.stderr
+    assert '"newest_reading": "2017-05-14T23:45:00+00:00"' in done.stdout
+
+
+def test_what_is_no_file_is_refused_before_what_the_demo_holds(first, folder):
+    missing = demo("up", folder / "none.csv", "--folder", folder)
+
+    assert "none.csv is not a file" in missing.stdout
 
 
 def test_other_data_are_refused_while_it_holds_these(first, folder):

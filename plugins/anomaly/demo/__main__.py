@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +35,7 @@ from anomaly.windows import Window, floor_to_interval
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / ".demo"
-RECORD = "demo.json"
+RECORD, COMMAND_LINE = "demo.json", "env"
 WEEKS = 10
 SEED = 7
 INTERVAL = timedelta(minutes=15)
@@ -56,11 +56,14 @@ class Choices:
         Generated readings begin here.
     passwords : dict of str to str
         Database log-ins.
+    loaded, scored : bool
+        Whether the readings are in the meter table, and have their verdicts.
     """
 
     data: str
     start: str
     passwords: dict[str, str]
+    loaded: bool = False
     scored: bool = False
 
 
@@ -169,6 +172,7 @@ class Demo:
             append_missing(
                 self.database, datetime.fromisoformat(self.choices.start), datetime.now(UTC), SEED
             )
+        self._write(replace(self.choices, loaded=True))
 
     def _train(self) -> None:
         with self.database.transaction(read_only=True) as transaction:
@@ -194,7 +198,7 @@ class Demo:
             self._wait("score_readings", run_id, say)
         if self.choices.data:
             self.airflow.unpause("score_readings", paused=True)
-        self._write(Choices(**{**vars(self.choices), "scored": True}))
+        self._write(replace(self.choices, scored=True))
 
     def _score_latest(self, latest: Window) -> str:
         """Real readings: a run for their last interval. Generated ones: the schedule's own run."""
@@ -249,24 +253,40 @@ class Demo:
         console.print(f"log-in    {USER} / {self.airflow.password}", markup=False)
         query = "select * from bi.incidents order by started_at desc limit 5"
         console.print(f'SQL       {psql} {place} anomaly -c "{query}"', markup=False)
+        here = shlex.quote(os.path.relpath(self._command_line()))
+        console.print(f"CLI       . {here}, then: anomaly status", markup=False)
         console.print("stop      make demo-stop (data stay), make demo-reset (all goes)")
         console.print(f"ready after {seconds:.0f} s", style="dim")
+
+    def _command_line(self) -> Path:
+        """Write the file that a shell sources to use `anomaly` on the demo."""
+        url = self._url("anomaly", "anomaly_app")
+        values = self._variables | {"ANOMALY_DATABASE_URL": url}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+        path = self.folder / COMMAND_LINE
+        path.touch(mode=0o600)
+        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        return path
 
     # What was chosen ----------------------------------------------------
 
     def _choose(self, data: Path | None) -> Choices:
-        """What the demo was made with; made now where there is none."""
-        if self._record.exists():
-            known = Choices(**json.loads(self._record.read_text(encoding="utf-8")))
-            self._refuse_other_data(known, data)
-            return known
+        """What the demo was made with; made now where there is none, or its data never came in."""
         if data is not None and not data.is_file():
             raise AnomalyError(f"DATA={data} is not a file: give the path of a CSV file")
+        path = str(data.resolve()) if data else ""
+        if self._record.exists():
+            known = Choices(**json.loads(self._record.read_text(encoding="utf-8")))
+            if not (known.loaded or known.scored):
+                return self._write(replace(known, data=path))
+            self._refuse_other_data(known, data)
+            return known
         start = floor_to_interval(datetime.now(UTC) - timedelta(weeks=WEEKS), timedelta(days=1))
         users = ("airflow", "anomaly_app", "bi_reader")
         return self._write(
             Choices(
-                str(data.resolve()) if data else "",
+                path,
                 start.isoformat(),
                 {user: secrets.token_urlsafe(12) for user in users},
             )
@@ -296,7 +316,12 @@ def up(
     folder: Folder = FOLDER,
 ) -> None:
     """Bring the demo up."""
-    Demo(folder, data).up()
+    demo = Demo(folder, data)
+    try:
+        demo.up()
+    except AnomalyError:
+        console.print("what was started goes on; `make demo-stop` ends it", style="dim")
+        raise
 
 
 @app.command()
@@ -320,7 +345,7 @@ def reset(folder: Folder = FOLDER) -> None:
         demo.postgres.destroy()
         for part in ("airflow", "models"):
             shutil.rmtree(folder / part, ignore_errors=True)
-        for file in (RECORD, "feeder.json", "feeder.log"):
+        for file in (RECORD, COMMAND_LINE, "feeder.json", "feeder.log"):
             (folder / file).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # stays when something of somebody else's is in it

@@ -19,7 +19,6 @@ from anomaly.postgres.ingest import open_meter_table
 from anomaly.settings import Layout, Settings, load_settings
 from anomaly.windows import ceil_to_interval, floor_to_interval, parse_moment
 
-GRACE = timedelta(seconds=2)
 RETRY = timedelta(seconds=10)
 # Waiting stands still while a computer sleeps, so it is done in short pieces.
 LONGEST_WAIT = timedelta(seconds=60)
@@ -67,7 +66,10 @@ def _settings() -> Settings:
 
 
 def feed(database: Database, start: datetime, seed: int, stop: Event) -> None:
-    """Append readings just after each quarter-hour until `stop` is set."""
+    """Append readings as each quarter-hour ends, until `stop` is set.
+
+    At once: the tick that scores them is on its way.
+    """
     due = datetime.now(UTC)
     while not stop.is_set():
         now = datetime.now(UTC)
@@ -84,7 +86,7 @@ def _append(database: Database, start: datetime, now: datetime, seed: int) -> da
         log.warning("%s; trying again in %d s", error, RETRY.total_seconds())
         return now + RETRY
     log.info("%d rows appended", rows)
-    return floor_to_interval(now, INTERVAL) + INTERVAL + GRACE
+    return floor_to_interval(now, INTERVAL) + INTERVAL
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
