@@ -312,8 +312,11 @@ class Deployment:
         version_map: Sequence[oracle.Entry] = (oracle.Entry(None, None, 1),),
         *,
         due: datetime | None = None,
+        remembered: Mapping[oracle.Key, float] | None = None,
     ) -> dict[oracle.Key, oracle.Verdict]:
-        """What the oracle says of `records`."""
+        """What the oracle says of `records`, as far as anything has been judged."""
+        ((judged_to,),) = self.execute("SELECT max(written_to) FROM anomaly.scoring_runs")
+        due = min((moment for moment in (due, judged_to) if moment), default=None)
         ids = dict(self.execute("SELECT source_key, machine_id FROM anomaly.machines"))
         rows = [
             oracle.Row(record.at, ids.get(key, -1), value, record.ingested_at)
@@ -322,7 +325,13 @@ class Deployment:
         ]
         limits = {ids[key]: limit for key, limit in zip(self.layout.keys, LIMITS, strict=False)}
         versions = {entry.version: self.version(entry.version) for entry in version_map}
-        return oracle.expected(rows, version_map, versions, self.meter, limits, due=due)
+        purged = [
+            oracle.Row(at, machine, value, None)
+            for (machine, at), value in (remembered or {}).items()
+        ]
+        return oracle.expected(
+            rows, version_map, versions, self.meter, limits, due=due, remembered=purged
+        )
 
     def scored_afresh(self, start: datetime, end: datetime) -> dict[oracle.Key, tuple[Any, ...]]:
         """Every verdict after all are forgotten and the range is scored in one go."""
@@ -339,6 +348,7 @@ class Deployment:
             max_gap=self.settings.max_gap,
             stuck_margin_hours=self.settings.stuck_margin_hours,
             stuck_flat_share=self.settings.stuck_flat_share,
+            resolution_kwh=self.settings.meter_resolution_kwh,
         )
 
     def version(self, number: int) -> oracle.Version:
@@ -420,7 +430,9 @@ class Deployment:
 def as_oracle_version(model: Model, scores: oracle.Score) -> oracle.Version:
     """Read a version's profiles, as plain values."""
     profiles = {
-        int(row.Index): oracle.Profile(float(row.longest_flat_hours), float(row.flat_share))
+        int(row.Index): oracle.Profile(
+            float(row.longest_flat_hours), float(row.flat_share), float(row.highest_kw)
+        )
         for row in model.profiles.itertuples()
     }
     return oracle.Version(profiles, scores)

@@ -15,13 +15,14 @@ Key = tuple[int, datetime]
 
 REACH = timedelta(hours=24)
 MOST_FLAT_HOURS = 12.0
-ROLLOVER_SHARE = 0.01
+MOST_READING = 1e12
+LEAP, ABSURD = 1.5, 10.0
 ORDER = (
     "ok", "learning", "gap", "irregular", "duplicate", "first", "rollover",
-    "stuck", "reset", "impossible",
+    "stuck", "reset", "impossible", "catch_up", "contradicted",
 )  # fmt: skip
 """Qualities by precedence: of several the last one here stands."""
-METER_FAULTS = {"stuck", "reset", "impossible"}
+METER_FAULTS = {"stuck", "reset", "impossible", "catch_up", "contradicted"}
 
 
 class Row(NamedTuple):
@@ -67,6 +68,12 @@ class Meter:
     max_gap: timedelta = timedelta(days=7)
     stuck_margin_hours: float = 2.0
     stuck_flat_share: float = 0.02
+    resolution_kwh: float = 0.001
+
+    @property
+    def too_close(self) -> timedelta:
+        """Within which a second reading tells nothing."""
+        return self.interval / 30
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Profile:
 
     longest_flat_hours: float
     flat_share: float
+    highest_kw: float = math.nan
 
 
 Score = Callable[[int, float], tuple[float, float, bool]]
@@ -130,16 +138,23 @@ def expected(
     limits: Mapping[int, Limits] | None = None,
     *,
     due: datetime | None = None,
+    remembered: Sequence[Row] = (),
 ) -> dict[Key, Verdict]:
-    """Compute the verdict on every finite reading before `due`."""
+    """Compute the verdict on every finite reading before `due`.
+
+    `remembered` are readings that the source has purged since they were judged: they count as
+    what precedes the others, and keep the verdicts that they have.
+    """
     verdicts = {}
-    for machine, readings in _by_machine(rows, due).items():
+    kept = {(row.machine, row.at) for row in remembered}
+    for machine, readings in _by_machine([*rows, *remembered], due).items():
         known = (limits or {}).get(machine, Limits())
         for place, reading in enumerate(readings):
+            if (machine, reading.at) in kept:
+                continue
             number = _in_force(version_map, reading.at)
-            verdicts[machine, reading.at] = _verdict(
-                machine, readings, place, known, number, versions[number], meter
-            )
+            meets = Meets(machine, readings, known, versions[number], meter)
+            verdicts[machine, reading.at] = _verdict(meets, place, number)
     return verdicts
 
 
@@ -169,93 +184,320 @@ def _in_force(version_map: Sequence[Entry], moment: datetime) -> int:
     return version
 
 
-def _verdict(
-    machine: int,
-    readings: Sequence[Reading],
-    place: int,
-    known: Limits,
-    number: int,
-    version: Version,
-    meter: Meter,
-) -> Verdict:
+@dataclass(frozen=True)
+class Meets:
+    """A machine's readings and everything that one of them may be judged by."""
+
+    machine: int
+    readings: Sequence[Reading]
+    known: Limits
+    version: Version
+    meter: Meter
+
+    @property
+    def profile(self) -> Profile | None:
+        return self.version.profiles.get(self.machine)
+
+    @property
+    def hardly_flat(self) -> bool:
+        """Whether the machine hardly ever stands still."""
+        return self.profile is not None and self.profile.flat_share <= self.meter.stuck_flat_share
+
+    @property
+    def fleet_kw(self) -> float:
+        """The most that any machine drew in training; 0 where none did."""
+        drawn = [p.highest_kw for p in self.version.profiles.values() if p.highest_kw > 0]
+        return max(drawn, default=0.0)
+
+    @property
+    def absurd_kw(self) -> float | None:
+        return ABSURD * self.fleet_kw if self.fleet_kw else None
+
+    @property
+    def learnt_leap_kw(self) -> float | None:
+        """Power above which a rise is a leap, by what training saw."""
+        if not self.fleet_kw:
+            return None
+        if self.profile is None:
+            return self.absurd_kw
+        if math.isnan(self.profile.highest_kw):
+            return None
+        return LEAP * (self.profile.highest_kw or self.fleet_kw)
+
+    @property
+    def leap_kw(self) -> float | None:
+        """The same, or what is declared."""
+        declared = self.known.max_power_kw
+        return self.learnt_leap_kw if declared is None else declared
+
+    def tolerance(self, value: float) -> float:
+        """By how much a counter may fall to a value without having fallen."""
+        return max(self.meter.resolution_kwh, 2.0**-23 * abs(value))
+
+    def change(self, before: Reading, reading: Reading) -> float:
+        """Change of a reading, nought where a counter's is less than it can tell."""
+        change = reading.value - before.value
+        if self.meter.kind == "power_w":
+            return change
+        fell = change < 0 and -change <= self.tolerance(reading.value)
+        rose = 0 < change <= 1e-12 * abs(reading.value)
+        return 0.0 if fell or rose else change
+
+
+def _verdict(meets: Meets, place: int, number: int) -> Verdict:
     """Judge the reading at `place` of a machine's readings."""
-    power_kw, power_diff, marks = _measure(readings, place, known, meter)
-    profile = version.profiles.get(machine)
-    if profile is None:
+    power_kw, power_diff, marks = _in_hindsight(meets, place)
+    if meets.profile is None:
         marks.add("learning")
-    elif profile.flat_share <= meter.stuck_flat_share:
-        limit = min(profile.longest_flat_hours + meter.stuck_margin_hours, MOST_FLAT_HOURS)
-        if _flat_hours(readings, place, meter) > limit:
-            marks.add("stuck")
+    elif _is_stuck(meets, place) or (meets.hardly_flat and _still_since_break(meets, place)):
+        marks.add("stuck")
     quality = max(marks, key=ORDER.index)
+    if quality == "impossible":
+        power_kw = power_diff = None
     score: float | None
     if quality in METER_FAULTS:
-        _, threshold, _ = version.score(machine, 0.0)
+        _, threshold, _ = meets.version.score(meets.machine, 0.0)
         score, anomaly = None, False
     else:
         assert power_diff is not None
-        score, threshold, anomaly = version.score(machine, power_diff)
-    return Verdict(
-        readings[place].value, power_kw, power_diff, score, threshold, int(anomaly), quality, number
-    )
+        score, threshold, anomaly = meets.version.score(meets.machine, power_diff)
+    value = meets.readings[place].value
+    return Verdict(value, power_kw, power_diff, score, threshold, int(anomaly), quality, number)
 
 
-def _measure(
-    readings: Sequence[Reading], place: int, known: Limits, meter: Meter
-) -> tuple[float | None, float | None, set[str]]:
-    """Power, rate of change and marks of a reading, before a model has spoken."""
-    reading, previous = readings[place], _previous(readings, place, meter)
+# One reading and those before it ---------------------------------------------
+
+
+def _measure(meets: Meets, place: int) -> tuple[float | None, float | None, set[str]]:
+    """Power, rate of change and marks of a reading, before hindsight."""
+    reading, meter, known = meets.readings[place], meets.meter, meets.known
     marks = {"ok", "duplicate"} if reading.duplicated else {"ok"}
+    if abs(reading.value) > MOST_READING:
+        marks.add("impossible")
+    right_before = _right_before(meets, place)
+    if right_before is not None:
+        step = reading.at - meets.readings[right_before].at
+        if 2 * step > 3 * meter.interval:
+            marks.add("gap")
+        if 3 * step < meter.interval:
+            marks.add("irregular")
+    previous = _compared_with(meets, place)
     if previous is None:
         return None, 0.0, marks | {"first"}
-
-    elapsed = reading.at - previous.at
-    if 2 * elapsed > 3 * meter.interval:
-        marks.add("gap")
-    if 3 * elapsed < meter.interval:
-        marks.add("irregular")
-        elapsed = meter.interval  # not divided by a sliver of time
-    change = reading.value - previous.value
+    hours = _hours(reading.at - previous.at)
+    change = meets.change(previous, reading)
     power_kw: float | None
     power_diff: float | None
     if meter.kind == "power_w":
-        power_kw, power_diff = reading.value / 1000, change / _hours(elapsed)
+        power_kw, power_diff = reading.value / 1000, change / hours
     else:
-        power_diff = _mean_power(change, elapsed, known, marks)
-        power_kw = power_diff
+        power_kw = power_diff = _counter_power(meets, change, hours, marks)
     if power_kw is not None and known.max_power_kw is not None and power_kw > known.max_power_kw:
         marks.add("impossible")
     return power_kw, power_diff, marks
 
 
-def _mean_power(change: float, elapsed: timedelta, known: Limits, marks: set[str]) -> float | None:
+def _counter_power(meets: Meets, change: float, hours: float, marks: set[str]) -> float | None:
     """Mean power of a counter, which may roll over; None, and marked, when it was reset."""
+    known, most_kw = meets.known, meets.leap_kw
     if change >= 0:
-        return change / _hours(elapsed)
+        return change / hours
     if known.rolls_over_at is not None:
         beyond = change + known.rolls_over_at
-        if 0 <= beyond <= ROLLOVER_SHARE * known.rolls_over_at:
+        drawable = known.max_power_kw is None or beyond <= known.max_power_kw * hours
+        if known.max_power_kw is None and most_kw is not None:
+            drawable = beyond / hours <= most_kw
+        if 0 <= beyond <= known.rolls_over_at / 2 and drawable:
             marks.add("rollover")
-            return beyond / _hours(elapsed)
+            return beyond / hours
     marks.add("reset")
     return None
 
 
-def _previous(readings: Sequence[Reading], place: int, meter: Meter) -> Reading | None:
-    """The machine's reading before, unless it is too far back to count."""
-    if place == 0 or readings[place].at - readings[place - 1].at > meter.max_gap:
+def _right_before(meets: Meets, place: int) -> int | None:
+    """Place of the machine's reading right before, unless it is too far back to count."""
+    readings = meets.readings
+    if place == 0 or readings[place].at - readings[place - 1].at > meets.meter.max_gap:
         return None
-    return readings[place - 1]
+    return place - 1
 
 
-def _flat_hours(readings: Sequence[Reading], place: int, meter: Meter) -> float:
+def _compared_with(meets: Meets, place: int) -> Reading | None:
+    """The last reading before that is neither garbage nor too close, if it counts at all."""
+    reading = meets.readings[place]
+    for before in reversed(meets.readings[:place]):
+        if reading.at - before.at > meets.meter.max_gap:
+            return None
+        sane = abs(before.value) <= MOST_READING
+        if sane and reading.at - before.at >= meets.meter.too_close:
+            return before
+    return None
+
+
+def _is_still(meets: Meets, place: int) -> bool:
+    """Whether a reading is equal to the one right before."""
+    before = _right_before(meets, place)
+    return before is not None and meets.change(meets.readings[before], meets.readings[place]) == 0
+
+
+def _run_start(meets: Meets, place: int) -> int:
+    """Place of the first of the unbroken run of equal readings."""
+    while _is_still(meets, place):
+        place -= 1
+    return place
+
+
+def _flat_hours(meets: Meets, place: int) -> float:
     """How long a reading has not changed: back to the earliest equal one within reach."""
-    last, earliest = readings[place], place
-    while (before := _previous(readings, earliest, meter)) is not None:
-        if before.value != last.value or last.at - before.at > REACH:
-            break
+    last, earliest = meets.readings[place], place
+    while _is_still(meets, earliest) and last.at - meets.readings[earliest - 1].at <= REACH:
         earliest -= 1
-    return _hours(last.at - readings[earliest].at)
+    return _hours(last.at - meets.readings[earliest].at)
+
+
+def _is_stuck(meets: Meets, place: int) -> bool:
+    """Whether a machine that hardly ever stands still has not changed for too long."""
+    if not meets.hardly_flat:
+        return False
+    assert meets.profile is not None
+    two = _hours(2 * meets.meter.interval)
+    longest = meets.profile.longest_flat_hours + max(meets.meter.stuck_margin_hours, two)
+    return _flat_hours(meets, place) > min(longest, max(MOST_FLAT_HOURS, two))
+
+
+def _still_since_break(meets: Meets, place: int) -> bool:
+    """Whether the meter has not moved since it fell, or leapt absurdly, within a day."""
+    start = _run_start(meets, place)
+    before = _right_before(meets, start)
+    if start == place or before is None:
+        return False
+    if meets.readings[place].at - meets.readings[before].at > REACH:
+        return False
+    _, _, marks = _in_hindsight(meets, start)
+    return max(marks, key=ORDER.index) in ("reset", "impossible")
+
+
+# One reading and those after it ------------------------------------------------
+
+
+def _in_hindsight(meets: Meets, place: int) -> tuple[float | None, float | None, set[str]]:
+    """Power, rate and marks of a reading, knowing what follows and what the machine draws."""
+    power_kw, power_diff, marks = _measure(meets, place)
+    absurd = meets.absurd_kw
+    if power_kw is not None and absurd is not None and abs(power_kw) > absurd:
+        marks.add("impossible")
+    if meets.meter.kind == "power_w" or abs(meets.readings[place].value) > MOST_READING:
+        return power_kw, power_diff, marks
+    if any(_contradicts(meets, later, place) for later in _within_reach_after(meets, place)):
+        return None, None, marks | {"contradicted"}
+    follows = _follows(meets, place)
+    if follows is not None:
+        before = meets.readings[follows]
+        reading = meets.readings[place]
+        power = (reading.value - before.value) / _hours(reading.at - before.at)
+        return power, power, marks | {"catch_up"}
+    last = _sane_before(meets, place)
+    moves_again = last is not None and _leaps(meets, place) and not _is_still(meets, place)
+    if moves_again and _right_before(meets, place) is not None and _is_stuck(meets, place - 1):
+        return None, None, marks | {"catch_up"}
+    return power_kw, power_diff, marks
+
+
+def _within_reach_after(meets: Meets, place: int) -> list[int]:
+    first = meets.readings[place].at
+    return [
+        later
+        for later in range(place + 1, len(meets.readings))
+        if meets.readings[later].at - first <= REACH
+    ]
+
+
+def _contradicts(meets: Meets, later: int, place: int) -> bool:
+    """Whether a later reading shows that the one at `place` was wrong."""
+    if abs(meets.readings[later].value) > MOST_READING:
+        return False
+    follows = _follows(meets, later)
+    return follows is not None and follows < place < later
+
+
+def _sane_before(meets: Meets, place: int) -> int | None:
+    """The last reading before that is no garbage, with no gap in between that is too long."""
+    while (before := _right_before(meets, place)) is not None:
+        if abs(meets.readings[before].value) <= MOST_READING:
+            return before
+        place = before
+    return None
+
+
+def _allowed(meets: Meets, span: timedelta) -> float:
+    """The most energy that a machine draws in a span; that of an interval at the least."""
+    assert meets.leap_kw is not None
+    return meets.leap_kw * _hours(max(span, meets.meter.interval))
+
+
+def _falls(meets: Meets, place: int) -> bool:
+    before = _sane_before(meets, place)
+    if before is None:
+        return False
+    value = meets.readings[place].value
+    if not value - meets.readings[before].value < -meets.tolerance(value):
+        return False
+    power_kw, _, marks = _measure(meets, place)
+    absurd = meets.absurd_kw
+    beyond = power_kw is not None and absurd is not None and abs(power_kw) > absurd
+    return "rollover" not in marks or "impossible" in marks or beyond
+
+
+def _leaps(meets: Meets, place: int) -> bool:
+    before = _sane_before(meets, place)
+    if before is None or meets.leap_kw is None:
+        return False
+    one, other = meets.readings[before], meets.readings[place]
+    return other.value - one.value > _allowed(meets, other.at - one.at)
+
+
+def _breaks(meets: Meets, place: int) -> bool:
+    return _falls(meets, place) or _leaps(meets, place)
+
+
+def _follows(meets: Meets, place: int) -> int | None:
+    """The reading that one follows whose own predecessors it contradicts."""
+    if meets.leap_kw is None or not _breaks(meets, place):
+        return None
+    found = _comes_back_to(meets, place)
+    return _catches_up_with(meets, place) if found is None else found
+
+
+def _comes_back_to(meets: Meets, place: int) -> int | None:
+    """The last reading within a day that this one can follow, if a break led away from it."""
+    reading = meets.readings[place]
+    after = before = _sane_before(meets, place)
+    while (before := _sane_before(meets, before)) is not None if before is not None else False:
+        assert before is not None
+        assert after is not None
+        rival = meets.readings[before]
+        if reading.at - rival.at > REACH:
+            return None
+        low = reading.value - _allowed(meets, reading.at - rival.at)
+        if low <= rival.value <= reading.value + meets.tolerance(reading.value):
+            return before if _breaks(meets, after) else None
+        after = before
+    return None
+
+
+def _catches_up_with(meets: Meets, place: int) -> int | None:
+    """The first reading of a run of equal ones during which the machine can have drawn a leap."""
+    last = _sane_before(meets, place)
+    often_flat = meets.profile is not None and not meets.hardly_flat
+    if last is None or not _leaps(meets, place) or often_flat or meets.profile is None:
+        return None
+    start = _run_start(meets, last)
+    before = _sane_before(meets, start)
+    reading = meets.readings[place]
+    if start == last or before is None or reading.at - meets.readings[before].at > REACH:
+        return None
+    change = reading.value - meets.readings[start].value
+    return start if change <= _allowed(meets, reading.at - meets.readings[start].at) else None
 
 
 def _hours(duration: timedelta) -> float:

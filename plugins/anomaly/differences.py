@@ -7,19 +7,20 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from anomaly.model import Model
-from anomaly.postgres.database import SCORER, Database
-from anomaly.postgres.readings import WindowReader
-from anomaly.postgres.results import read_results
+from anomaly.model import Model, judged
+from anomaly.postgres.database import SCORER, Database, Transaction
+from anomaly.postgres.readings import Context, MeasuredWindow, WindowReader
+from anomaly.postgres.results import first_unscored, read_results
 from anomaly.postgres.versions import InForce, in_force
-from anomaly.quality import judge
 from anomaly.schema import Quality
 from anomaly.settings import Settings
 from anomaly.windows import Window
 
 _KEY = ["machine_id", "utc_timestamp"]
 
-Load = Callable[[tuple[InForce, ...]], Mapping[int, Model]]
+JudgeWith = Callable[
+    [Transaction, Window, tuple[InForce, ...]], tuple[Mapping[int, Model], Context]
+]
 
 
 @dataclass(frozen=True)
@@ -53,44 +54,62 @@ class Differences:
 
 
 def compare(
-    database: Database, reader: WindowReader, window: Window, load: Load | None = None
+    database: Database,
+    reader: WindowReader,
+    window: Window,
+    judge_with: JudgeWith | None = None,
+    *,
+    register: bool = False,
 ) -> Differences:
     """Compare the readings of a window with its verdicts, both ways.
 
     Parameters
     ----------
-    load : callable, optional
-        Opens the models in force, to tell ``stuck`` and ``learning`` exactly;
-        without it a stored quality that a model may have given counts as right.
+    judge_with : callable, optional
+        Opens the models in force and says how far around the window they look, to tell
+        exactly what a model gives; without it what a model may have given counts as right.
+    register : bool
+        Add machines that are new, so that their readings are missed too; else nothing is
+        written, and readings of a long table's new machines are passed over.
 
     Raises
     ------
     NoModelError
         When no version is in force for a part of the window.
     """
-    shape = reader.prepare(database, window)
+    shape = reader.prepare(database, window, register=register)
     with database.transaction(SCORER, read_only=True) as transaction:
         versions = in_force(transaction, window)
-        measured = reader.read(transaction, shape, window)
+        models, context = judge_with(transaction, window, versions) if judge_with else ({}, None)
+        measured = reader.read(
+            transaction, shape, window, context=context, judged_to=first_unscored(transaction)
+        )
         verdicts = read_results(transaction, window)
         extent = reader.source.extent(transaction, shape)
     mine = verdicts[verdicts["machine_id"].isin(measured.machines)]
-    readings = measured.frame.assign(version=_version_at(measured.frame, versions))
-    if load:
-        readings = _judged(readings, load(versions), reader.settings)
-    found = _differences(readings, mine, exactly=load is not None)
+    if judge_with:
+        readings = _judged(measured, versions, models, reader.settings)
+    else:
+        readings = measured.frame.assign(version=_version_at(measured.frame, versions))
+    found = _differences(readings, mine, exactly=judge_with is not None)
     return replace(found, deleted=_between(found.deleted, extent))
 
 
 def _judged(
-    readings: pd.DataFrame, models: Mapping[int, Model], settings: Settings
+    measured: MeasuredWindow,
+    versions: tuple[InForce, ...],
+    models: Mapping[int, Model],
+    settings: Settings,
 ) -> pd.DataFrame:
-    """Qualities as each reading's model sees them."""
-    quality = readings["quality"].to_numpy().copy()
+    """The window's readings as each reading's model sees them."""
+    numbers = _version_at(measured.context, versions)
+    parts = []
     for version, model in models.items():
-        mine = readings["version"].to_numpy() == version
-        quality[mine] = judge(readings[mine], model.profiles, settings)
-    return readings.assign(quality=quality)
+        mine = measured.inside & (numbers == version)
+        if mine.any():
+            seen = judged(measured.context, model, settings)[mine]
+            parts.append(seen.assign(version=version))
+    return pd.concat(parts) if parts else measured.frame.assign(version=0)
 
 
 def _between(deleted: pd.DataFrame, extent: tuple[datetime, datetime] | None) -> pd.DataFrame:
@@ -107,11 +126,12 @@ def _differences(readings: pd.DataFrame, verdicts: pd.DataFrame, *, exactly: boo
     scored = both[both["side"] == "both"]
     quality = scored["quality"].to_numpy(), scored["quality_scored"].to_numpy()
     rate = scored["power_diff"].to_numpy(), scored["power_diff_scored"].to_numpy()
+    same_rate = (rate[0] == rate[1]) | (np.isnan(rate[0]) & np.isnan(rate[1]))
+    by_model = np.zeros(len(scored), bool) if exactly else _may_be_of_model(*quality)
     same = (
         (scored["reading"] == scored["reading_scored"])
-        & ((rate[0] == rate[1]) | (np.isnan(rate[0]) & np.isnan(rate[1])))
         & (scored["version"] == scored["model_version"])
-        & (quality[0] == quality[1] if exactly else _quality_agrees(*quality))
+        & (((quality[0] == quality[1]) & same_rate) | by_model)
     )
     return Differences(
         missing=both.loc[both["side"] == "left_only", _KEY],
@@ -121,11 +141,11 @@ def _differences(readings: pd.DataFrame, verdicts: pd.DataFrame, *, exactly: boo
     )
 
 
-def _quality_agrees(measured: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """Whether a stored quality can come from what was measured: a model only ever raises it."""
-    by_model = np.isin(scored, [Quality.STUCK, Quality.LEARNING]) & (scored > measured)
-    agrees: np.ndarray = (scored == measured) | by_model
-    return agrees
+def _may_be_of_model(measured: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Whether a stored quality can be a model's: it only ever raises what was measured."""
+    given = [Quality.LEARNING, *(quality for quality in Quality if quality.is_meter_fault)]
+    found: np.ndarray = np.isin(scored, given) & (scored > measured)
+    return found
 
 
 def _version_at(readings: pd.DataFrame, versions: tuple[InForce, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from anomaly.detector import Detector
 from anomaly.drift import Reference
-from anomaly.quality import explain_faults, judge, names
+from anomaly.quality import explain_faults, in_hindsight, judge, names
 from anomaly.schema import Quality
 from anomaly.settings import Settings
 
@@ -60,6 +60,8 @@ class Model:
     ) -> Self:
         """Make the model again that `arrays` came from."""
         profiles = pd.DataFrame(_of("profiles", arrays)).set_index("machine_id")
+        if "highest_kw" not in profiles:  # of a version trained before this was kept
+            profiles["highest_kw"] = np.nan
         return cls(
             detector.from_arrays(_of("detector", arrays)),
             profiles,
@@ -69,11 +71,30 @@ class Model:
         )
 
 
-# What of a reading bears on its verdict, the detector's own features apart.
+# What of a reading its verdict is made of, the detector's own features apart.
 _JUDGED = [
     "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "quality",
-    "flat_hours", "change", "max_power_kw",
+    "flat_hours", "change", "max_power_kw", "step_hours", "still", "follows_hours",
 ]  # fmt: skip
+
+
+def judged(measured: pd.DataFrame, model: Model, settings: Settings) -> pd.DataFrame:
+    """Measured readings with the quality, power and rate that a verdict states of them.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `anomaly.quality.measure` returns it, with what precedes and follows.
+
+    Returns
+    -------
+    DataFrame
+        As `anomaly.quality.in_hindsight` returns it, with the final ``quality``; readings
+        that no machine can have drawn have neither power nor rate.
+    """
+    seen = in_hindsight(measured, model.profiles, settings)
+    quality = judge(seen, model.profiles, settings)
+    return _without_impossible(seen.assign(quality=quality), quality)
 
 
 def judge_readings(
@@ -96,21 +117,22 @@ def judge_readings(
         ``anomaly`` (0 or 1), ``reason`` (None: nothing to say), ``quality`` and
         ``expected_kw`` (NaN: not known).
     """
-    mine = measured if wanted.all() else measured[_JUDGED][wanted].reset_index(drop=True)
-    quality = judge(mine, model.profiles, settings)
+    hindsight = in_hindsight(measured, model.profiles, settings)
+    every = judge(hindsight, model.profiles, settings)
+    quality = every[wanted]
     sound = quality < Quality.STUCK
-    chosen = wanted.copy()
-    chosen[wanted] = sound
-    scores = model.detector.score(measured, chosen)
+    scores = model.detector.score(hindsight, wanted & (every < Quality.STUCK))
+    mine = hindsight[_JUDGED][wanted].reset_index(drop=True)
     score, expected = np.full(len(mine), np.nan), np.full(len(mine), np.nan)
     anomaly = np.zeros(len(mine), dtype=np.int64)
     reason = explain_faults(mine, quality)
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
     expected[sound] = scores.expected_kw
     columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
+    told = _without_impossible(mine[columns], quality)
     return pd.DataFrame(
         {
-            **{name: mine[name].array for name in columns},
+            **{name: told[name].array for name in columns},
             "anomaly_score": score,
             "threshold": model.detector.threshold,
             "anomaly": anomaly,
@@ -119,6 +141,15 @@ def judge_readings(
             "expected_kw": expected,
         }
     )
+
+
+def _without_impossible(readings: pd.DataFrame, quality: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Without the power of readings that no machine can have drawn: nobody shall add it up."""
+    impossible = quality == Quality.IMPOSSIBLE
+    if not impossible.any():
+        return readings
+    masked = {name: readings[name].mask(impossible) for name in ("power_kw", "power_diff")}
+    return readings.assign(**masked)
 
 
 def _named(part: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

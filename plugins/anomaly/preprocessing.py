@@ -212,8 +212,8 @@ class PowerDiff(StatelessTransformer):
     Parameters
     ----------
     interval_minutes : int
-        The interval at which the meter is read. Readings less than a third of
-        it apart are divided by the whole interval, not by a sliver of time.
+        The interval at which the meter is read. A reading less than a thirtieth of it
+        after another is compared with the one before that: a sliver of time tells nothing.
     max_gap_days : float
         A previous reading farther back counts as none.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from anomaly.differences import Differences, compare
+from anomaly.differences import Differences
 from anomaly.postgres.database import Database
 from anomaly.postgres.results import RunContext, ScoreReport
 from anomaly.schema import Origin
@@ -53,7 +53,7 @@ class Reconciler:
         """
         longest = self.scorer.longest()
         found = [
-            (chunk, compare(self.database, self.scorer.reader, chunk, self.scorer.load))
+            (chunk, self.scorer.compare(chunk, register=not dry_run))
             for chunk in window.chunks(longest)
         ]
         verdicts = sum(differences.verdicts for _, differences in found)

@@ -29,6 +29,8 @@ class Quality(IntEnum):
     STUCK = 7
     RESET = 8
     IMPOSSIBLE = 9
+    CATCH_UP = 10
+    CONTRADICTED = 11
 
     @property
     def is_meter_fault(self) -> bool:

@@ -1,7 +1,9 @@
 """Score readings: the one path that DAGs, the command line, the API and backfills take."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,12 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anomaly.differences import compare
-from anomaly.errors import DatabaseError, NoModelError, SettingsError, StaleAttemptError
+from anomaly.contradictions import REACH
+from anomaly.differences import Differences, compare
+from anomaly.errors import (
+    ArtefactError,
+    DatabaseError,
+    NoModelError,
+    SettingsError,
+    StaleAttemptError,
+)
 from anomaly.model import Model, judge_readings
 from anomaly.postgres.current import Current, read_current
 from anomaly.postgres.database import SCORER, Database, Transaction
-from anomaly.postgres.readings import Context, MeasuredWindow, WindowReader
+from anomaly.postgres.readings import Context, LeapLimits, MeasuredWindow, WindowReader
 from anomaly.postgres.results import (
     Attempt,
     Publisher,
@@ -22,9 +31,11 @@ from anomaly.postgres.results import (
     ScoreReport,
     count_runs,
     draw_token,
+    first_unscored,
 )
 from anomaly.postgres.source import SourceShape
 from anomaly.postgres.versions import InForce, in_force
+from anomaly.quality import Limits
 from anomaly.registry import Registry
 from anomaly.schema import Origin
 from anomaly.settings import Settings
@@ -148,22 +159,28 @@ class Scorer:
     # One attempt --------------------------------------------------------
 
     def _attempt(self, window: Window, job: Job, *, scan: bool = False) -> ScoreReport:
-        run_id = draw_token(self.database)
-        shape = self.reader.prepare(self.database, window, scan=scan)
+        run_id = sys.maxsize if job.dry_run else draw_token(self.database)
+        shape = self.reader.prepare(self.database, window, scan=scan, register=not job.dry_run)
         with ThreadPoolExecutor(1) as aside:  # the server reads while this process judges
             with self.database.transaction(SCORER, read_only=True) as transaction:
                 versions = in_force(transaction, window)
                 runs_seen = count_runs(transaction, window)
-                models = self.load(versions)
-                context = reading_context(models.values(), self.settings)
+                models, context = self.judge_with(transaction, window, versions)
                 coming = aside.submit(self._current, window, shape)
-                measured = self.reader.read(transaction, shape, window, context=context)
+                measured = self.reader.read(
+                    transaction,
+                    shape,
+                    window,
+                    context=context,
+                    judged_to=first_unscored(transaction),
+                )
+                new = self.reader.new_machines(transaction, shape, window) if job.dry_run else {}
             verdicts = self._judge(measured, versions, models)
             try:
                 current = coming.result()
             except DatabaseError:  # a log-in may have one connection only: one after the other
                 current = self._current(window, shape)
-        if measured.unregistered and not scan:
+        if measured.unregistered and not (scan or job.dry_run):
             return self._attempt(window, job, scan=True)
         verdicts = verdicts.assign(origin=_origins(verdicts, job))
         attempt = Attempt(
@@ -178,12 +195,26 @@ class Scorer:
             readings=measured.readings,
             missing=measured.missing,
             duplicates=measured.duplicates,
+            new_machines=new,
             ingested_through=measured.ingested_through,
+            breaks=self.reader.breaks(measured, context),
         )
         del measured  # a publication may wait for the lock: let go of what it does not need
-        return self._publisher(shape, job).publish(
+        return self._publisher(shape, job, window).publish(
             attempt, shape, job.context, retractable=job.retractable, dry_run=job.dry_run
         )
+
+    def _context(
+        self, transaction: Transaction, window: Window, models: Mapping[int, Model]
+    ) -> Context:
+        """What readings around a window matter to the models that judge it and the day before.
+
+        The verdicts of that day may change with readings in the window.
+        """
+        before: dict[int, Model] = {}
+        with suppress(NoModelError, ArtefactError):  # then the day before cannot be judged
+            before = self.load(in_force(transaction, window.starting_earlier(REACH)))
+        return reading_context((before | dict(models)).values(), self.settings)
 
     def _current(self, window: Window, shape: SourceShape) -> Current:
         """Read the verdicts that are there, once the ledger rows of the window are counted.
@@ -193,14 +224,20 @@ class Scorer:
         with self.database.transaction(SCORER, read_only=True) as transaction:
             return read_current(transaction, window, [*shape.machines.values()] or None)
 
-    def _publisher(self, shape: SourceShape, job: Job) -> Publisher:
+    def _publisher(self, shape: SourceShape, job: Job, window: Window) -> Publisher:
         def rescore(
-            transaction: Transaction, behind: Window, until: Mapping[int, datetime]
+            transaction: Transaction, around: Window, until: Mapping[int, datetime]
         ) -> pd.DataFrame:
-            versions = in_force(transaction, behind)
-            models = self.load(versions)
-            context = reading_context(models.values(), self.settings)
-            measured = self.reader.read(transaction, shape, behind, list(until), context)
+            versions = in_force(transaction, around)
+            models, context = self.judge_with(transaction, around, versions)
+            measured = self.reader.read(
+                transaction,
+                shape,
+                around,
+                list(until),
+                context,
+                judged_to=max(first_unscored(transaction) or window.end, window.end),
+            )
             verdicts = self._judge(measured, versions, models)
             reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
             origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
@@ -224,6 +261,17 @@ class Scorer:
         return pd.concat(parts, ignore_index=True).sort_values(
             ["machine_id", "utc_timestamp"], ignore_index=True
         )
+
+    def compare(self, window: Window, *, register: bool) -> Differences:
+        """Compare readings and verdicts of a window exactly, as `anomaly.differences` says."""
+        return compare(self.database, self.reader, window, self.judge_with, register=register)
+
+    def judge_with(
+        self, transaction: Transaction, window: Window, versions: tuple[InForce, ...]
+    ) -> tuple[dict[int, Model], Context]:
+        """The models that judge a window, and how far around it they look."""
+        models = self.load(versions)
+        return models, self._context(transaction, window, models)
 
     def load(self, versions: Iterable[InForce]) -> dict[int, Model]:
         """Open the models of the versions in force.
@@ -297,7 +345,7 @@ class Scorer:
         total = ScoreReport()
         oldest = window.start - self.settings.reconcile_horizon
         for span in self._written_since(seen, Window(oldest, window.start)) if seen else []:
-            if not compare(self.database, self.reader, span, self.load).moments.empty:
+            if not self.compare(span, register=True).moments.empty:
                 total += self.score_window(span, Job(Origin.LATE, context))
         return total
 
@@ -317,11 +365,17 @@ class Scorer:
 
 
 def reading_context(models: Iterable[Model], settings: Settings) -> Context:
-    """How far before a window readings matter to the models that judge it."""
+    """How far around a window readings matter to the models that judge it."""
     judging = list(models)
+    limits = [(model.profiles.index, Limits.of(model.profiles)) for model in judging]
+    by_machine = pd.concat([pd.Series(found.leap_kw[:-1], index) for index, found in limits])
     return Context(
         max(model.detector.reach for model in judging),
         frozenset().union(*(model.hardly_ever_flat(settings) for model in judging)),
+        LeapLimits(
+            by_machine.groupby(level=0).min(),
+            float(np.fmin.reduce([found.leap_kw[-1] for _, found in limits])),
+        ),
     )
 
 

@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     )
 
     # Meter faults
+    meter_resolution_kwh: float = Field(
+        0.001, ge=0, description="a counter that falls by no more has not fallen, kWh"
+    )
     stuck_margin_hours: float = Field(
         2.0, ge=0, description="how much longer than ever in training is stuck"
     )

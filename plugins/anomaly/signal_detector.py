@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly.contradictions import REACH
 from anomaly.detector import Scores
-from anomaly.quality import REACH
 from anomaly.signals import Readings, explain, measure_signals
 from anomaly.step_table import StepTable
 from anomaly.usual_day import UsualDay

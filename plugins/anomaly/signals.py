@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.quality import REACH
+from anomaly.contradictions import REACH
 from anomaly.schema import Quality
 from anomaly.steps import microseconds
 from anomaly.usual_day import DEVIATIONS, UsualDay
@@ -33,6 +33,8 @@ _BLOCK = 100_000  # readings at once, where each looks at several
 _NANO = 1e9
 _MOST_KW = 1e9  # what is beyond counts as this: sums stay within 64 bits
 _MICROSECONDS_PER_HOUR = 3_600_000_000
+_NO_POWER = [Quality.RESET, Quality.IMPOSSIBLE, Quality.CATCH_UP, Quality.CONTRADICTED]
+"""Meter faults that show in a day's readings around them; whether a meter is stuck does not."""
 
 
 def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> Floats:
@@ -143,14 +145,15 @@ class Readings:
         self.rows = usual.rows(measured["machine_id"].to_numpy())
         self.ticks = microseconds(measured["utc_timestamp"])
         self.cells, self.hours, self._week = usual.cells(self.ticks, self.rows)
-        sound = ~np.isin(measured["quality"].to_numpy(), [Quality.RESET, Quality.IMPOSSIBLE])
+        quality = measured["quality"].to_numpy()
+        sound = measured["tells"].to_numpy() & ~np.isin(quality, _NO_POWER)
         power = np.where(sound, measured["power_kw"].to_numpy(), np.nan)
         self.power = np.clip(power, -_MOST_KW, _MOST_KW)
         self.expected_kw = usual.median.ravel()[self.cells]
         self.level = self.power - self.expected_kw
         self._flat_hours = measured["flat_hours"].to_numpy()
-        elapsed = measured["elapsed_hours"].to_numpy()
-        self._elapsed = np.where(np.isfinite(elapsed), elapsed, 0.0)
+        covered = np.fmin(measured["elapsed_hours"].to_numpy(), measured["step_hours"].to_numpy())
+        self._elapsed = np.where(np.isfinite(covered), covered, 0.0)
         self._keys = self._time_in_lanes(measured["machine_id"].to_numpy())
         self._found: dict[timedelta, tuple[Ints, Ints]] = {}
         self._known_time = self._time_where(np.isfinite(self.power))

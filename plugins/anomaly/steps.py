@@ -22,6 +22,9 @@ UNUSED = ("cet_cest_timestamp", *OTHER_METERS)
 
 ID_COLUMNS = ("utc_timestamp", "ingested_at")
 
+MOST_READING = 1e12
+"""No meter reads more, in kWh or W: such a reading is garbage, and no other is compared with it."""
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -191,7 +194,8 @@ def power_diff(
     Parameters
     ----------
     machine, ticks, reading : array
-        Sorted by machine and time; ticks are microseconds since the Unix epoch.
+        Sorted by machine and time; ticks are microseconds since the Unix epoch. Which reading
+        counts as the previous one, `previous_rows` says.
 
     Returns
     -------
@@ -200,14 +204,54 @@ def power_diff(
     power_diff : array
         Nought there.
     """
-    hours = np.diff(ticks, prepend=0) / 3_600_000_000
-    first = np.diff(machine, prepend=np.nan) != 0
-    elapsed: Floats = np.where(first | (hours > max_gap_days * 24), np.nan, hours)
-    change = np.where(np.isnan(elapsed), np.nan, np.diff(reading, prepend=np.nan))
-    interval = interval_minutes / 60
-    counted = np.where(elapsed < interval / 3, interval, elapsed)
-    rate = np.where(np.isnan(elapsed), 0.0, change / counted)
+    before = previous_rows(machine, ticks, reading, interval_minutes)
+    hours = (ticks - ticks[before]) / 3_600_000_000
+    none = (before < 0) | (hours > max_gap_days * 24)
+    elapsed: Floats = np.where(none, np.nan, hours)
+    with np.errstate(over="ignore"):
+        change: Floats = np.where(none, np.nan, reading - reading[before])
+        rate = np.where(none, 0.0, change / np.where(none, 1.0, hours))
     return elapsed, change, rate
+
+
+def previous_rows(
+    machine: npt.NDArray[np.generic], ticks: Ints, reading: Floats, interval_minutes: int
+) -> Ints:
+    """Row of the reading that each is compared with; -1 where there is none.
+
+    The one right before, unless that is too close to tell anything (`too_close`) or absurd
+    (`MOST_READING`): then the latest one that is neither.
+
+    Parameters
+    ----------
+    machine, ticks, reading : array
+        Sorted by machine and time; ticks are microseconds since the Unix epoch.
+    """
+    rows = np.arange(len(ticks))
+    if not len(rows):
+        return rows
+    lane = np.cumsum(np.diff(machine, prepend=machine[0]) != 0)
+    before = np.where(np.diff(lane, prepend=-1) != 0, -1, rows - 1)
+    least = too_close(interval_minutes)
+    sane = np.abs(reading) <= MOST_READING
+    odd = np.flatnonzero((before >= 0) & ((ticks - ticks[before] < least) | ~sane[before]))
+    if len(odd):
+        kept = np.flatnonzero(sane)
+        width = int(np.ptp(ticks)) + least + 1
+        keys = lane * width + (ticks - ticks.min())
+        place = np.searchsorted(keys[kept], keys[odd] - least, side="right") - 1
+        found = np.append(kept, -1)[place]
+        before[odd] = np.where((found >= 0) & (lane[found] == lane[odd]), found, -1)
+    return before
+
+
+def too_close(interval_minutes: int) -> int:
+    """Microseconds within which a second reading tells nothing new: a thirtieth of the interval.
+
+    A gateway sends a reading again within seconds; a meter that reports each minute of a
+    15-minute interval is still heard.
+    """
+    return interval_minutes * 2_000_000
 
 
 def microseconds(stamps: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:

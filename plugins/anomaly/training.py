@@ -35,7 +35,7 @@ from anomaly.postgres.versions import (
     register_version,
     retire_versions,
 )
-from anomaly.quality import judge, profile
+from anomaly.quality import in_hindsight, judge, profile
 from anomaly.registry import CARD, Registry, artefact_files, library_versions
 from anomaly.schema import Quality
 from anomaly.settings import DetectorName, Settings
@@ -46,7 +46,7 @@ PARAMETERS = (
     "detector", "alert_budget",
     "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
     "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
-    "stuck_flat_share",
+    "stuck_flat_share", "meter_resolution_kwh",
 )  # fmt: skip
 """Settings that are kept with a version, so that it can be trained again."""
 
@@ -242,7 +242,9 @@ class Trainer:
             measured["utc_timestamp"].min(),
             measured["utc_timestamp"].max() + self.settings.interval,
         )
-        faulty = judge(measured, profile(measured), self.settings) >= Quality.STUCK
+        profiles = profile(measured)
+        measured = in_hindsight(measured, profiles, self.settings)
+        faulty = judge(measured, profiles, self.settings) >= Quality.STUCK
         left_out = faulty | _labelled(measured, labels, self.settings.interval)
         return measured[~left_out].reset_index(drop=True), labels_through
 

@@ -13,7 +13,8 @@ SELECT c.machine_id, later.until
          FROM anomaly.anomaly_results r
         WHERE r.machine_id = c.machine_id
           AND r.utc_timestamp >= :end
-          AND r.utc_timestamp <= c.changed_at + CAST(:max_gap AS interval)
+          AND r.utc_timestamp <= c.changed_at
+              + greatest(CAST(:max_gap AS interval), CAST(:reach AS interval))
        ) AS later
  WHERE later.until IS NOT NULL
  ORDER BY c.machine_id

@@ -3,4 +3,4 @@
 -- token may have read later.
 SELECT count(*)
   FROM anomaly.scoring_runs
- WHERE tstzrange(window_start, written_to) && tstzrange(:start, :end)
+ WHERE tstzrange(written_from, written_to) && tstzrange(:start, :end)

@@ -7,7 +7,8 @@ COPY (
            coalesce(r.expected_kw, 'NaN'), r.anomaly, r.model_version,
            CASE r.quality WHEN 'ok' THEN 0 WHEN 'learning' THEN 1 WHEN 'gap' THEN 2
                 WHEN 'irregular' THEN 3 WHEN 'duplicate' THEN 4 WHEN 'first' THEN 5
-                WHEN 'rollover' THEN 6 WHEN 'stuck' THEN 7 WHEN 'reset' THEN 8 ELSE 9 END,
+                WHEN 'rollover' THEN 6 WHEN 'stuck' THEN 7 WHEN 'reset' THEN 8
+                WHEN 'impossible' THEN 9 WHEN 'catch_up' THEN 10 WHEN 'contradicted' THEN 11 END,
            CASE WHEN r.reason IS NULL THEN 0
                 ELSE ('x' || left(md5(r.reason), 16))::bit(64)::bigint END
       FROM (SELECT machine_id

@@ -2,6 +2,6 @@
 SELECT run_id, window_start, window_end
   FROM anomaly.scoring_runs
  WHERE run_id > :run_id
-   AND tstzrange(window_start, written_to) && tstzrange(:start, :end)
+   AND tstzrange(written_from, written_to) && tstzrange(:start, :end)
  ORDER BY run_id DESC
  LIMIT 1

@@ -62,14 +62,34 @@ STEPS = st.one_of(
     ),
     st.tuples(st.just(1), GAPS, HOLES),
 )
+EXCURSIONS = st.tuples(
+    st.sampled_from([1, 1, 2, 8, 30, 97]),
+    st.sampled_from([0.0, 5.0, -1.0, 160.0, 2.0**32 - 1, 1e300, None]),
+)
+"""For so many readings a meter shows something else than it has counted; None: it is frozen."""
+SENT_AGAIN = timedelta(seconds=2)
 
 
 @st.composite
 def series(draw: st.DrawFn) -> dict[datetime, float | None]:
-    """Readings of a machine: flat runs, gaps, resets, roll-overs, holes, odd times."""
+    """Readings of a machine: flat runs, gaps, resets, roll-overs, holes, odd times.
+
+    Some are wrong for a while before the counter comes back, some are sent again.
+    """
     at = BASE + timedelta(minutes=draw(st.sampled_from([0, 0, 0, 7, 45])))
     value, readings = 100.0, {}
-    for times, gap, change in draw(st.lists(STEPS, min_size=1, max_size=14)):
+    for step in draw(st.lists(st.one_of(STEPS, STEPS, EXCURSIONS), min_size=1, max_size=14)):
+        if len(step) == 2:
+            times, wrong = step
+            shown = value if wrong is None else wrong
+            for _ in range(times):
+                value += 1.1
+                readings[at] = shown
+                at += QUARTER
+            readings[at] = readings[at + SENT_AGAIN] = value
+            at += QUARTER
+            continue
+        times, gap, change = step
         for _ in range(times):
             finite = change is not None and math.isfinite(change)
             value += change if finite else 0.0

@@ -10,7 +10,7 @@ from anomaly.postgres.machines import register_machines
 from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
-from anomaly.settings import load_settings
+from anomaly.settings import Layout, load_settings
 from anomaly.status import status
 from anomaly.training import Trainer
 from anomaly.windows import Window
@@ -68,14 +68,34 @@ def test_a_reading_off_the_grid_and_several_in_an_interval_are_judged_by_their_o
     assert verdicts(trained)[1, at(11)]["quality"] == "ok"
 
 
-def test_a_reading_a_minute_after_another_is_marked_irregular(trained, settings):
-    moment = at(10) + timedelta(minutes=1)
-    insert(trained, pd.DataFrame({"utc_timestamp": [moment], "machine_1": [15.5]}))
+def test_a_reading_a_minute_after_another_is_irregular_and_has_the_power_of_that_minute(
+    trained, settings
+):
+    moment, value = at(10) + timedelta(minutes=1), counters(DAY)["machine_1"][10] + 0.1
+    insert(trained, pd.DataFrame({"utc_timestamp": [moment], "machine_1": [value]}))
 
     score(trained, settings, 0, DAY)
 
     assert verdicts(trained)[1, moment]["quality"] == "irregular"
-    assert abs(verdicts(trained)[1, moment]["power_diff"]) < 20
+    assert verdicts(trained)[1, moment]["power_kw"] == pytest.approx(0.1 * 60)
+
+
+def test_a_reading_that_is_sent_again_within_seconds_changes_no_other_verdict(trained, settings):
+    score(trained, settings, 0, DAY)
+    before = verdicts(trained)
+    sent_again = [at(quarter) + timedelta(seconds=2) for quarter in (10, 40, 60)]
+    values = counters(DAY)["machine_1"][[10, 40, 60]].tolist()
+    insert(trained, pd.DataFrame({"utc_timestamp": sent_again, "machine_1": values}))
+
+    score(trained, settings, 0, DAY)
+
+    after = verdicts(trained)
+    for moment in sent_again:
+        original = before[1, moment - timedelta(seconds=2)]
+        assert after[1, moment]["power_kw"] == pytest.approx(original["power_kw"], rel=0.01)
+        assert after[1, moment]["anomaly"] == original["anomaly"]
+    anomalies = {key for key, verdict in before.items() if verdict["anomaly"]}
+    assert {key for key, verdict in after.items() if verdict["anomaly"]} == anomalies
 
 
 def test_a_machine_that_appears_starts_as_learning(trained, settings):
@@ -90,14 +110,14 @@ def test_a_leap_of_a_machine_that_is_new_to_the_fleet_is_an_incident(database, s
     settings = load_settings({}, models_url=settings.models_url, training_min_days=7)
     readings, leap = counters(10 * DAY, machines=4), 9 * DAY + 40
     readings.loc[: 8 * DAY - 1, "machine_4"] = None
-    readings.loc[leap:, "machine_4"] += 4000
+    readings.loc[leap:, "machine_4"] += 20
     insert(database, readings)
     train(database, settings, end=8 * DAY)
 
     score(database, settings, 8 * DAY, 10 * DAY)
 
     found = verdicts(database)[4, at(leap)]
-    assert (found["power_kw"] > 16_000, found["quality"]) == (True, "learning")
+    assert (found["power_kw"] > 80, found["quality"]) == (True, "learning")
     assert (found["anomaly_score"] > 0.5, found["expected_kw"]) == (True, None)
     assert found["reason"].endswith("; not trained yet")
     ((started_at, excess),) = rows(
@@ -291,11 +311,11 @@ def test_a_roll_over_that_was_announced_keeps_its_power(trained, settings):
 def test_more_power_than_the_machine_can_draw_is_impossible(trained, settings):
     score(trained, settings, 0, 1)
     execute(trained, "UPDATE anomaly.machines SET max_power_kw = 50 WHERE machine_id = 1")
-    change(trained, 40, "machine_1 + 100")
+    change(trained, 40, "machine_1 + 100", onward=True)
 
     score(trained, settings, 0, DAY)
 
-    assert qualities(trained, 40, 41, 42) == ["impossible", "reset", "ok"]
+    assert qualities(trained, 40, 41, 42) == ["impossible", "ok", "ok"]
 
 
 def test_a_meter_that_stands_still_is_stuck_and_learns_to_move_again(trained, settings):
@@ -305,21 +325,45 @@ def test_a_meter_that_stands_still_is_stuck_and_learns_to_move_again(trained, se
     for quarter in range(21, 40):
         change(trained, quarter, str(value))
 
+    score(trained, settings, 0, 40)
+
+    assert qualities(trained, 21, 28, 29, 39) == ["ok", "ok", "stuck", "stuck"]
+    assert "meter stuck: no change for" in verdicts(trained)[1, at(39)]["reason"]
+
+
+def test_a_meter_that_catches_up_was_stuck_all_the_time(trained, settings):
+    score(trained, settings, 0, DAY)
+    before = verdicts(trained)
+    ((value,),) = rows(
+        trained, "SELECT machine_1 FROM anomaly.meter_readings WHERE utc_timestamp = :t", t=at(20)
+    )
+    for quarter in range(21, 40):
+        change(trained, quarter, str(value))
+
     score(trained, settings, 0, DAY)
 
-    assert qualities(trained, 21, 28, 29, 39, 40) == ["ok", "ok", "stuck", "stuck", "ok"]
-    assert "meter stuck: no change for" in verdicts(trained)[1, at(39)]["reason"]
+    assert qualities(trained, 20, 21, 39, 40, 41) == [
+        "ok", "contradicted", "contradicted", "catch_up", "ok",
+    ]  # fmt: skip
+    drawn = sum(before[1, at(quarter)]["power_kw"] for quarter in range(21, 41)) / 4
+    assert verdicts(trained)[1, at(40)]["power_kw"] == pytest.approx(drawn / 5)
 
 
 def test_a_meter_that_froze_in_training_does_not_excuse_it_later(database, settings):
     last = 40 * DAY
     frame = counters(41 * DAY)
     for first in (2 * DAY, last):
+        missing = frame.loc[first + 60, "machine_1"] - frame.loc[first, "machine_1"]
         frame.loc[first : first + 60, "machine_1"] = frame.loc[first, "machine_1"]
+        frame.loc[first + 61 :, "machine_1"] -= missing  # a meter that does not catch up
     insert(database, frame)
     train(database, settings, end=last)
 
-    score(database, settings, last, last + DAY)
+    score(database, settings, last, last + 41)
+
+    assert qualities(database, last + 40) == ["ok"]  # 10 hours, as then
+
+    score(database, settings, last, last + 61)
 
     assert qualities(database, last + 40, last + 60) == ["ok", "stuck"]  # 10 and 15 hours
 
@@ -330,13 +374,13 @@ def test_a_correction_far_into_a_flat_run_rescores_the_run_behind_it(trained, se
     )
     for quarter in range(21, 60):
         change(trained, quarter, str(value))
-    score(trained, settings, 0, DAY)
+    score(trained, settings, 0, 60)
     assert qualities(trained, 50) == ["stuck"]
-    change(trained, 45, f"{value} + 1")
+    change(trained, 45, f"{value} - 1")
 
     score(trained, settings, 45, 46)
 
-    assert qualities(trained, 46, 50) == ["reset", "ok"]
+    assert qualities(trained, 44, 45, 46, 50) == ["stuck", "reset", "ok", "ok"]
 
 
 # Late, corrected, deleted -----------------------------------------------------
@@ -558,3 +602,124 @@ def test_the_latest_written_of_two_rows_for_one_reading_counts(database, long):
 
     found = verdicts(database)[13, at(9)]
     assert (found["reading"], found["quality"]) == (5.0, "duplicate")
+
+
+# Contradicted, purged, previewed -------------------------------------------------
+
+
+def go_wrong(database, quarters, value):
+    for quarter in quarters:
+        change(database, quarter, value)
+
+
+@pytest.mark.parametrize("value", ["0", "machine_1 + 300", "4294967295"])
+@pytest.mark.parametrize("lateness", [0, 2])
+def test_ticks_through_a_counter_that_comes_back_end_where_a_backfill_does(
+    trained, settings, value, lateness
+):
+    live = settings.model_copy(update={"lateness_hours": lateness})
+    go_wrong(trained, range(20, 23), value)
+    seen = []
+    for quarter in range(1, 40):
+        tick(trained, live, quarter)
+        seen += qualities(trained, 20) if quarter > 20 else []
+
+    assert seen[0] in ("reset", "ok", "impossible")  # live, nothing contradicts it yet
+    assert seen[-1] == "contradicted"
+    assert qualities(trained, 19, 20, 21, 22, 23, 24) == [
+        "ok", "contradicted", "contradicted", "contradicted", "catch_up", "ok",
+    ]  # fmt: skip
+    assert score(trained, settings, 0, 39).changed == 0
+
+
+def test_a_contradiction_is_taken_back_when_the_reading_is_corrected(trained, settings):
+    score(trained, settings, 0, DAY)
+    before = verdicts(trained)
+    ((value,),) = rows(
+        trained, "SELECT machine_1 FROM anomaly.meter_readings WHERE utc_timestamp = :t", t=at(20)
+    )
+    change(trained, 20, "0")
+    score(trained, settings, 20, 21)
+    assert qualities(trained, 20, 21) == ["contradicted", "catch_up"]
+    change(trained, 20, str(value))
+
+    score(trained, settings, 20, 21)
+
+    assert verdicts(trained) == before
+
+
+def test_a_correction_of_the_way_back_is_news_for_the_readings_before_it(trained, settings):
+    go_wrong(trained, range(20, 30), "machine_1 - 15")
+    score(trained, settings, 0, DAY)
+    assert qualities(trained, 20, 29, 30) == ["contradicted", "contradicted", "catch_up"]
+    change(trained, 30, "machine_1 - 15", onward=True)
+
+    score(trained, settings, 30, DAY)
+
+    assert qualities(trained, 20, 21, 29, 30) == ["reset", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize("kept", [1, 30, DAY])
+def test_a_purge_changes_no_verdict_and_no_incident(trained, settings, kept):
+    go_wrong(trained, range(DAY - 3, DAY), "machine_2 + 20")
+    score(trained, settings, 0, 2 * DAY)
+    before = verdicts(trained), rows(trained, "SELECT * FROM anomaly.incidents ORDER BY 1")
+    delete(trained, 0, 2 * DAY - kept)
+
+    reports = [reconcile(trained, settings, 0, 2 * DAY).scores.changed]
+    reports += [score(trained, settings, start, 2 * DAY).changed for start in (0, DAY, 2 * DAY - 1)]
+
+    after = verdicts(trained), rows(trained, "SELECT * FROM anomaly.incidents ORDER BY 1")
+    assert (after, reports) == (before, [0, 0, 0, 0])
+
+
+def test_a_reading_behind_a_purge_that_is_corrected_is_still_compared_with_what_was(
+    trained, settings
+):
+    score(trained, settings, 0, DAY)
+    power = verdicts(trained)[1, at(50)]["power_kw"]
+    delete(trained, 0, 50)
+    change(trained, 50, "machine_1 + 0.25")
+
+    reconcile(trained, settings, 0, DAY)
+
+    assert qualities(trained, 50) == ["ok"]
+    assert verdicts(trained)[1, at(50)]["power_kw"] == pytest.approx(power + 1)
+
+
+TABLES = (
+    "machines", "anomaly_results", "anomaly_results_history", "scoring_runs", "incidents",
+    "labels", "model_versions", "model_in_force", "model_drafts",
+)  # fmt: skip
+
+
+def everything(database):
+    found = {name: rows(database, f"SELECT * FROM anomaly.{name} ORDER BY 1, 2") for name in TABLES}
+    return found | {"token": rows(database, "SELECT last_value FROM anomaly.fencing_token")}
+
+
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_looking_and_previewing_write_nothing(trained, settings, layout):
+    if layout == "long":
+        execute(
+            trained,
+            "CREATE TABLE anomaly.long_readings AS SELECT utc_timestamp, ingested_at,"
+            " 'press ' || n AS machine_id, machine_1 AS reading"
+            " FROM anomaly.meter_readings, generate_series(1, 3) AS n;"
+            " GRANT SELECT ON anomaly.long_readings TO anomaly_source",
+        )
+        settings = settings.model_copy(
+            update={"source_layout": Layout.LONG, "source_table": "long_readings"}
+        )
+    else:
+        execute(trained, "ALTER TABLE anomaly.meter_readings ADD machine_17 double precision")
+        change(trained, 0, "utc_timestamp::text::date - '2020-01-01'", machine=17, onward=True)
+    before = everything(trained)
+
+    previewed = score(trained, settings, 0, DAY, dry_run=True)
+    Reconciler(trained, settings).reconcile(Window(at(0), at(DAY)), CONTEXT, dry_run=True)
+    status(trained, settings, at(DAY))
+
+    assert everything(trained) == before
+    expected = (0, 3) if layout == "long" else (3 * DAY, 1)
+    assert (previewed.inserted, previewed.new_machines) == expected

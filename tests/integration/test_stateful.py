@@ -39,7 +39,7 @@ from anomaly.postgres.database import TRAINER
 from anomaly.postgres.versions import promote
 from anomaly.training import Trainer
 from anomaly.windows import Window
-from oracle import REACH, Entry, Verdict
+from oracle import REACH, Entry, Key, Verdict
 
 LAYOUTS = (WIDE, UNKEYED, LONG)
 """Of the prototype's detector, every bit of whose verdicts the oracle knows."""
@@ -364,7 +364,9 @@ class ResultsMachine(RuleBasedStateMachine):
     def _check_range(self, start: datetime, end: datetime, *, retracted: bool = True) -> None:
         """Verdicts in a range that was just looked at are the oracle's, one a finite reading."""
         results = self.deployment.results()
-        right = self.deployment.expected(self.records, self.version_map, due=self.now)
+        right = self.deployment.expected(
+            self.records, self.version_map, due=self.now, remembered=self._purged(results)
+        )
         self._check_always(results)
         orphans = results.keys() - right.keys()
         if retracted and self.records:
@@ -373,6 +375,15 @@ class ResultsMachine(RuleBasedStateMachine):
             assert not [key for key in inside if start <= key[1] < end]
         kept = {key: verdict for key, verdict in results.items() if key not in orphans}
         assert not differences(_within(kept, start, end), _within(right, start, end))
+
+    def _purged(self, results: dict[tuple[int, datetime], Verdict]) -> dict[Key, float]:
+        """Readings before the source's first that only their verdicts tell of any more."""
+        first = min((record.at for record in self.records), default=None)
+        return {
+            key: verdict.reading
+            for key, verdict in results.items()
+            if first is not None and key[1] < first
+        }
 
     def _check_fresh_start(self) -> None:
         """Whatever was done, the verdicts are those of one backfill, reasons and all.
@@ -389,7 +400,7 @@ class ResultsMachine(RuleBasedStateMachine):
         looked_back = {
             (machine, at)
             for machine, at in fresh
-            if any(machine == gone and lost < at <= lost + REACH for gone, lost in purged)
+            if any(machine == gone and lost < at <= lost + 2 * REACH for gone, lost in purged)
         }
         compared = sorted(fresh.keys() - looked_back)
         assert [repr(before.get(key)) for key in compared] == [repr(fresh[k]) for k in compared]

@@ -23,8 +23,13 @@ def measured(*values, minutes=15, settings=SETTINGS, max_power_kw=np.nan, rolls_
     return measure(PowerDiff().transform(long), machines, settings)
 
 
-def seen(longest_flat_hours=1.0, flat_share=0.0):
-    row = {"readings": 9, "longest_flat_hours": longest_flat_hours, "flat_share": flat_share}
+def seen(longest_flat_hours=1.0, flat_share=0.0, highest_kw=np.nan):
+    row = {
+        "readings": 9,
+        "longest_flat_hours": longest_flat_hours,
+        "flat_share": flat_share,
+        "highest_kw": highest_kw,
+    }
     return pd.DataFrame([row], index=pd.Index([1], name="machine_id"))
 
 

@@ -86,6 +86,35 @@ def _read(
     return columns | {"utc_timestamp": binary.moments(records["utc_timestamp"])}
 
 
+def judged_readings(
+    transaction: Transaction, window: Window, machines: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Readings that the verdicts in `window` are on, of `machines` (default: all).
+
+    Returns
+    -------
+    DataFrame
+        ``machine_id``, ``utc_timestamp``, ``ingested_at`` (int64, the lowest: not known) and
+        ``reading``, as the meter table would hold them.
+    """
+    statement = SQL(sql_file("queries/judged_readings.sql")).format(
+        machines=Literal(None if machines is None else int_array(machines)),
+        start=Literal(window.start),
+        end=Literal(window.end),
+    )
+    fields = [("machine_id", ">i4"), ("utc_timestamp", ">i8"), ("reading", ">f8")]
+    records = binary.decode(transaction.copy_out(statement), fields)
+    stamps = pd.Series(binary.moments(records["utc_timestamp"])).dt.tz_localize("UTC")
+    return pd.DataFrame(
+        {
+            "utc_timestamp": stamps,
+            "ingested_at": np.iinfo(np.int64).min,
+            "machine_id": binary.native(records["machine_id"]),
+            "reading": binary.native(records["reading"]),
+        }
+    )
+
+
 def compare_current(verdicts: pd.DataFrame, current: Current) -> Differences:
     """Compare an attempt's verdicts with the current ones of the same machines and window."""
     place = _places(verdicts, current)

@@ -7,13 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly.contradictions import REACH, Course, find_breaks
 from anomaly.errors import SourceError
+from anomaly.postgres.current import judged_readings
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.machines import known_machines, machine_limits, register_machines
 from anomaly.postgres.source import LARGEST_ID, UNREGISTERED, MeterSource, SourceShape
-from anomaly.quality import REACH, measure
-from anomaly.settings import Layout, Settings
-from anomaly.steps import ReadingSteps
+from anomaly.quality import measure
+from anomaly.settings import Layout, ReadingKind, Settings
+from anomaly.steps import MOST_READING, ReadingSteps, microseconds, too_close
 from anomaly.windows import Window
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -26,7 +28,7 @@ class MeasuredWindow:
     Attributes
     ----------
     context : DataFrame
-        Output of `anomaly.quality.measure`: the window's rows, and what precedes them.
+        Output of `anomaly.quality.measure`: the window's rows, what precedes and follows them.
     inside : array of bool
         Which rows of `context` are the window's.
     machines : list of int
@@ -70,10 +72,44 @@ class Context:
         Of the detectors that judge.
     flat_matters : set of int
         Machines of which it matters how long they have stood still, up to `REACH`.
+    leap_kw : LeapLimits
+        Rises beyond are looked at more closely: a day before them has to be read.
     """
 
     reach: timedelta
     flat_matters: frozenset[int]
+    leap_kw: "LeapLimits"
+
+
+@dataclass(frozen=True)
+class LeapLimits:
+    """Power above which a machine's rise is a leap, by the most careful of several models.
+
+    Attributes
+    ----------
+    by_machine : Series
+        kW by ``machine_id``; NaN: nothing is known.
+    of_others : float
+        Of machines that no model has seen.
+    """
+
+    by_machine: "pd.Series[float]"
+    of_others: float
+
+    def capped(self, known: pd.DataFrame) -> "LeapLimits":
+        """No higher than what is declared of a machine, see `machine_limits`."""
+        declared = known.set_index("machine_id")["max_power_kw"].dropna()
+        if declared.empty:
+            return self
+        machines = self.by_machine.index.union(declared.index)
+        capped = np.fmin(self.of(machines.to_numpy()), declared.reindex(machines).to_numpy(float))
+        return LeapLimits(pd.Series(capped, machines), self.of_others)
+
+    def of(self, machine_ids: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """Limit of each machine, kW."""
+        known = self.by_machine.reindex(machine_ids, fill_value=self.of_others)
+        limits: npt.NDArray[np.float64] = np.asarray(known, dtype=np.float64)
+        return limits
 
 
 class WindowReader:
@@ -85,25 +121,34 @@ class WindowReader:
         self._steps = ReadingSteps(settings)
 
     def prepare(
-        self, database: Database, window: Window, role: str = SCORER, *, scan: bool = True
+        self,
+        database: Database,
+        window: Window,
+        role: str = SCORER,
+        *,
+        scan: bool = True,
+        register: bool = True,
     ) -> SourceShape:
         """Describe the meter table, and register machines that are new in `window`.
 
-        Without `scan`, not those that only the rows of a long table tell of: reading says
-        whether there are any (`MeasuredWindow.unregistered`).
+        Without `register` nothing is written. Without `scan`, not those that only the rows of
+        a long table tell of: reading says whether there are any
+        (`MeasuredWindow.unregistered`).
         """
         with database.transaction(role, read_only=True) as transaction:
             shape = self.source.describe(transaction)
             long = self.settings.source_layout is Layout.LONG
-            new = {} if long and not scan else self._new_machines(transaction, shape, window)
+            skip = not register or (long and not scan)
+            new = {} if skip else self.new_machines(transaction, shape, window)
         if new:
             with database.transaction(role) as transaction:
                 register_machines(transaction, new)
         return shape
 
-    def _new_machines(
+    def new_machines(
         self, transaction: Transaction, shape: SourceShape, window: Window
     ) -> dict[str, int | None]:
+        """Machines that are not registered, by their keys, with the id that each should have."""
         if self.settings.source_layout is Layout.WIDE:
             known = known_machines(transaction)
             numbers = dict(zip(known["source_key"], known["machine_id"], strict=True))
@@ -127,34 +172,47 @@ class WindowReader:
         window: Window,
         machines: list[int] | None = None,
         context: Context | None = None,
+        judged_to: datetime | None = None,
     ) -> MeasuredWindow:
         """Read and measure the readings of `window`.
 
         What precedes it is read too, as far back as it matters: the reach, the flat run
-        that a window begins in, and the longest gap for machines without a reading there.
+        that a window begins in, a day before a break, and the longest gap for machines without
+        a reading there. So is what follows within a day. What the source has purged since it
+        was judged is taken from its verdicts: a purged past changes nothing.
 
         Parameters
         ----------
         context : Context, optional
             How far back matters; default: the whole reach, for every machine.
+        judged_to : datetime, optional
+            Readings beyond the window count up to here; default: none does.
         """
-        back = max(context.reach, 2 * self.settings.interval) if context else REACH
-        raw = self.source.read(transaction, shape, window.starting_earlier(back), machines)
+        back = self._back(context)
+        ahead = min(window.end + REACH, max(judged_to or window.end, window.end))
+        span = Window(window.start - back, ahead)
+        raw = self.source.read(transaction, shape, span, machines)
         newest = _newest(raw["ingested_at"])
-        every, unregistered = self._registered(self._long(raw, window), window)
+        every, unregistered = self._registered(self._long(raw, span), window)
         present = int(_inside(every, window).sum())
         finite = self._finite(every)
         found = int(_inside(finite, window).sum())
+        first = every["utc_timestamp"].min()
+        purged = self._purged(transaction, shape, window, back, first, machines)
         del raw, every  # of many machines each of these takes as much memory as the result
+        if purged is not None:
+            finite = pd.concat([purged, finite], ignore_index=True)
         unique = self._unique(finite)
-        earlier = self._earlier(transaction, shape, window, back, unique, context)
+        known = machine_limits(transaction)
+        earlier = self._earlier(transaction, shape, window, back, unique, known, context)
         if len(earlier):
             unique = self._unique(pd.concat([earlier, finite], ignore_index=True))
         del finite, earlier
-        known = machine_limits(transaction)
         unique = unique.drop(columns="ingested_at")
         measured = measure(self._steps.power_diff(unique), known, self.settings)
         inside = _inside(measured, window).to_numpy()
+        if purged is not None:
+            inside = inside & (measured["utc_timestamp"] >= first).to_numpy()
         return MeasuredWindow(
             measured,
             inside,
@@ -164,6 +222,48 @@ class WindowReader:
             ingested_through=newest,
             unregistered=unregistered,
         )
+
+    def _back(self, context: Context | None) -> timedelta:
+        """How far before a window the readings of all machines are read."""
+        reach = max(context.reach, 2 * self.settings.interval) if context else REACH
+        # So that a reading right at the edge finds the one that it is compared with.
+        return reach + 2 * timedelta(microseconds=too_close(self.settings.interval_minutes))
+
+    def _longest_back(self, back: timedelta) -> timedelta:
+        """How far before a window the readings of a machine are read that needs more."""
+        return max(self.settings.max_gap, back + REACH)
+
+    def _purged(
+        self,
+        transaction: Transaction,
+        shape: SourceShape,
+        window: Window,
+        back: timedelta,
+        first: pd.Timestamp,
+        machines: list[int] | None,
+    ) -> pd.DataFrame | None:
+        """Readings before the source's first that it no longer has, from their verdicts.
+
+        They only count where the source holds nothing at all for as long as a gap may last.
+        """
+        if pd.isna(first) or first <= window.start - back + self.settings.interval:
+            return None
+        kept_from, oldest = first.to_pydatetime(), window.start - self._longest_back(back)
+        before = self.source.previous_reading(transaction, shape, kept_from)
+        if before is not None and before >= oldest:
+            return None
+        found = judged_readings(transaction, Window(oldest, kept_from), machines)
+        return None if found.empty else found
+
+    def breaks(self, measured: MeasuredWindow, context: Context) -> list[int]:
+        """Machines with a reading in the window that breaks with the one before it.
+
+        What it says of earlier readings may change their verdicts.
+        """
+        if self.settings.reading_kind is not ReadingKind.ENERGY_KWH:
+            return []
+        declared = measured.context[["machine_id", "max_power_kw"]].drop_duplicates("machine_id")
+        return _with_breaks(measured.context, measured.inside, context.leap_kw.capped(declared))
 
     def _registered(self, every: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, bool]:
         """Rows of registered machines, and whether the window has others."""
@@ -177,10 +277,10 @@ class WindowReader:
     def _unique(self, finite: pd.DataFrame) -> pd.DataFrame:
         return self._steps.sort(finite)
 
-    def _long(self, raw: pd.DataFrame, window: Window) -> pd.DataFrame:
+    def _long(self, raw: pd.DataFrame, span: Window) -> pd.DataFrame:
         """One row a timestamp and machine, readings that are not finite included."""
         parsed = self._steps.parse(raw)
-        before = parsed["utc_timestamp"] < window.end
+        before = parsed["utc_timestamp"] < span.end
         due = parsed if before.all() else parsed[before]
         if self.settings.source_layout is Layout.WIDE:
             return self._steps.melt(due)
@@ -199,33 +299,60 @@ class WindowReader:
         window: Window,
         back: timedelta,
         unique: pd.DataFrame,
+        known: pd.DataFrame,
         context: Context | None,
     ) -> pd.DataFrame:
         """Readings farther back than all were read, of the machines that need them."""
-        first = unique.groupby("machine_id")["utc_timestamp"].min()
-        asked = {self.settings.max_gap: first.index[first >= window.start].tolist()}
+        least = timedelta(microseconds=too_close(self.settings.interval_minutes))
+        is_sane = unique["reading"].abs() <= MOST_READING
+        sane = unique if is_sane.all() else unique[is_sane]
+        first = sane.groupby("machine_id")["utc_timestamp"].min()
+        farthest = set(first.index[first > window.start - least].tolist())
+        if context and self.settings.reading_kind is ReadingKind.ENERGY_KWH:
+            near = (sane["utc_timestamp"] < window.start - back + REACH).to_numpy()
+            farthest.update(_with_breaks(sane, near, context.leap_kw.capped(known)))
+        asked = {self._longest_back(back): farthest}
         if context and back < REACH:
-            flat = _flat_at_start(unique, window.start)
-            asked[REACH] = sorted(set(flat) & context.flat_matters - set(*asked.values()))
+            asked[REACH] = set(_flat_at_start(unique, window.start, self.settings))
+            asked[REACH] &= context.flat_matters - farthest
         found = []
         for reach, machines in asked.items():
             if machines and reach > back:
                 span = Window(window.start - reach, window.start - back)
-                raw = self.source.read(transaction, shape, span, machines)
-                rows = self._finite(self._long(raw, window))
+                raw = self.source.read(transaction, shape, span, sorted(machines))
+                rows = self._finite(self._long(raw, span))
                 found.append(rows[rows["utc_timestamp"] < span.end])
         return pd.concat(found, ignore_index=True) if found else unique[:0]
 
 
-def _flat_at_start(unique: pd.DataFrame, start: datetime) -> list[int]:
+def _with_breaks(
+    readings: pd.DataFrame, chosen: npt.NDArray[np.bool_], leap_kw: LeapLimits
+) -> list[int]:
+    """Machines of which a chosen reading falls, or leaps, however little."""
+    if readings.empty:
+        return []
+    machines, nothing = readings["machine_id"].to_numpy(), np.zeros(len(readings))
+    course = Course(
+        lane=np.cumsum(np.diff(machines, prepend=machines[0]) != 0),
+        ticks=microseconds(readings["utc_timestamp"]),
+        reading=readings["reading"].to_numpy(float),
+        tolerance=nothing,
+        most_kw=leap_kw.of(machines),
+        rolls=nothing.astype(bool),
+        interval=1,
+    )
+    found: list[int] = np.unique(machines[find_breaks(course).any & chosen]).tolist()
+    return found
+
+
+def _flat_at_start(unique: pd.DataFrame, start: datetime, settings: Settings) -> list[int]:
     """Machines that stand still from the first reading that was read to the first from `start`."""
     after = unique[unique["utc_timestamp"] >= start].drop_duplicates("machine_id")
     both = pd.concat([unique[unique["utc_timestamp"] < start], after])
     readings = both.groupby("machine_id")["reading"].agg(["min", "max"])
-    still = readings[
-        (readings["min"] == readings["max"]) & readings.index.isin(after["machine_id"])
-    ]
-    return still.index.tolist()
+    rounding = 2 * settings.meter_resolution_kwh + 1e-6 * readings["max"].abs()
+    still = readings["max"] - readings["min"] <= rounding  # a few too many do no harm
+    return readings.index[still & readings.index.isin(after["machine_id"])].tolist()
 
 
 def _is_id(key: str) -> bool:

@@ -6,18 +6,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from psycopg2.sql import SQL, Literal
 
 from anomaly import __version__
-from anomaly.errors import StaleAttemptError
+from anomaly.contradictions import REACH
+from anomaly.errors import ArtefactError, NoModelError, StaleAttemptError
 from anomaly.postgres import binary
 from anomaly.postgres.current import Current, Differences, compare_current, read_current
 from anomaly.postgres.database import SCORER, Database, Transaction, sql_file
 from anomaly.postgres.incidents import Change, readings_to, refresh_incidents
+from anomaly.postgres.machines import register_machines
 from anomaly.postgres.source import MeterSource, SourceShape
 from anomaly.postgres.versions import InForce, in_force
-from anomaly.quality import REACH
 from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
@@ -66,6 +68,10 @@ class Attempt:
         Ledger rows that overlapped the window when it was read.
     readings, missing, duplicates : int
         What was found in the window.
+    new_machines : mapping
+        Machines that a dry run has not registered, with the id that each should have.
+    breaks : list of int
+        Machines with a counter reading in the window that breaks with the one before it.
     ingested_through : datetime or None
         Newest ``ingested_at`` among what was read.
     """
@@ -81,6 +87,8 @@ class Attempt:
     readings: int
     missing: int
     duplicates: int
+    new_machines: Mapping[str, int | None]
+    breaks: list[int]
     ingested_through: datetime | None
 
     def quiet_since(self, moment: datetime) -> list[int]:
@@ -104,6 +112,7 @@ class ScoreReport:
     retracted: int = 0
     retraction_withheld: int = 0
     anomalies: int = 0
+    new_machines: int = 0
     windows: int = 0
     published: tuple[Window, ...] = ()
 
@@ -167,13 +176,19 @@ def count_runs(transaction: Transaction, window: Window) -> int:
     return int(transaction.value("count_runs", start=window.start, end=window.end))
 
 
+def first_unscored(transaction: Transaction) -> datetime | None:
+    """End of everything scored so far; None when nothing is."""
+    found: datetime | None = transaction.value("first_unscored")
+    return found
+
+
 class Publisher:
     """The one path on which verdicts reach the results table.
 
     Parameters
     ----------
     rescore : callable
-        Judges readings behind the window again, up to a moment a machine, when
+        Judges readings before or behind the window again, up to a moment per machine, when
         readings in the window changed.
     """
 
@@ -212,21 +227,66 @@ class Publisher:
         """
         with self.database.transaction(SCORER) as transaction:
             published_at = transaction.row("lock_publishing")["published_at"]
+            if attempt.new_machines:  # of a dry run: they go with everything else
+                register_machines(transaction, attempt.new_machines)
             merge = _Merge(transaction, attempt, published_at, self.settings.interval)
             found = merge.compare(attempt.verdicts, attempt.current)
+            written_from = self._look_before(transaction, merge, found)
             attempt.current.clear()  # of many machines, the largest thing in memory
             written_to = self._look_behind(transaction, merge, found)
-            _refuse_stale(transaction, attempt, written_to)
-            merge.write(written_to)
+            written = Window(written_from, written_to)
+            _refuse_stale(transaction, attempt, written)
+            merge.write(written)
             self._retract(transaction, merge, shape, found, retractable)
             report = merge.report()
             newest = readings_to(transaction)
-            merge.record(report, written_to, context)
+            merge.record(report, written, context)
             if report.changed or readings_to(transaction) != newest:
                 self._refresh_incidents(transaction, merge)
             if dry_run:
                 transaction.rollback()
         return report
+
+    def _look_before(
+        self, transaction: Transaction, merge: "_Merge", found: Differences
+    ) -> datetime:
+        """Judge again what changed readings say of those up to a day before the window.
+
+        A counter that comes back, or catches up, contradicts readings before it; one that was
+        corrected may contradict them no longer. Returns from where on is written.
+        """
+        attempt = merge.attempt
+        start = attempt.window.start
+        before = Window(start - REACH, start)
+        machines = self._contradicting(transaction, before, attempt, found)
+        if not machines:
+            return start
+        try:
+            verdicts = self.rescore(transaction, before, dict.fromkeys(machines, start))
+        except (NoModelError, ArtefactError):
+            return start  # the day before cannot be judged: its verdicts stay
+        current = read_current(transaction, before, machines)
+        differ = merge.compare(verdicts, current, only_context=True)
+        moments = verdicts.loc[differ.changed & ~differ.reading_changed, "utc_timestamp"]
+        return start if moments.empty else moments.min().to_pydatetime()
+
+    def _contradicting(
+        self, transaction: Transaction, before: Window, attempt: Attempt, found: Differences
+    ) -> list[int]:
+        """Machines of which readings before the window may have to be judged again."""
+        machine = attempt.verdicts["machine_id"].to_numpy()
+        corrected = {*machine[found.reading_changed].tolist(), *found.gone["machine_id"].tolist()}
+        breaking = set(machine[found.new | found.changed].tolist()) & set(attempt.breaks)
+        newest = readings_to(transaction)
+        late = machine[found.new] if newest and newest > attempt.window.end else machine[:0]
+        late = np.append(late, _filled_in(attempt.verdicts, found, attempt.current))
+        rows = transaction.rows(
+            "contradicted_before",
+            machines=np.unique(late).tolist(),
+            start=before.start,
+            end=before.end,
+        )
+        return sorted(map(int, {*corrected, *breaking, *(row["machine_id"] for row in rows)}))
 
     def _look_behind(
         self, transaction: Transaction, merge: "_Merge", found: Differences
@@ -235,7 +295,8 @@ class Publisher:
 
         Behind the window only the context has changed: a verdict there whose reading was
         corrected as well is left to whoever finds that, because the correction reaches
-        farther than this attempt has looked.
+        farther than this attempt has looked. A reading that stands or falls with one of the
+        day before it is itself looked back at for a day.
         """
         attempt = merge.attempt
         newest = readings_to(transaction)
@@ -247,7 +308,7 @@ class Publisher:
             end=attempt.window.end,
             machines=changes.index.tolist(),
             changed_at=[moment.to_pydatetime() for moment in changes],
-            reach=REACH,
+            reach=2 * REACH,
             max_gap=self.settings.max_gap,
         )
         until = {row["machine_id"]: row["until"] for row in rows}
@@ -320,7 +381,7 @@ class _Merge:
         self.anomalies += int(verdicts["anomaly"].sum())
         return found
 
-    def write(self, written_to: datetime) -> None:
+    def write(self, written: Window) -> None:
         for verdicts in filter(len, self.new):
             stamps = verdicts["utc_timestamp"]
             self.transaction.rows(
@@ -333,7 +394,7 @@ class _Merge:
         for verdicts in filter(len, self.changed):
             self._stage(verdicts)
         if self.updated:
-            span = {"start": self.attempt.window.start, "end": written_to}
+            span = {"start": written.start, "end": written.end}
             self.transaction.run("index_staged")
             self.transaction.run("supersede_changed", **span)
             self.transaction.run("update_changed", **span)
@@ -385,6 +446,7 @@ class _Merge:
             retracted=self.retracted,
             retraction_withheld=self.withheld,
             anomalies=self.anomalies,
+            new_machines=len(attempt.new_machines),
             windows=1,
             published=(attempt.window,),
         )
@@ -393,10 +455,10 @@ class _Merge:
         newest = self.attempt.verdicts["utc_timestamp"].max()
         return None if pd.isna(newest) else newest.to_pydatetime() + self.interval
 
-    def record(self, report: ScoreReport, written_to: datetime, context: RunContext) -> None:
+    def record(self, report: ScoreReport, written: Window, context: RunContext) -> None:
         counts = report.counts()
         counts["readings"] = counts.pop("read")
-        del counts["windows"]
+        del counts["windows"], counts["new_machines"]
         self.transaction.run(
             "record_run",
             **counts,
@@ -404,7 +466,8 @@ class _Merge:
             end=self.attempt.window.end,
             **self.at,
             **asdict(context),
-            written_to=written_to,
+            written_from=written.start,
+            written_to=written.end,
             origin=self.attempt.origin.value,
             ingested_through=self.attempt.ingested_through,
             readings_to=self._readings_to(),
@@ -421,9 +484,21 @@ def _last_changes(verdicts: pd.DataFrame, found: Differences) -> pd.Series:
     return latest
 
 
-def _refuse_stale(transaction: Transaction, attempt: Attempt, written_to: datetime) -> None:
+def _filled_in(
+    verdicts: pd.DataFrame, found: Differences, current: Current
+) -> npt.NDArray[np.int64]:
+    """Machines with a new verdict before one that was there: its reading came late."""
+    new = verdicts.loc[found.new].groupby("machine_id")["utc_timestamp"].min()
+    stamps = pd.Series(current["utc_timestamp"]).dt.tz_localize("UTC")
+    newest = stamps.groupby(current["machine_id"]).max()
+    late = new.index[new < newest.reindex(new.index)]
+    machines: npt.NDArray[np.int64] = late.to_numpy(np.int64)
+    return machines
+
+
+def _refuse_stale(transaction: Transaction, attempt: Attempt, written: Window) -> None:
     newer = transaction.rows(
-        "newer_overlap", run_id=attempt.run_id, start=attempt.window.start, end=written_to
+        "newer_overlap", run_id=attempt.run_id, start=written.start, end=written.end
     )
     if newer:
         raise StaleAttemptError(
