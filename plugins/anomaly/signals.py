@@ -29,6 +29,7 @@ ONE_HOUR, FOUR_HOURS, SIX_HOURS, HALF_DAY = (timedelta(hours=n) for n in (1, 4, 
 
 _LOOKS = 16  # readings looked at to say what held throughout a span, evenly spaced
 _OUTLIERS = 2  # of these on either side may say otherwise
+_DENSE = 1.5  # times as many readings in a span as there are intervals: some come more often
 _BLOCK = 100_000  # readings at once, where each looks at several
 _NANO = 1e9
 _MOST_KW = 1e9  # what is beyond counts as this: sums stay within 64 bits
@@ -297,10 +298,20 @@ class Readings:
         for begin in range(0, len(chosen), _BLOCK):
             block = slice(begin, begin + _BLOCK)
             back = chosen[block, None] - ago
+            dense = chosen[block] - first[block] > _DENSE * intervals
+            if dense.any():
+                back[dense] = self._at_even_times(chosen[block][dense], span)
             inside = back > first[block, None]
             looked = np.where(inside, self.level[np.maximum(back, 0)], np.nan)
             least[block], most[block] = _extremes(looked, min(intervals, _LOOKS) / 2)
         return least, most
+
+    def _at_even_times(self, chosen: Ints, span: timedelta) -> Ints:
+        """Rows to look at where a meter reports more often than each interval."""
+        step = span // timedelta(microseconds=1) // _LOOKS
+        asked = self._keys[chosen, None] - np.arange(_LOOKS) * step
+        rows: Ints = np.searchsorted(self._keys, asked, side="right") - 1
+        return rows
 
     def change(self, chosen: Ints) -> Floats:
         """Change of power since the reading before; both intervals lie within a day."""
