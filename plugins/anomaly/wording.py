@@ -1,0 +1,38 @@
+"""Numbers as people read them: power, and how far it is from usual."""
+
+import math
+
+_SAYS_LITTLE_KW, _MOST_TIMES = 0.1, 10  # beyond these a share of the usual tells nothing
+
+
+def kilowatts(power: float) -> str:
+    """Power in kW with three digits that count, and no more than three behind the point.
+
+    Examples
+    --------
+    >>> [kilowatts(power) for power in (1234.5, 36.25, 0.0123, 0.0, -5.0)]
+    ['1234', '36.2', '0.012', '0.000', '-5.00']
+    """
+    digits = 3 if abs(power) < 1 else max(0, 2 - math.floor(math.log10(abs(power))))
+    return f"{power:.{digits}f}"
+
+
+def beside_usual(measured: float, usual: float) -> str:
+    """Measured beside usual power in kW, and how far apart the two numbers shown are.
+
+    In per cent of the usual where that says something, else in kW.
+
+    Examples
+    --------
+    >>> beside_usual(36.25, 16.3)
+    '36.2 kW, 122 % above the usual 16.3 kW'
+    >>> beside_usual(2.0, 0.05)
+    '2.00 kW, 1.95 kW above the usual 0.050 kW'
+    """
+    power, normal = float(kilowatts(measured)), float(kilowatts(usual))
+    apart, side = abs(power - normal), "above" if power >= normal else "below"
+    if abs(normal) < _SAYS_LITTLE_KW or apart > _MOST_TIMES * abs(normal):
+        by = f"{kilowatts(apart)} kW"
+    else:
+        by = f"{apart / abs(normal) * 100:.0f} %"
+    return f"{kilowatts(measured)} kW, {by} {side} the usual {kilowatts(usual)} kW"
