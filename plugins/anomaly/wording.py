@@ -13,6 +13,8 @@ def kilowatts(power: float) -> str:
     >>> [kilowatts(power) for power in (1234.5, 36.25, 0.0123, 0.0, -5.0)]
     ['1234', '36.2', '0.012', '0.000', '-5.00']
     """
+    if not math.isfinite(power):
+        return f"{power}"
     digits = 3 if abs(power) < 1 else max(0, 2 - math.floor(math.log10(abs(power))))
     return f"{power:.{digits}f}"
 

@@ -1,4 +1,4 @@
-"""When a deviation began, what it amounts to, how bad it is and how it is told, as pure functions."""
+"""When a deviation began, what it amounts to, how bad it is and how it is told."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -175,7 +175,9 @@ def test_the_incidents_of_a_month_hold_the_energy_of_their_intervals_once_each(d
         usual + random.choice([0.0, 0.5, 5.0, -5.0], size, p=[0.4, 0.2, 0.2, 0.2]),
         usual,
         np.flatnonzero(random.random(size) < data.draw(st.sampled_from([0.005, 0.05, 0.3]))),
-        quality=random.choice(["ok", "gap", "stuck", "reset", "impossible"], size, p=[0.96] + [0.01] * 4),
+        quality=random.choice(
+            ["ok", "gap", "stuck", "reset", "impossible"], size, p=[0.96] + [0.01] * 4
+        ),
     )  # fmt: skip
     verdicts.loc[verdicts["quality"].isin(QUALITY_NAMES[Quality.STUCK :]), "anomaly"] = 0
     verdicts = verdicts[random.random(size) > 0.02].reset_index(drop=True)
