@@ -23,7 +23,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def deployed(postgres, migrated, tmp_path_factory):
-    """Six weeks of two noisy machines, trained on four, scored whole; the second's clock is Berlin's."""
+    """Six weeks of two noisy machines on Berlin's clock, trained on four, scored whole."""
     from anomaly.postgres.database import Database
 
     settings = load_settings(models_url=str(tmp_path_factory.mktemp("models")))

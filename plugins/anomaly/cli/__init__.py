@@ -349,7 +349,9 @@ def _print_status(found: Status) -> None:
     print_facts("Status", facts)
     print_rows("Machines", machines, tuple(machines[0]) if machines else ())
     if runs:
-        print_rows("Last windows with readings or changes", runs, tuple(runs[0]))
+        columns = ("window_start", "window_end", "origin", "readings", "inserted", "updated",
+                   "retracted", "anomalies")  # fmt: skip
+        print_rows("Last windows with readings or changes", runs, columns)
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:

@@ -129,7 +129,7 @@ def _print(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
     else:
-        out.print(table, width=_WHOLE, crop=False, no_wrap=True)
+        Console(file=out.file, width=_WHOLE, markup=False, emoji=False).print(table)
 
 
 def _csv_cell(value: object) -> object:
