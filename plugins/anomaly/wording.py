@@ -1,7 +1,9 @@
-"""Numbers as people read them: power, and how far it is from usual."""
+"""Numbers and text as people read them: power, how far it is from usual, and foreign text."""
 
 import math
+import unicodedata
 
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
 _SAYS_LITTLE_KW, _MOST_TIMES = 0.1, 10  # beyond these a share of the usual tells nothing
 
 
@@ -38,3 +40,19 @@ def beside_usual(measured: float, usual: float) -> str:
     else:
         by = f"{apart / abs(normal) * 100:.0f} %"
     return f"{kilowatts(measured)} kW, {by} {side} the usual {kilowatts(usual)} kW"
+
+
+def printable(text: str) -> str:
+    r"""Text in which whatever would steer a terminal, or end the line, is shown by its code.
+
+    Examples
+    --------
+    >>> print(printable("Fan [new] 3 \x1b[31m"))
+    Fan [new] 3 \x1b[31m
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _STEERING
+        else character
+        for character in text
+    )

@@ -17,7 +17,6 @@ import pytest
 from typer.testing import CliRunner
 
 from anomaly.cli import app
-from anomaly.cli.console import printable
 from anomaly.postgres.database import Database
 from anomaly.postgres.results import RunContext
 from anomaly.schema import Origin
@@ -25,6 +24,7 @@ from anomaly.scoring import Job, Scorer
 from anomaly.settings import load_settings
 from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
+from anomaly.wording import printable
 from deployment import QUARTER, execute, insert, rows
 
 DAY = 96

@@ -7,7 +7,6 @@ is shown by its code.
 import csv
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -21,13 +20,13 @@ from anomaly.errors import DatabaseError, SettingsError
 from anomaly.postgres.database import Database
 from anomaly.postgres.migrations import check_migrated
 from anomaly.settings import Settings, load_settings
+from anomaly.wording import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 Start = Annotated[str, typer.Option(help="First moment, e.g. 2017-03-07 or 2017-03-07T04:45Z.")]
 End = Annotated[str, typer.Option(help="End, not included.")]
 
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
 _WHOLE = 100_000  # columns of what is no terminal: nothing is wrapped there, or cut
 
 out = Console(markup=False, emoji=False, highlight=False)
@@ -60,22 +59,6 @@ def print_json(value: object) -> None:
 
 def _encode(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def printable(text: str) -> str:
-    r"""Text in which whatever would steer a terminal, or end the line, is shown by its code.
-
-    Examples
-    --------
-    >>> print(printable("Fan [new] 3 \x1b[31m"))
-    Fan [new] 3 \x1b[31m
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _STEERING
-        else character
-        for character in text
-    )
 
 
 def say(text: str, *, style: str = "", to: Console = out) -> None:
