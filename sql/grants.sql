@@ -8,7 +8,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.anomaly_results TO anomaly_score
 GRANT SELECT, INSERT ON anomaly.anomaly_results_history, anomaly.scoring_runs TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.machines TO anomaly_scorer;
 GRANT SELECT ON anomaly.model_versions, anomaly.model_in_force TO anomaly_scorer;
-GRANT SELECT, INSERT ON anomaly.labels TO anomaly_scorer;
+GRANT SELECT, INSERT ON anomaly.labels, anomaly.acknowledgements TO anomaly_scorer;
+GRANT UPDATE (withdrawn_at, withdrawn_by, withdrawn_as) ON anomaly.labels TO anomaly_scorer;
+GRANT USAGE ON SEQUENCE anomaly.labels_label_id_seq TO anomaly_scorer;
 GRANT SELECT, INSERT, UPDATE ON anomaly.incidents TO anomaly_scorer;
 GRANT USAGE ON SEQUENCE anomaly.fencing_token TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) TO anomaly_scorer;
@@ -27,7 +29,7 @@ GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 -- The API reads.
 GRANT SELECT ON anomaly.anomaly_results, anomaly.anomaly_results_history, anomaly.scoring_runs,
     anomaly.machines, anomaly.model_versions, anomaly.model_in_force, anomaly.incidents,
-    anomaly.labels TO anomaly_api;
+    anomaly.labels, anomaly.acknowledgements TO anomaly_api;
 GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_api;
 
 -- BI tools see the views and nothing else.

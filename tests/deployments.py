@@ -201,7 +201,7 @@ class Deployment:
             f"""
             TRUNCATE {self.layout.table}, anomaly.anomaly_results, anomaly.scoring_runs,
                      anomaly.anomaly_results_history, anomaly.model_in_force, anomaly.incidents,
-                     anomaly.labels;
+                     anomaly.acknowledgements, anomaly.labels;
             DELETE FROM anomaly.model_versions WHERE version > 3;
             DELETE FROM anomaly.machines WHERE source_key <> ALL (%s)
             """,
@@ -295,16 +295,21 @@ class Deployment:
         """Every live incident, in the oracle's words."""
         rows = self.execute(
             """
-            SELECT machine_id, kind, started_at, last_at, readings, peak_score, ended_at IS NULL
+            SELECT machine_id, kind, started_at, told_at, last_at, readings, peak_score,
+                   excess_kwh, ended_at IS NULL
               FROM anomaly.incidents WHERE state NOT IN ('withdrawn', 'merged')
             """
         )
-        return sorted(oracle.Episode(*row) for row in rows)
+        return sorted((oracle.Episode(*row) for row in rows), key=str)
 
     def expected_incidents(self) -> list[oracle.Episode]:
         """What the oracle makes of the verdicts that are there."""
         ((as_of,),) = self.execute("SELECT max(readings_to) FROM anomaly.scoring_runs")
-        return oracle.episodes(self._results(), as_of, self.meter) if as_of else []
+        if as_of is None:
+            return []
+        place = VERDICT_COLUMNS.index("expected_kw")
+        usual = {key: row[place] for key, row in self.verdicts().items()}
+        return oracle.episodes(self._results(), usual, as_of, self.meter)
 
     def expected(
         self,

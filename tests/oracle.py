@@ -53,9 +53,11 @@ class Episode(NamedTuple):
     machine: int
     kind: str
     started_at: datetime
+    told_at: datetime
     last_at: datetime
     readings: int
     peak_score: float | None
+    excess_kwh: float | None
     lasts: bool
 
 
@@ -509,42 +511,158 @@ def _hours(duration: timedelta) -> float:
 HOUR = timedelta(hours=1)
 
 
-def episodes(verdicts: Mapping[Key, Verdict], as_of: datetime, meter: Meter) -> list[Episode]:
-    """Every incident that the verdicts make, `as_of` being where the newest reading ends."""
+def episodes(
+    verdicts: Mapping[Key, Verdict],
+    usual: Mapping[Key, float | None],
+    as_of: datetime,
+    meter: Meter,
+) -> list[Episode]:
+    """Every incident that the verdicts make, `as_of` being where the newest reading ends.
+
+    `usual` is the power that each verdict names as usual.
+    """
     found = []
     for machine in sorted({machine for machine, _ in verdicts}):
         mine = sorted(
             (at, verdict) for (other, at), verdict in verdicts.items() if other == machine
         )
-        alarms = [(at, at, verdict.anomaly_score) for at, verdict in mine if verdict.anomaly]
-        faults = [(at, at, None) for at, verdict in mine if verdict.quality in METER_FAULTS]
+        alarms = [
+            Stretch(at, at, at + meter.interval, verdict.anomaly_score)
+            for at, verdict in mine
+            if verdict.anomaly
+        ]
+        faults = [
+            Stretch(at, at, at + meter.interval, None)
+            for at, verdict in mine
+            if verdict.quality in METER_FAULTS
+        ]
         stamps = [at for at, _ in mine]
         # What was not scored yet is no silence: a reading behind one is marked.
         marked = [ORDER.index(verdict.quality) >= ORDER.index("gap") for _, verdict in mine]
+        longest = max(HOUR, 2 * meter.interval)
         silences = [
-            (before + meter.interval, min(after - meter.interval, before + meter.max_gap), None)
+            Stretch(
+                before + meter.interval,
+                min(after - meter.interval, before + meter.max_gap),
+                before + longest + meter.interval,
+                None,
+            )
             for before, after, silent in zip(
                 stamps, [*stamps[1:], as_of], [*marked[1:], True], strict=True
             )
-            if silent and after - before > max(HOUR, 2 * meter.interval)
+            if silent and after - before > longest
         ]
-        found += _joined(machine, "machine", alarms, [], as_of, meter)
+        deviations = _deviations(machine, mine, usual, meter)
+        for episode in _joined(machine, "machine", alarms, [], as_of, meter):
+            onset = _onset(episode.started_at, deviations, meter)
+            found.append(
+                episode._replace(
+                    started_at=onset, excess_kwh=_excess(deviations, onset, episode.last_at, meter)
+                )
+            )
         found += _joined(machine, "meter", faults, silences, as_of, meter)
-    return sorted(found)
+    return sorted(found, key=str)
+
+
+class Stretch(NamedTuple):
+    """Intervals at fault, from the first to the last, and when that could be told."""
+
+    first: datetime
+    last: datetime
+    told: datetime
+    score: float | None
+
+
+class Deviation(NamedTuple):
+    """How far a reading was from usual, kW, and how long after the one before it came."""
+
+    at: datetime
+    elapsed: timedelta | None
+    kw: float | None
+    alarms: bool
+
+
+def _deviations(
+    machine: int,
+    mine: Sequence[tuple[datetime, Verdict]],
+    usual: Mapping[Key, float | None],
+    meter: Meter,
+) -> list[Deviation]:
+    found = []
+    for place, (at, verdict) in enumerate(mine):
+        normal = usual[machine, at]
+        known = verdict.quality not in METER_FAULTS and verdict.power_kw is not None
+        found.append(
+            Deviation(
+                at,
+                at - mine[place - 1][0] if place else None,
+                verdict.power_kw - normal if known and normal is not None else None,
+                bool(verdict.anomaly),
+            )
+        )
+    return found
+
+
+def _onset(first: datetime, deviations: Sequence[Deviation], meter: Meter) -> datetime:
+    """Where the deviation began that was told at `first`.
+
+    Of all starts that could be, the one whose readings make the most of the deviation, each
+    less half of what is typical of it; the latest of equals.
+    """
+    hour = max(HOUR, meter.interval)
+    recent = [d.kw for d in deviations if first - hour < d.at <= first and d.kw is not None]
+    own = next(d.kw for d in deviations if d.at == first)
+    if not recent:
+        return first
+    mean = math.fsum(recent) / len(recent)
+    typical = own if own is not None and abs(own) >= abs(mean) else mean
+    sign = 1 if typical > 0 else -1
+
+    best, gained, onset, follower = 0.0, 0.0, first, first
+    for before in reversed([d for d in deviations if first - REACH < d.at < first]):
+        if (
+            before.alarms
+            or before.kw is None
+            or before.elapsed is None
+            or 2 * before.elapsed > 3 * meter.interval
+            or 2 * (follower - before.at) > 3 * meter.interval
+            or before.at - before.elapsed < first - REACH
+        ):
+            break
+        gained += sign * before.kw - abs(typical) / 2
+        if gained > best:
+            best, onset = gained, before.at
+        follower = before.at
+    return onset
+
+
+def _excess(
+    deviations: Sequence[Deviation], onset: datetime, last: datetime, meter: Meter
+) -> float | None:
+    """Energy beyond the usual, kWh, of all intervals from the onset to the last alarm."""
+    parts = [
+        d.kw * _hours(d.elapsed)
+        for d in deviations
+        if onset <= d.at <= last
+        and d.kw is not None
+        and d.elapsed is not None
+        and d.elapsed <= meter.max_gap
+    ]
+    return round(math.fsum(parts), 3) if parts else None
 
 
 def _joined(
     machine: int,
     kind: str,
-    readings: Sequence[tuple[datetime, datetime, float | None]],
-    silences: Sequence[tuple[datetime, datetime, float | None]],
+    readings: Sequence[Stretch],
+    silences: Sequence[Stretch],
     as_of: datetime,
     meter: Meter,
 ) -> list[Episode]:
     join = max(HOUR, meter.interval)
-    groups: list[list[tuple[datetime, datetime, float | None]]] = []
+    groups: list[list[Stretch]] = []
     for stretch in sorted([*readings, *silences], key=lambda stretch: stretch[:2]):
-        if groups and stretch[0] - max(last for _, last, _ in groups[-1]) <= join:
+        if groups and stretch.first - max(other.last for other in groups[-1]) <= join:
             groups[-1].append(stretch)
         else:
             groups.append([stretch])
@@ -552,10 +670,12 @@ def _joined(
         Episode(
             machine,
             kind,
-            group[0][0],
-            last := max(last for _, last, _ in group),
+            group[0].first,
+            min(stretch.told for stretch in group),
+            last := max(stretch.last for stretch in group),
             sum(stretch in readings for stretch in group),
-            max((score for *_, score in group if score is not None), default=None),
+            max((stretch.score for stretch in group if stretch.score is not None), default=None),
+            None,
             as_of - meter.interval < last + join,
         )
         for group in groups

@@ -52,6 +52,15 @@ class DetectorName(StrEnum):
     PROTOTYPE = "prototype"
 
 
+class StatusSeverity(StrEnum):
+    """From which severity on an open incident makes `anomaly status` exit with 3."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    NEVER = "never"
+
+
 class Promotion(StrEnum):
     """What becomes of a challenger that the gate lets through: in force, asked about, or kept."""
 
@@ -175,6 +184,10 @@ class Settings(BaseSettings):
     )
     price_per_kwh: float = Field(
         0.0, ge=0, description="price of a kWh, to show what an incident costs; 0: not shown"
+    )
+    status_exit_severity: StatusSeverity = Field(
+        StatusSeverity.CRITICAL,
+        description="from which severity on an open incident makes `anomaly status` exit with 3",
     )
 
     # The detector and its training

@@ -145,7 +145,11 @@ class SignalDetector:
         anomaly = score > self.threshold
         reason = np.full(len(chosen), None, dtype=object)
         reason[anomaly] = explain(
-            readings, chosen[anomaly], evidence[anomaly].argmax(axis=1), self.interval
+            readings,
+            chosen[anomaly],
+            evidence[anomaly].argmax(axis=1),
+            self.centre[rows[anomaly]],
+            self.interval,
         )
         expected = np.where(rows >= 0, readings.expected_kw[chosen], np.nan)
         return Scores(score, anomaly, reason, expected)

@@ -17,6 +17,7 @@ from anomaly.contradictions import REACH
 from anomaly.schema import Quality
 from anomaly.steps import microseconds
 from anomaly.usual_day import DEVIATIONS, UsualDay
+from anomaly.wording import beside_usual, kilowatts
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -216,21 +217,11 @@ class Readings:
             ]
         ).T
 
-    def hour_mean(self, chosen: Ints) -> Floats:
-        """Mean power over the hour before chosen readings, kW."""
-        return self._mean(self._energy(self.power), self._known_time, chosen, ONE_HOUR)
-
-    def hours_away(self, chosen: Ints) -> Floats:
-        """For how many hours, a day at most, power has been on the same side of usual."""
-        limit = self.usual.least[self.rows]
-        side = np.where(self.level > limit, 1, np.where(self.level < -limit, -1, 0))
-        begins = np.diff(side, prepend=2) != 0
-        start = np.maximum.accumulate(np.where(begins, np.arange(len(side)), 0))[chosen]
-        start = np.maximum(start, self.earliest(chosen, REACH) + 1)
-        since = np.minimum(start, chosen)
-        return (self.ticks[chosen] - self.ticks[since]) / _MICROSECONDS_PER_HOUR + self._elapsed[
-            since
-        ]
+    def means(self, chosen: Ints, span: timedelta) -> tuple[Floats, Floats]:
+        """Mean power, and what is usual, over what is known of a span before readings, kW."""
+        energy, known = self._energy(self.power), self._known_time
+        power = self._mean(energy, known, chosen, span, least=0)
+        return power, power - self._mean(self._level_energy, known, chosen, span, least=0)
 
     def earliest(self, chosen: Ints, span: timedelta) -> Ints:
         """Row of the machine's earliest reading no more than `span` before each chosen one."""
@@ -273,19 +264,23 @@ class Readings:
         runs = self.power > self._limit
         return self._energy(np.where(runs, self.power, 0)), self._time_where(runs)
 
-    def _mean(self, energy: Ints, known_time: Ints, chosen: Ints, span: timedelta) -> Floats:
+    def _mean(
+        self, energy: Ints, known_time: Ints, chosen: Ints, span: timedelta, least: float = 0.5
+    ) -> Floats:
         """Mean power over the intervals that lie wholly in the `span` before each chosen reading.
 
         Parameters
         ----------
         energy, known_time : array of int
             Running totals of nano-kWh, and of the microseconds that they are of.
+        least : float
+            Share of the span that must be known.
         """
         first = self.earliest(chosen, span)
         covered = known_time[chosen] - known_time[first]
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (energy[chosen] - energy[first]) / _NANO / (covered / _MICROSECONDS_PER_HOUR)
-        return np.where(covered >= span / timedelta(microseconds=1) / 2, mean, np.nan)
+        return np.where(covered >= span / timedelta(microseconds=1) * least, mean, np.nan)
 
     def _throughout(
         self, chosen: Ints, span: timedelta, interval: timedelta
@@ -349,8 +344,12 @@ class Readings:
         return np.where(ran, log, np.nan), np.where(ran, np.nan, log)
 
 
-def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta) -> list[str]:
-    """Say in words, with numbers, what a signal found.
+def explain(
+    readings: Readings, chosen: Ints, signal: Ints, centre: Floats, interval: timedelta
+) -> list[str]:
+    """Say in words what a signal found: what was measured, over which time, and the usual.
+
+    Times are on the machine's own clock, and end where the reading's interval does.
 
     Parameters
     ----------
@@ -358,91 +357,58 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, interval: timedelta)
         Rows of the readings.
     signal : array of int
         For each the place of its signal in `NAMES`.
+    centre : array, shape (reading, signal)
+        What each signal usually is on the machine.
     """
-    found = readings.lasting(chosen, interval).deviations(0.0)
+    spans = {"level_1h": ONE_HOUR, "throughout_4h": FOUR_HOURS}
+    means = {name: readings.means(chosen, span) for name, span in spans.items()}
     others = readings.others(chosen)
-    away, change = readings.hours_away(chosen), readings.change(chosen)
     words = []
     for n, k in enumerate(signal.tolist()):
-        if k < len(DEVIATIONS):
-            words.append(_deviation(readings, int(chosen[n]), DEVIATIONS[k], found[n, k], away[n]))
-        elif NAMES[k] == "change":
-            words.append(f"power changed by {change[n]:+.1f} kW from one reading to the next")
+        name, row = NAMES[k], int(chosen[n])
+        to = _clock(readings, row, interval)
+        if name in spans:
+            power, usual = (float(mean[n]) for mean in means[name])
+            of_fleet = " of this fleet" if readings.rows[row] < 0 else ""
+            hours = spans[name] / timedelta(hours=1)
+            says = (
+                f"{beside_usual(power, usual)}{of_fleet}, on average over the {hours:.0f} h to {to}"
+            )
+        elif name == "change":
+            before, after = (kilowatts(readings.power[at]) for at in (row - 1, row))
+            says = f"power went from {before} kW to {after} kW in the interval to {to}"
         else:
-            words.append(_other(NAMES[k], others[n, k - len(DEVIATIONS)]))
-    return _untrained(words, readings, chosen, signal, found)
+            found, usually = others[n, k - len(DEVIATIONS)], centre[n, k]
+            says = _other(name, float(found), float(usually), to)
+        words.append(says + ("; not trained yet" if readings.rows[row] < 0 else ""))
+    return words
 
 
-def _deviation(readings: Readings, row: int, name: str, found: float, away: float) -> str:
-    normal, machine = readings.expected_kw[row], readings.rows[row]
-    zone = str(readings.usual.time_zones[machine])
-    local = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC").tz_convert(zone)
-    level = f"{_compared(normal + found, normal)} its usual {local:%A %H:%M} level"
-    if readings.level[row] * np.sign(found) > readings.usual.least[machine]:
-        span = f"for {away:.1f} h"
-    else:  # this reading is not, those before it were
-        span = "on average over 1 h" if name == "level_1h" else "for most of the last 4 h"
-    return f"{level} of {normal:.1f} kW {span}"
+def _clock(readings: Readings, row: int, interval: timedelta) -> str:
+    """End of a reading's interval on its machine's clock."""
+    zone = str(readings.usual.time_zones[readings.rows[row]])
+    start = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC")
+    return f"{(start + interval).tz_convert(zone):%a %H:%M}"
 
 
-def _untrained(
-    words: list[str], readings: Readings, chosen: Ints, signal: Ints, found: Floats
-) -> list[str]:
-    """Put into other words what was found on machines that training did not see.
-
-    Parameters
-    ----------
-    words : list of str
-        As for machines that it saw.
-    found : array, shape (chosen, deviation)
-        Deviations from what is usual of the fleet.
-    """
-    said, new = list(words), np.flatnonzero(readings.rows[chosen] < 0)
-    if len(new):
-        means = readings.hour_mean(chosen)
-    for n in new.tolist():
-        k = int(signal[n])
-        if k < len(DEVIATIONS):
-            said[n] = _unlike_fleet(readings, int(chosen[n]), DEVIATIONS[k], found[n, k], means[n])
-        said[n] += "; not trained yet"
-    return said
-
-
-def _unlike_fleet(readings: Readings, row: int, name: str, found: float, mean: float) -> str:
-    zone = str(readings.usual.time_zones[-1])
-    local = pd.Timestamp(int(readings.ticks[row]), unit="us", tz="UTC").tz_convert(zone)
-    usual = (
-        f"{readings.expected_kw[row]:.1f} kW usual of this fleet on {local:%A}s at {local:%H:%M}"
-    )
-    if name == "level_1h":
-        return f"{mean:.1f} kW on average over 1 h, far from the {usual}"
-    side = "above" if found > 0 else "below"
-    return f"{abs(found):.1f} kW or more {side} usual for most of the last 4 h ({usual})"
-
-
-def _other(name: str, value: float) -> str:
+def _other(name: str, found: float, usually: float, to: str) -> str:
     if name == "flat":
-        return f"no change for {np.expm1(value):.1f} h"
+        return f"no change for {np.expm1(found):.1f} h to {to}"
     if name == "running_4h":
-        return f"ran at {value:.1f} kW on average over 4 h, unusual for this machine"
+        return f"ran at {beside_usual(found, usually)}, on average over the 4 h to {to}"
     if name == "idle_6h":
-        return f"stood still for {np.expm1(value):.1f} h of the last 6 h in which it usually runs"
+        return (
+            f"stood still for {np.expm1(found):.1f} h of the 6 h to {to},"
+            " at a time at which it usually runs"
+        )
     ended = "stopped after a run" if name == "run" else "started after a pause"
-    return f"{ended} of {_hours(value)}, unusual for this machine"
+    return f"{ended} of {_hours(found)} in the interval to {to}, usually {_hours(usually)}"
 
 
 def _hours(log: float) -> str:
     longest = REACH / timedelta(hours=1)
     hours = float(np.exp(log))
     return f"{longest:.0f} h or more" if hours > longest - 1e-6 else f"{hours:.1f} h"
-
-
-def _compared(power: float, normal: float) -> str:
-    """How far above or below: in per cent where that says something, else in kW."""
-    side = "above" if power >= normal else "below"
-    if abs(normal) < 0.1 or abs(power - normal) > 10 * abs(normal):
-        return f"{abs(power - normal):.1f} kW {side}"
-    return f"{abs(power / normal - 1) * 100:.0f} % {side}"
 
 
 def _extremes(looked: Floats, enough: float) -> tuple[Floats, Floats]:

@@ -1,15 +1,18 @@
-"""The state of a deployment at a moment: freshness, lag, gaps, machines, model, last runs."""
+"""The state of a deployment at a moment: what needs somebody, machines, model, last runs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from anomaly.differences import compare
+from anomaly.episodes import time_zone
 from anomaly.errors import NoModelError
 from anomaly.postgres.database import SCORER, Database, Transaction
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.source import MeterSource
-from anomaly.settings import Settings
+from anomaly.schema import QUALITY_NAMES, Quality
+from anomaly.settings import Settings, StatusSeverity
 from anomaly.windows import Window, floor_to_interval
 
 RATED = timedelta(weeks=4)
@@ -20,6 +23,9 @@ _LEAST_RATED = timedelta(days=1)  # judged: from less no rate a week can be told
 @dataclass(frozen=True)
 class MachineStatus:
     """One machine; ``state`` is its newest quality, or ``silent``, ``retired`` or ``new``.
+
+    While an incident of it is open that is its ``state``, e.g. ``open warning``, unless its
+    meter is at fault or it is silent, retired or new.
 
     Attributes
     ----------
@@ -70,6 +76,10 @@ class Status:
         Rows of the meter table that are not due yet.
     late_verdicts, repaired_verdicts : int
         Of the last 24 hours.
+    incidents : list of dict
+        Those that are open, the worst first, then the newest.
+    exit_severity : StatusSeverity
+        From which severity on an open incident is a problem.
     """
 
     as_of: datetime
@@ -87,11 +97,13 @@ class Status:
     model_trained_to: datetime | None
     machines: list[MachineStatus]
     runs: list[dict[str, Any]]
+    incidents: list[dict[str, Any]]
+    exit_severity: StatusSeverity
 
     @property
     def problems(self) -> list[str]:
         """What a monitor should wake somebody for, in words."""
-        found = []
+        found = [_told(incident) for incident in self.incidents if self._wakes(incident)]
         if self.model_version is None:
             found.append("no model is in force: run `anomaly train --promote`")
         if self.newest_reading is None:
@@ -111,9 +123,23 @@ class Status:
             )
         return found
 
+    def _wakes(self, incident: Mapping[str, Any]) -> bool:
+        order = list(StatusSeverity)
+        return order.index(StatusSeverity(incident["severity"])) >= order.index(self.exit_severity)
+
     def as_dict(self) -> dict[str, Any]:
-        """All of it, with the problems."""
-        return asdict(self) | {"problems": self.problems}
+        """All of it but for what is a setting, with the problems."""
+        facts = asdict(self) | {"problems": self.problems}
+        del facts["exit_severity"]
+        return facts
+
+
+def _told(incident: Mapping[str, Any]) -> str:
+    local = incident["started_at"].astimezone(time_zone(incident["time_zone"]))
+    return (
+        f"incident {incident['incident_id']} of {incident['machine']} is open"
+        f" ({incident['severity']}, since {local:%Y-%m-%d %H:%M %Z}): {incident['reason']}"
+    )
 
 
 def status(database: Database, settings: Settings, as_of: datetime) -> Status:
@@ -126,7 +152,8 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         watermark = transaction.row("live_coverage")["watermark"]
         late = transaction.row("status_late", since=as_of - timedelta(hours=24))
         version = transaction.rows("current_version")
-        machines = _machines(transaction, settings, as_of)
+        incidents = [dict(row) for row in transaction.rows("open_incidents")]
+        machines = _machines(transaction, settings, as_of, incidents)
         runs = [dict(row) for row in transaction.rows("status_runs")]
     unscored, outdated, without_reading = _differences(database, settings, as_of)
     return Status(
@@ -145,6 +172,8 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         model_trained_to=version[0]["trained_to"] if version else None,
         machines=machines,
         runs=runs,
+        incidents=incidents,
+        exit_severity=settings.status_exit_severity,
     )
 
 
@@ -177,7 +206,13 @@ def _differences(
     return len(found.missing), len(found.changed), len(found.deleted)
 
 
-def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> list[MachineStatus]:
+def _machines(
+    transaction: Transaction,
+    settings: Settings,
+    as_of: datetime,
+    incidents: Sequence[Mapping[str, Any]],
+) -> list[MachineStatus]:
+    worst = {row["machine_id"]: row["severity"] for row in reversed(incidents)}
     rates = {
         row["machine_id"]: row
         for row in transaction.rows("alert_rates", start=as_of - RATED, end=as_of)
@@ -186,7 +221,10 @@ def _machines(transaction: Transaction, settings: Settings, as_of: datetime) -> 
         MachineStatus(
             row["machine_id"],
             row["name"],
-            _state(row["newest_verdict"], row["quality"], row["active_to"], settings, as_of),
+            _with_incident(
+                _state(row["newest_verdict"], row["quality"], row["active_to"], settings, as_of),
+                worst.get(row["machine_id"]),
+            ),
             row["newest_verdict"],
             alerts_a_week=_a_week(settings.interval, **rates[row["machine_id"]]),
             alert_budget=rates[row["machine_id"]]["alert_budget"] or settings.alert_budget,
@@ -211,6 +249,11 @@ def _a_week(
 def _precision(*, real_alerts: int, false_alarms: int, **_: object) -> float | None:
     said = real_alerts + false_alarms
     return real_alerts / said if said else None
+
+
+def _with_incident(state: str, severity: str | None) -> str:
+    sound = state in QUALITY_NAMES[: Quality.STUCK]
+    return f"open {severity}" if severity and sound else state
 
 
 def _state(

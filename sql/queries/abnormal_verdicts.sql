@@ -18,7 +18,6 @@ WITH range AS MATERIALIZED (
 SELECT r.machine_id,
        CAST(extract(epoch FROM r.utc_timestamp) * 1000000 AS bigint) AS utc_timestamp,
        r.anomaly, r.anomaly_score, r.threshold, r.reason, r.quality::text AS quality,
-       r.power_kw, r.expected_kw,
        CAST(extract(epoch FROM previous.utc_timestamp) * 1000000 AS bigint) AS previous_at
   FROM range
   JOIN anomaly.anomaly_results r

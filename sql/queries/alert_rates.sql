@@ -1,6 +1,6 @@
 -- Alerts of each machine over a range, the time judged in it, and what people found the
 -- alerts to be worth. An incident counts as real or false by the newest label of that
--- kind that touches it. One that began and ended in maintenance was silenced throughout:
+-- kind that touches it. One that was told and ended in maintenance was silenced throughout:
 -- it alerted nobody.
 SELECT m.machine_id, m.alert_budget, judged.first_at, judged.last_at,
        count(i.incident_id) AS alerts,
@@ -20,11 +20,13 @@ SELECT m.machine_id, m.alert_budget, judged.first_at, judged.last_at,
    AND NOT (i.state = 'silenced' AND EXISTS (
        SELECT FROM anomaly.labels l
         WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
-          AND l.during @> i.started_at))
+          AND l.withdrawn_as IS NULL
+          AND l.during @> i.told_at - interval '1 microsecond'))
   LEFT JOIN LATERAL (
        SELECT l.label
          FROM anomaly.labels l
         WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
+          AND l.withdrawn_as IS NULL
           AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
         ORDER BY l.label_id DESC
         LIMIT 1

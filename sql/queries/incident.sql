@@ -1,4 +1,5 @@
 -- One incident.
-SELECT machine_id, state, started_at, last_at, merged_into
-  FROM anomaly.incidents
- WHERE incident_id = :incident_id
+SELECT i.machine_id, m.name AS machine, i.state, i.started_at, i.last_at, i.merged_into
+  FROM anomaly.incidents i
+  JOIN anomaly.machines m USING (machine_id)
+ WHERE i.incident_id = :incident_id

@@ -1,5 +1,5 @@
 -- When each machine was last judged.
-SELECT m.machine_id, m.active_to, newest.utc_timestamp AS last_at
+SELECT m.machine_id, m.active_to, m.time_zone, newest.utc_timestamp AS last_at
   FROM anomaly.machines m
  CROSS JOIN LATERAL (
        SELECT r.utc_timestamp

@@ -85,7 +85,11 @@ SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, 
        i.started_at, i.ended_at,
        extract(epoch FROM coalesce(i.ended_at, i.last_at) - i.started_at) / 3600 AS duration_hours,
        i.reason, i.peak_score, i.excess_kwh, i.readings, i.origin::text AS origin,
-       i.acknowledged_by, i.opened_at, i.updated_at
+       i.acknowledged_by, i.opened_at, i.updated_at, i.told_at, i.settled,
+       ARRAY(SELECT a.acknowledged_by
+               FROM anomaly.acknowledgements a
+              WHERE a.incident_id = i.incident_id
+              ORDER BY a.acknowledged_at, a.acknowledged_by) AS acknowledged_by_all
   FROM anomaly.incidents i
   JOIN anomaly.machines m USING (machine_id)
  WHERE i.state NOT IN ('withdrawn', 'merged');
@@ -98,14 +102,17 @@ COMMENT ON COLUMN bi.incidents.site IS 'Where the machine stands';
 COMMENT ON COLUMN bi.incidents.kind IS 'machine: the machine behaves oddly; meter: its meter does';
 COMMENT ON COLUMN bi.incidents.state IS 'open, acknowledged, closed or silenced';
 COMMENT ON COLUMN bi.incidents.severity IS 'notice, warning or critical';
-COMMENT ON COLUMN bi.incidents.started_at IS 'First abnormal interval, UTC';
+COMMENT ON COLUMN bi.incidents.started_at IS 'Start of the interval in which the deviation began, UTC';
 COMMENT ON COLUMN bi.incidents.ended_at IS 'End of the last abnormal interval, UTC; empty while it lasts';
 COMMENT ON COLUMN bi.incidents.duration_hours IS 'From its start to its end, or to the last abnormal interval so far';
 COMMENT ON COLUMN bi.incidents.reason IS 'Why, in words';
 COMMENT ON COLUMN bi.incidents.peak_score IS 'Highest anomaly_score in it; empty for meter faults';
-COMMENT ON COLUMN bi.incidents.excess_kwh IS 'Energy beyond the usual while abnormal, kWh; negative where it was less';
+COMMENT ON COLUMN bi.incidents.excess_kwh IS 'Energy beyond the usual from its start to its end, kWh; negative where it was less';
 COMMENT ON COLUMN bi.incidents.readings IS 'Abnormal readings in it';
 COMMENT ON COLUMN bi.incidents.origin IS 'What found it: live, late or backfill';
-COMMENT ON COLUMN bi.incidents.acknowledged_by IS 'Who took it on';
+COMMENT ON COLUMN bi.incidents.acknowledged_by IS 'Who took it on first';
 COMMENT ON COLUMN bi.incidents.opened_at IS 'When it was first written, UTC';
 COMMENT ON COLUMN bi.incidents.updated_at IS 'When it was last changed, UTC';
+COMMENT ON COLUMN bi.incidents.told_at IS 'End of its first abnormal interval, UTC: nobody could be told before';
+COMMENT ON COLUMN bi.incidents.settled IS 'The machine has been so for days: a new normal';
+COMMENT ON COLUMN bi.incidents.acknowledged_by_all IS 'Everybody who took it on, in order';

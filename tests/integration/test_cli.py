@@ -275,7 +275,7 @@ def test_a_refused_version_is_registered_and_not_put_in_force(anomaly, database)
     assert (report["version"], report["promoted"]) == (2, False)
     assert "ANOMALY_GATE_AGREEMENT" in report["judgement"]["reasons"][0]
     plain = anomaly("train", **strict)
-    assert plain.returncode == 0
+    assert plain.returncode == 3  # also when nobody asked to promote it
     assert "version 3 registered, not in force" in plain.stdout
     assert "refused: it agrees with the champion on" in plain.stderr
 

@@ -100,6 +100,31 @@ def test_alert_budgets_that_are_none_are_unset_when_they_are_bounded(database, s
     assert mended == [(None,), (None,), (3,), (None,)]
 
 
+def test_what_incidents_and_people_said_before_is_kept_in_columns_of_its_own(database, settings):
+    execute(
+        database,
+        "DROP VIEW bi.incidents; DROP TABLE anomaly.acknowledgements;"
+        " ALTER TABLE anomaly.incidents DROP COLUMN told_at, DROP COLUMN settled;"
+        " ALTER TABLE anomaly.labels DROP COLUMN withdrawn_at, DROP COLUMN withdrawn_by,"
+        " DROP COLUMN withdrawn_as;"
+        " DELETE FROM anomaly.schema_migrations WHERE name LIKE '0007%';"
+        " INSERT INTO anomaly.machines (machine_id, source_key, name) VALUES (1, 'a', 'a');"
+        " INSERT INTO anomaly.incidents (machine_id, kind, started_at, last_at, reason, severity,"
+        " state, origin, opened_at, updated_at, acknowledged_at, acknowledged_by) VALUES"
+        " (1, 'machine', '2026-03-02Z', '2026-03-02Z', 'odd; for days: a new normal, for training"
+        " to learn', 'notice', 'closed', 'live', now(), now(), NULL, NULL),"
+        " (1, 'machine', '2026-03-03Z', '2026-03-03Z', 'odd', 'notice', 'closed', 'live', now(),"
+        " now(), now(), 'Ann')",
+    )
+
+    migrate(database, settings)
+
+    assert rows(
+        database, "SELECT reason, settled, told_at = started_at, acknowledged_by_all"
+        " FROM bi.incidents ORDER BY incident_id",
+    ) == [("odd", True, True, []), ("odd", False, True, ["Ann"])]  # fmt: skip
+
+
 def test_the_version_map_cannot_overlap(database):
     execute(
         database,

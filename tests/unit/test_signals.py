@@ -1,5 +1,7 @@
 """What the detector `signals` measures, and in which words it says so."""
 
+import re
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -84,60 +86,126 @@ def test_slots_are_those_of_the_local_clock_also_when_it_changes(zone, slots):
     np.testing.assert_array_equal(places, minutes * slots // 1440)
 
 
-def reasons(detector, power, machine, signal):
-    readings = Readings(measured({machine: power}), detector.usual)
+def reasons(detector, power, machine, signal, zone="UTC"):
+    """What is said of the last reading, on the clock of a zone."""
+    zones = np.full_like(detector.usual.time_zones, zone, dtype="U32")
+    usual = replace(detector.usual, time_zones=zones)
+    readings = Readings(measured({machine: power}), usual)
     chosen = np.array([len(power) - 1])
-    return explain(readings, chosen, np.array([NAMES.index(signal)]), QUARTER)
+    centre = detector.centre[readings.rows[chosen]]
+    return explain(readings, chosen, np.array([NAMES.index(signal)]), centre, QUARTER)
 
 
-def test_the_reason_says_how_far_from_which_level_and_for_how_long(detector):
-    power = steady(3)[:-30]
-    power[-12:] *= 1.38
+@given(
+    machine=st.sampled_from([1, 2, 77]),
+    signal=st.sampled_from([("level_1h", 4), ("throughout_4h", 16)]),
+    times=st.floats(0, 20),
+    lasted=st.integers(1, 30),
+    ended=st.integers(0, 3),
+    length=st.integers(120, 300),
+)
+def test_a_reason_names_measured_and_usual_power_of_its_span(
+    detector, machine, signal, times, lasted, ended, length
+):
+    name, quarters = signal
+    power = (shifts if machine == 1 else steady)(4, seed=5)[:length]
+    power[length - ended - lasted : length - ended] *= times
 
-    (reason,) = reasons(detector, power, 2, "level_1h")
+    (reason,) = reasons(detector, power, machine, name)
 
-    assert reason.startswith(("38 % above its usual Wednesday", "37 % above its usual Wednesday"))
-    assert reason.endswith(" level of 9.0 kW for 3.0 h")
-
-
-def test_the_reason_of_a_reading_that_is_back_to_usual_speaks_of_those_before_it(detector):
-    power = steady(3)[:-30]
-    power[-3] *= 5
-    lasted = steady(3)[:-30]
-    lasted[-16:-1] *= 1.5
-
-    (spike,) = reasons(detector, power, 2, "level_1h")
-    (overload,) = reasons(detector, lasted, 2, "throughout_4h")
-
-    assert " above its usual Wednesday 16:15 level of 9.0 kW on average over 1 h" in spike
-    assert " above its usual Wednesday 16:15 level of 9.0 kW for most of the last 4 h" in overload
-
-
-def test_the_reason_says_how_long_a_run_lasted(detector):
-    power = np.full(96, 0.3)
-    power[60:70] = 30.0
-    power = power[:71]
-
-    assert reasons(detector, power, 1, "run") == [
-        "stopped after a run of 2.5 h, unusual for this machine"
-    ]
+    measured_kw, apart, unit, side, usual, fleet, hours, clock = re.match(
+        r"(\S+) kW, (\S+) (%|kW) (above|below) the usual (\S+) kW( of this fleet)?, on average"
+        r" over the (\d) h to (.*?)(?:; not trained yet)?$",
+        reason,
+    ).groups()
+    frame = measured({machine: power}).tail(quarters)
+    slots = frame["utc_timestamp"].dt.hour * 4 + frame["utc_timestamp"].dt.minute // 15
+    kinds = (frame["utc_timestamp"].dt.day_of_week >= 5).astype(int)
+    row = {1: 0, 2: 1, 77: -1}[machine]
+    normal = detector.usual.median[row][kinds, slots].mean()
+    end = frame["utc_timestamp"].iloc[-1] + QUARTER
+    drawn = frame["reading"].diff().tail(quarters - 1).sum() + frame["power_kw"].iloc[0] / 4
+    assert float(measured_kw) == pytest.approx(drawn / quarters * 4, rel=0.006, abs=0.001)
+    assert float(usual) == pytest.approx(normal, rel=0.006, abs=0.001)
+    beyond = float(measured_kw) - float(usual)
+    assert side == ("above" if beyond >= 0 else "below")
+    shown = abs(beyond) / float(usual) * 100 if unit == "%" else abs(beyond)
+    assert float(apart) == pytest.approx(shown, rel=0.006, abs=0.51 if unit == "%" else 0.001)
+    assert (bool(fleet), int(hours), clock) == (machine == 77, quarters // 4, f"{end:%a %H:%M}")
 
 
-def test_the_reason_of_a_new_machine_compares_it_with_the_fleet(detector):
-    power = steady(3)[:-30]
-    power[-16:] = 500.0
+def test_a_reason_speaks_of_the_machines_own_clock(detector):
+    power = steady(3)[:-30]  # to 16:30 UTC on a Wednesday of winter
 
-    mean, lasting, change = (
-        reasons(detector, power, 77, signal) for signal in ("level_1h", "throughout_4h", "change")
+    (reason,) = reasons(detector, power, 2, "level_1h", "Asia/Kathmandu")
+
+    assert reason.endswith("over the 1 h to Wed 22:15")
+
+
+@given(before=st.floats(0, 500), after=st.floats(0, 500))
+def test_a_reason_names_both_sides_of_a_change(detector, before, after):
+    power = steady(2)
+    power[-2:] = before, after
+
+    (reason,) = reasons(detector, power, 2, "change")
+
+    said = re.fullmatch(
+        r"power went from (\S+) kW to (\S+) kW in the interval to Wed 00:00", reason
+    )
+    assert [float(number) for number in said.groups()] == pytest.approx(
+        [before, after], rel=0.006, abs=0.005
     )
 
-    usual = detector.usual.median[-1, 0, 16 * 4 + 1]
-    on = f"{usual:.1f} kW usual of this fleet on Wednesdays at 16:15"
-    assert mean == [f"500.0 kW on average over 1 h, far from the {on}; not trained yet"]
-    assert lasting[0].endswith(
-        f" kW or more above usual for most of the last 4 h ({on}); not trained yet"
+
+@given(quarters=st.integers(1, 60))
+def test_a_reason_names_the_hours_of_a_run_and_of_a_pause_beside_the_usual(detector, quarters):
+    run, pause = np.full(192, 0.3), np.full(192, 30.0)
+    run[100 : 100 + quarters], pause[100 : 100 + quarters] = 30.0, 0.3
+    end = f"{MONDAY + (101 + quarters) * QUARTER:%a %H:%M}"
+
+    (stopped,) = reasons(detector, run[: 101 + quarters], 1, "run")
+    (started,) = reasons(detector, pause[: 101 + quarters], 1, "pause")
+
+    usually = np.exp(detector.centre[0, [NAMES.index("run"), NAMES.index("pause")]])
+    for words, reason, usual in zip(
+        ["stopped after a run", "started after a pause"], [stopped, started], usually, strict=True
+    ):
+        said = re.fullmatch(
+            rf"{words} of (\S+) h in the interval to {end}, usually (\S+) h", reason
+        )
+        hours = [float(number) for number in said.groups()]
+        assert hours == pytest.approx([quarters / 4, usual], abs=0.051)
+
+
+@given(level=st.floats(20, 100), quarters=st.integers(8, 16))  # at least half of the span
+def test_a_reason_names_the_power_of_running_beside_the_usual(detector, level, quarters):
+    power = np.full(96 + 48, 0.3)
+    power[-16:] = 0.3
+    power[-quarters:] = level
+
+    (reason,) = reasons(detector, power, 1, "running_4h")
+
+    usually = detector.centre[0, NAMES.index("running_4h")]
+    said = re.fullmatch(
+        r"ran at (\S+) kW, .* the usual (\S+) kW, on average over the 4 h to Tue 12:00", reason
     )
-    assert change == ["power changed by +0.0 kW from one reading to the next; not trained yet"]
+    assert [float(number) for number in said.groups()] == pytest.approx([level, usually], rel=0.006)
+
+
+@given(still=st.integers(1, 24))
+def test_a_reason_names_the_hours_of_standing_still_and_of_no_change(detector, still):
+    power = shifts(4)[: 96 + 60]  # to 15:00 on a working day
+    power[-still:] = 0.0
+
+    (idle,) = reasons(detector, power, 1, "idle_6h")
+    (flat,) = reasons(detector, power, 1, "flat")
+
+    stood = re.fullmatch(
+        r"stood still for (\S+) h of the 6 h to Tue 15:00, at a time at which it usually runs", idle
+    )
+    stuck = re.fullmatch(r"no change for (\S+) h to Tue 15:00", flat)
+    assert float(stood[1]) == pytest.approx(still / 4, abs=0.051)
+    assert float(stuck[1]) == pytest.approx(still / 4, abs=0.051)
 
 
 def test_what_held_throughout_four_hours_is_no_burst(detector):

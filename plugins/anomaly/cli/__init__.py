@@ -20,12 +20,13 @@ from anomaly.cli.console import (
     connect,
     fail,
     notes,
-    out,
     print_facts,
     print_json,
     print_rows,
+    say,
 )
-from anomaly.cli.incidents import incidents, label
+from anomaly.cli.incidents import incidents_app, label, print_incidents
+from anomaly.cli.labels import labels_app
 from anomaly.cli.models import models_app
 from anomaly.errors import AnomalyError, SettingsError
 from anomaly.ingest import ingest as ingest_file
@@ -36,6 +37,7 @@ from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
 from anomaly.settings import MOST_ALERTS, DetectorName, Settings, load_settings
+from anomaly.status import Status
 from anomaly.status import status as take_stock
 from anomaly.training import Trainer, TrainingReport, current_user
 from anomaly.windows import Window, parse_moment
@@ -50,7 +52,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
-app.command()(incidents)
+app.add_typer(incidents_app, name="incidents")
+app.add_typer(labels_app, name="labels")
 app.command()(label)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what would change, write nothing.")]
@@ -100,9 +103,9 @@ def migrate(as_json: AsJson = False) -> None:
     report = migrate_database(database, settings)
     if as_json:
         return print_json(asdict(report))
-    out.print(f"applied: {', '.join(report.applied) or 'nothing, all was there'}")
+    say(f"applied: {', '.join(report.applied) or 'nothing, all was there'}")
     for note in report.notes:
-        notes.print(f"note: {note}", style="yellow", markup=False)
+        say(f"note: {note}", style="yellow", to=notes)
 
 
 @app.command()
@@ -132,7 +135,8 @@ def train(
 ) -> None:
     """Train a model version, judge it against the one in force, and register it.
 
-    With --promote it is put in force if the gate lets it; exits with 3 when it does not.
+    With --promote it is put in force if the gate lets it. Exits with 3 when the gate refuses
+    it, asked to promote or not.
     """
     database, settings = connect()
     if detector is not None:
@@ -153,19 +157,19 @@ def train(
         print_json(report.as_dict())
     else:
         _print_training(report)
-    if promote and refused:
+    if refused:
         raise typer.Exit(NEEDS_ATTENTION)
 
 
 def _print_training(report: TrainingReport) -> None:
     state = "in force" if report.promoted else "registered, not in force"
-    out.print(
+    say(
         f"version {report.version} {state}: {report.readings} readings of {report.machines}"
         f" machines in {report.window}"
     )
-    out.print(f"model card: {report.card}", markup=False, highlight=False)
+    say(f"model card: {report.card}")
     for reason in report.judgement.reasons if report.judgement else ():
-        notes.print(f"refused: {reason}", style="yellow", markup=False)
+        say(f"refused: {reason}", style="yellow", to=notes)
 
 
 @app.command(
@@ -277,12 +281,12 @@ def evaluate(
     if as_json:
         print_json(report.as_dict())
     else:
-        out.print(*report.tables(), sep="\n")
+        say("\n".join(map(str, report.tables())))
     if picture is not None:
-        notes.print(f"picture: {report.picture(picture)}", markup=False)
+        say(f"picture: {report.picture(picture)}", to=notes)
     if scores is not None:
         written = report.write_scores(scores, settings.interval_minutes)
-        notes.print(f"scores: {written}; VUS-PR: make vus SCORES={written}", markup=False)
+        say(f"scores: {written}; VUS-PR: make vus SCORES={written}", to=notes)
 
 
 def _evaluation_window(start: str | None, end: str | None) -> Window | None:
@@ -322,22 +326,32 @@ def _budgets(text: str) -> list[float]:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Take stock; exits with 3 when something needs attention."""
+    """Take stock, what needs somebody first; exits with 3 when something does."""
     database, settings = connect()
     found = take_stock(database, settings, datetime.now(UTC))
     if as_json:
         print_json(found.as_dict())
     else:
-        facts = found.as_dict()
-        machines, runs, problems = (facts.pop(name) for name in ("machines", "runs", "problems"))
-        print_facts("Status", facts)
-        print_rows("Machines", machines, tuple(machines[0]) if machines else ())
-        if runs:
-            print_rows("Last windows", runs, tuple(runs[0]))
-        for problem in problems:
-            out.print(f"needs attention: {problem}", style="yellow", markup=False)
+        _print_status(found)
     if found.problems:
         raise typer.Exit(NEEDS_ATTENTION)
+
+
+def _print_status(found: Status) -> None:
+    for problem in found.problems:
+        say(f"needs attention: {problem}", style="yellow")
+    if found.incidents:
+        print_incidents("Open incidents", found.incidents)
+    elif not found.problems:
+        say("Nothing needs you.")
+    facts = found.as_dict()
+    machines, runs, *_ = (facts.pop(name) for name in ("machines", "runs", "problems", "incidents"))
+    print_facts("Status", facts)
+    print_rows("Machines", machines, tuple(machines[0]) if machines else ())
+    if runs:
+        columns = ("window_start", "window_end", "origin", "readings", "inserted", "updated",
+                   "retracted", "anomalies")  # fmt: skip
+        print_rows("Last windows with readings or changes", runs, columns)
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:

@@ -1,16 +1,32 @@
 """``anomaly incidents`` and ``anomaly label``: what is wrong, and what people say of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 
-from anomaly.cli.console import AsJson, End, Start, connect, out, print_json, print_rows
-from anomaly.errors import SettingsError
+from anomaly.cli.console import (
+    AsCsv,
+    AsJson,
+    connect,
+    out,
+    print_facts,
+    print_json,
+    print_list,
+    print_rows,
+    say,
+)
+from anomaly.cli.readings_around import HISTORY, lines_around
+from anomaly.episodes import time_zone
+from anomaly.errors import LabelError, SettingsError
 from anomaly.incidents import LabelName, State
 from anomaly.labelling import acknowledge as take_on
+from anomaly.labelling import is_incident, label_incident
 from anomaly.labelling import label as write_label
-from anomaly.postgres.database import SCORER
+from anomaly.postgres.database import SCORER, Transaction
 from anomaly.postgres.machines import find_machine, known_machines
 from anomaly.settings import Settings
 from anomaly.training import current_user
@@ -18,14 +34,26 @@ from anomaly.windows import Window, parse_moment
 
 _PRESENT = [State.OPEN, State.ACKNOWLEDGED, State.SILENCED]
 _COLUMNS = (
-    "incident_id", "machine", "kind", "state", "severity", "started_at", "ended_at", "excess_kwh",
-    "reason",
+    "incident_id", "machine", "kind", "state", "severity", "started_at", "told_at", "ended_at",
+    "settled", "excess_kwh", "reason",
 )  # fmt: skip
+_NARROW = ("no", "machine", "what", "when", "kWh", "reason")
+_WIDE = 160  # columns of a terminal in which the whole table is read with ease
+_AROUND = timedelta(hours=2)  # before and after an incident, to see how it came and went
 
 By = Annotated[str, typer.Option(help="Who says so; default: this account.")]
+Zone = Annotated[
+    str, typer.Option("--tz", help="Show times in this zone; default: each machine's own.")
+]
+
+incidents_app = typer.Typer(
+    help="List incidents, newest first; those that need somebody unless told otherwise."
+)
 
 
+@incidents_app.callback(invoke_without_command=True)
 def incidents(
+    context: typer.Context,
     machine: Annotated[
         str | None, typer.Option(help="Of this machine only, by id or name.")
     ] = None,
@@ -37,61 +65,229 @@ def incidents(
     end: Annotated[str | None, typer.Option(help="That began before this moment.")] = None,
     acknowledge: Annotated[int | None, typer.Option(help="Take this incident on, by id.")] = None,
     by: By = "",
+    zone: Zone = "",
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List incidents, newest first; those that need somebody unless told otherwise."""
+    if context.invoked_subcommand is not None:
+        return None
+    shown_in = _zone(zone)
     database, settings = connect()
     if acknowledge is not None:
         found = take_on(database, settings, acknowledge, by=by or current_user())
         facts = {"incident_id": acknowledge, "state": found.value}
-        return print_json(facts) if as_json else out.print(f"incident {acknowledge}: {found}")
+        return print_json(facts) if as_json else say(f"incident {acknowledge}: {found}")
     chosen = list(State) if everything else _states(state)
     since, until = (parse_moment(moment) if moment else None for moment in (start, end))
     if since and until:
         Window(since, until)  # refuses one that ends before it starts
     with database.transaction(SCORER, read_only=True) as transaction:
         known = known_machines(transaction)
-        rows = transaction.rows(
-            "list_incidents",
-            states=[item.value for item in chosen],
+        rows = _list(
+            transaction,
+            states=chosen,
             machine_id=None if machine is None else find_machine(known, machine),
             start=since,
             end=until,
         )
     needed = [row for row in rows if everything or state or row["ended_at"] is None]
-    shown = [dict(row) | _cost(row["excess_kwh"], settings) for row in needed]
+    shown = [row | _cost(row["excess_kwh"], settings) for row in needed]
+    columns = (*_COLUMNS, *(["cost"] if settings.price_per_kwh else []))
+    if as_json or as_csv:
+        return print_list("Incidents", shown, columns, as_json=as_json, as_csv=as_csv)
+    print_incidents("Incidents", shown, zone=shown_in, columns=columns)
+
+
+@incidents_app.command("show")
+def show(
+    incident: Annotated[int, typer.Argument(help="Number of the incident.", min=1)],
+    zone: Zone = "",
+    most: Annotated[int, typer.Option("--readings", help="Most readings to show.", min=2)] = 48,
+    as_json: AsJson = False,
+) -> None:
+    """Show an incident: the readings around it beside the usual, and what people said."""
+    shown_in = _zone(zone)
+    database, settings = connect()
+    with database.transaction(SCORER, read_only=True) as transaction:
+        found = _list(transaction, states=list(State), incident_id=min(incident, 2**63 - 1))
+        if not found:
+            raise LabelError(f"there is no incident {incident}: `anomaly incidents` lists them")
+        row = found[0]
+        end = row["last_at"] + settings.interval
+        around = {"machine_id": row["machine_id"], "start": row["started_at"], "end": end}
+        labels = [dict(r) for r in transaction.rows("list_labels", withdrawn=True, **around)]
+        taken_on = [dict(r) for r in transaction.rows("acknowledgements", incident_id=incident)]
+        around |= {"start": row["started_at"] - HISTORY, "end": row["last_at"] + _AROUND}
+        verdicts = [dict(r) for r in transaction.rows("verdicts_between", **around)]
+    row |= _cost(row["excess_kwh"], settings)
+    readings = [v for v in verdicts if v["utc_timestamp"] >= row["started_at"] - _AROUND]
     if as_json:
-        return print_json(shown)
-    print_rows("Incidents", shown, (*_COLUMNS, *(["cost"] if settings.price_per_kwh else [])))
+        return print_json(
+            row | {"readings_around": readings, "labels": labels, "acknowledgements": taken_on}
+        )
+    clock = shown_in or time_zone(row["time_zone"])
+    _print_incident(row, clock)
+    inside = Window(row["started_at"], end)
+    for line in lines_around(verdicts, readings, inside, clock, most):
+        say(line)
+    if labels:
+        columns = ("label_id", "label", "starts_at", "ends_at", "note", "labelled_by",
+                   "labelled_at", "withdrawn_by")  # fmt: skip
+        print_rows("Labels", [_in_zone(label, clock) for label in labels], columns)
+    if taken_on:
+        people = [_in_zone(each, clock) for each in taken_on]
+        print_rows("Taken on", people, ("acknowledged_by", "acknowledged_at"))
 
 
 def label(
-    machine: Annotated[str, typer.Argument(help="Id or name of the machine.")],
-    what: Annotated[LabelName, typer.Argument(help="What it was, or will be.")],
-    start: Start,
-    end: End,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MACHINE] WHAT",
+            help="Id or name of the machine (not with --incident), and what it was, or will"
+            f" be: {', '.join(LabelName)}.",
+        ),
+    ],
+    incident: Annotated[
+        int | None, typer.Option(help="Label this incident: its machine and its range.", min=1)
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="First moment of the range.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
     note: Annotated[str, typer.Option(help="What else there is to say.")] = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what a range was: a real fault, a false alarm, maintenance or a meter fault."""
-    database, settings = connect()
-    done = write_label(
-        database,
-        settings,
-        machine,
-        Window.parse(start, end),
-        what,
-        note=note,
-        by=by or current_user(),
-    )
+    *machines, what = words
+    name = _label_name(what)
+    said = {"note": note, "by": by or current_user()}
+    if incident is not None:
+        if machines or start or end:
+            raise SettingsError(
+                f"--incident {incident} has a machine and a range of its own: leave out the"
+                " machine, --start and --end"
+            )
+        database, settings = connect()
+        done = label_incident(database, settings, incident, name, **said)
+    else:
+        if len(machines) != 1 or not start or not end:
+            raise SettingsError(
+                f"{' '.join(words)!r} is no machine with a range: write a machine, what it was,"
+                " --start and --end; or --incident and what it was"
+            )
+        window = Window.parse(start, end)
+        database, settings = connect()
+        done = write_label(database, settings, machines[0], window, name, **said)
     if as_json:
         facts = asdict(done)
         return print_json(facts | {"window": [done.window.start, done.window.end]})
-    out.print(
-        f"machine {done.machine_id} in {done.window}: {done.label.value};"
-        f" {done.incidents_changed} incidents changed"
+    say(
+        f"machine {done.machine_id} ({done.machine}) in {done.window}: {done.label.value};"
+        f" label {done.label_id}, {done.incidents_changed} incidents changed"
     )
+    if machines and is_incident(database, machines[0]):
+        say(
+            f"this is machine {done.machine}, not incident {machines[0]}: for that one take"
+            f" label {done.label_id} back (anomaly labels remove {done.label_id}) and write"
+            f" --incident {machines[0]}"
+        )
+
+
+def print_incidents(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    zone: ZoneInfo | None = None,
+    columns: Sequence[str] = _COLUMNS,
+) -> None:
+    """Print a table of incidents, each on its machine's clock unless a zone is given."""
+    local = [_in_zone(row, zone or time_zone(row["time_zone"])) for row in rows]
+    if not out.is_terminal or out.width >= _WIDE:
+        known = [name for name in columns if not local or name in local[0]]
+        return print_rows(title, local, known)
+    print_rows(title, [_narrow(row) for row in local], _NARROW)
+
+
+def _narrow(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An incident in few columns, to be read in a terminal."""
+    start, told, end = (row[name] for name in ("started_at", "told_at", "ended_at"))
+    cost = f", costs {row['cost']}" if row.get("cost") is not None else ""
+    until = f"to {end:%a %m-%d %H:%M}" if end else "lasts"
+    return {
+        "no": row["incident_id"],
+        "machine": row["machine"],
+        "what": f"{row['severity']} {row['state']} {row['kind']}",
+        "when": f"{start:%Y-%m-%d %H:%M %Z}, told {told:%a %H:%M}, {until}",
+        "kWh": row["excess_kwh"],
+        "reason": f"{row['reason']}{cost}",
+    }
+
+
+def _print_incident(row: Mapping[str, Any], zone: ZoneInfo) -> None:
+    local = _in_zone(row, zone)
+    new_normal = " (a new normal, for training to learn)" if row["settled"] else ""
+    merged = f" into {row['merged_into']}" if row["merged_into"] else ""
+    facts = {
+        "machine": f"{row['machine_id']} ({row['machine']})",
+        "site": row["site"] or None,
+        "kind": row["kind"],
+        "severity": row["severity"],
+        "state": f"{row['state']}{merged}{new_normal}",
+        "started": local["started_at"],
+        "told": local["told_at"],
+        "ended": local["ended_at"] or "lasts",
+        "reason": row["reason"],
+        "excess_kwh": row["excess_kwh"],
+        **{name: row[name] for name in ("cost",) if name in row},
+        "abnormal_readings": row["readings"],
+        "highest_score": None if row["peak_score"] is None else f"{row['peak_score']:.3f}",
+        "found_by": row["origin"],
+    }
+    print_facts(f"Incident {row['incident_id']}, times in {zone.key}", facts)
+
+
+def _list(
+    transaction: Transaction,
+    *,
+    states: Sequence[State],
+    incident_id: int | None = None,
+    machine_id: int | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> list[dict[str, Any]]:
+    rows = transaction.rows(
+        "list_incidents",
+        states=[item.value for item in states],
+        incident_id=incident_id,
+        machine_id=machine_id,
+        start=start,
+        end=end,
+    )
+    return [dict(row) for row in rows]
+
+
+def _in_zone(row: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
+    """A row with its times on a zone's clock."""
+    return {
+        name: value.astimezone(zone) if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    if name and name not in available_timezones():
+        raise SettingsError(
+            f"--tz is {name!r}, which is no time zone: write one such as Europe/Berlin or UTC"
+        )
+    return ZoneInfo(name) if name else None
+
+
+def _label_name(text: str) -> LabelName:
+    try:
+        return LabelName(text)
+    except ValueError:
+        raise SettingsError(f"{text!r} is no label: write one of {', '.join(LabelName)}") from None
 
 
 def _states(text: str) -> list[State]:

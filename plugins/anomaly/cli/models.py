@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from anomaly.cli.console import AsJson, connect, out, print_facts, print_json, print_rows
+from anomaly.cli.console import (
+    AsCsv,
+    AsJson,
+    connect,
+    print_facts,
+    print_json,
+    print_list,
+    print_rows,
+    say,
+)
 from anomaly.errors import ArtefactError, WindowError
 from anomaly.postgres.results import RunContext
 from anomaly.promoting import Promoted, Promoter
@@ -25,6 +34,7 @@ def models_list(
         str | None, typer.Option(help="Which version judges this moment's readings.")
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List model versions, newest first; or say which one was live on a date."""
     database, settings = connect()
@@ -32,8 +42,6 @@ def models_list(
         return _print_moment(Promoter(database, settings).version_on(parse_moment(on)), as_json)
     with database.transaction(read_only=True) as transaction:
         rows = [dict(row) for row in transaction.rows("model_versions")]
-    if as_json:
-        return print_json(rows)
     columns = (
         "version",
         "in_force",
@@ -44,7 +52,7 @@ def models_list(
         "trained_to",
         "readings",
     )
-    print_rows("Model versions", rows, columns)
+    print_list("Model versions", rows, columns, as_json=as_json, as_csv=as_csv)
 
 
 @models_app.command("show")
@@ -65,7 +73,7 @@ def models_show(version: Version, as_json: AsJson = False) -> None:
                    "reason", "superseded_at")  # fmt: skip
         print_rows("In force", entries, columns)
     if CARD in artefact.sha256 and found["status"] != "retired":
-        out.print(registry.read(artefact, CARD).decode(), markup=False, highlight=False)
+        say(registry.read(artefact, CARD).decode())
 
 
 @models_app.command("promote")
@@ -128,7 +136,7 @@ def models_verify(
     if as_json:
         print_json(rows)
     elif not broken:
-        out.print(f"{len(rows)} versions are sound")
+        say(f"{len(rows)} versions are sound")
     if broken:
         raise ArtefactError(
             "; ".join(f"version {row['version']}: {row['problem']}" for row in broken)
@@ -143,7 +151,7 @@ def models_reproduce(version: Version, as_json: AsJson = False) -> None:
     if as_json:
         print_json(vars(found) | {"same": found.same})
     elif found.same:
-        out.print(f"version {version} is reproduced bit for bit, from {found.readings} readings")
+        say(f"version {version} is reproduced bit for bit, from {found.readings} readings")
     if not found.same:
         raise ArtefactError(
             f"version {version} differs when trained again, in {', '.join(found.differing)}:"
@@ -171,7 +179,7 @@ def _print_promoted(promoted: Promoted, as_json: bool) -> None:
     since = (
         f"from {_shown(promoted.effective_from)}{until}" if promoted.effective_from else "always"
     )
-    out.print(f"version {promoted.version} is in force {since}")
+    say(f"version {promoted.version} is in force {since}")
     if promoted.scores is not None:
         print_facts("Scored anew", promoted.scores.counts())
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from anomaly.demo.airflow_server import USER, AirflowServer, AirflowServerError
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
@@ -32,6 +33,7 @@ from anomaly.promoting import Promoter
 from anomaly.settings import Settings, load_settings
 from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
+from anomaly.wording import printable
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / ".demo"
@@ -371,11 +373,11 @@ def _step(name: str) -> Iterator[Any]:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in rows[0] if rows else ("nothing",):
         table.add_column(name.replace("_", " "))
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(Text(printable(_shown(value))) for value in row.values()))
     console.print(table)
 
 

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomaly.incidents import (
+import pandas as pd
+from psycopg2.sql import SQL, Literal
+
+from anomaly.episodes import (
+    LOOK_BACK,
     Episode,
-    Incident,
     Kind,
-    Label,
-    LabelName,
     Severity,
     Silence,
-    State,
     find_episodes,
     join_after,
-    look_back,
-    match,
-    with_states,
+    with_onsets,
 )
-from anomaly.postgres.database import Transaction
+from anomaly.incidents import Incident, Label, LabelName, State, look_back, match, with_states
+from anomaly.postgres import binary
+from anomaly.postgres.database import Transaction, int_array, sql_file
 from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window
@@ -30,9 +30,11 @@ _KINDS: Any = {
     "utc_timestamp": "datetime64[us, UTC]",
     "previous_at": "datetime64[us, UTC]",
     "anomaly_score": float,
-    "power_kw": float,
-    "expected_kw": float,
 }
+_ABOUT = [
+    ("number", ">i4"), ("utc_timestamp", ">i8"), ("alarm", ">i1"), ("sound", ">i1"),
+    ("power_kw", ">f8"), ("expected_kw", ">f8"),
+]  # fmt: skip
 
 Ranges = Mapping[int, tuple[datetime, datetime]]
 """From a first to a last moment of each machine, both included."""
@@ -116,22 +118,28 @@ def refresh_incidents(transaction: Transaction, change: Change, settings: Settin
 
 
 def _candidates(transaction: Transaction, change: Change, settings: Settings) -> Ranges:
-    """The machines to look at, and the range of each: the window, and incidents that last."""
+    """The machines to look at, and the range of each: the window, and incidents that last.
+
+    An incident begins before its first alarm, so a verdict bears on those that are told
+    up to `LOOK_BACK` behind it.
+    """
     join = join_after(settings)
+    behind = max(join, LOOK_BACK)
     window, machines = change.window, list(change.machines)
     touched = transaction.rows(
         "incident_candidates",
         start=window.start - join,
-        end=window.end + join,
+        end=window.end + behind,
         machines=machines,
         quiet=list(change.quiet),
         silent_since=change.as_of - settings.dropout,
     )
     if window.end < change.as_of:
         touched = [*touched, *transaction.rows("gap_behind", end=window.end, machines=machines)]
-    ranges = dict.fromkeys((row["machine_id"] for row in touched), (window.start, window.end))
+    until = window.end + behind
+    ranges = dict.fromkeys((row["machine_id"] for row in touched), (window.start, until))
     for row in transaction.rows("lasting_incidents", machines=machines):
-        ranges[row["machine_id"]] = (min(window.start, row["since"]), window.end)
+        ranges[row["machine_id"]] = (min(window.start, row["since"]), until)
     return ranges
 
 
@@ -139,11 +147,27 @@ def _episodes(
     transaction: Transaction, ranges: Ranges, as_of: datetime, settings: Settings
 ) -> list[Episode]:
     verdicts = transaction.frame("abnormal_verdicts", **_arrays(ranges)).astype(_KINDS)
-    silences = [
-        Silence(row["machine_id"], row["last_at"], row["active_to"])
-        for row in transaction.rows("newest_verdicts", machines=list(ranges))
-    ]
-    return find_episodes(verdicts, silences, as_of, settings)
+    newest = transaction.rows("newest_verdicts", machines=list(ranges))
+    silences = [Silence(row["machine_id"], row["last_at"], row["active_to"]) for row in newest]
+    zones = {row["machine_id"]: row["time_zone"] for row in newest}
+    found = find_episodes(verdicts, silences, as_of, settings)
+    return with_onsets(found, _verdicts_about(transaction, found), zones, settings)
+
+
+def _verdicts_about(transaction: Transaction, episodes: Sequence[Episode]) -> pd.DataFrame:
+    """All verdicts about episodes of machines, as `with_onsets` takes them."""
+    asked = [number for number, found in enumerate(episodes) if found.kind is Kind.MACHINE]
+    machines = [episodes[number].machine_id for number in asked]
+    statement = SQL(sql_file("queries/verdicts_about.sql")).format(
+        numbers=Literal(int_array(asked)),
+        machines=Literal(int_array(machines)),
+        firsts=Literal([episodes[number].started_at for number in asked]),
+        lasts=Literal([episodes[number].last_at for number in asked]),
+        look_back=Literal(LOOK_BACK),
+    )
+    records = binary.decode(transaction.copy_out(statement), _ABOUT)
+    columns = {name: binary.native(records[name]) for name, _ in _ABOUT}
+    return pd.DataFrame(columns | {"utc_timestamp": binary.moments(records["utc_timestamp"])})
 
 
 def _known(transaction: Transaction, ranges: Ranges) -> list[Incident]:
@@ -154,6 +178,7 @@ def _known(transaction: Transaction, ranges: Ranges) -> list[Incident]:
                 Kind(row["kind"]),
                 row["started_at"],
                 row["last_at"],
+                row["told_at"],
                 row["readings"],
                 row["reason"],
                 Severity(row["severity"]),
@@ -165,6 +190,7 @@ def _known(transaction: Transaction, ranges: Ranges) -> list[Incident]:
             row["ended_at"],
             row["merged_into"],
             row["acknowledged"],
+            row["settled"],
         )
         for row in transaction.rows("known_incidents", **_arrays(ranges))
     ]
@@ -250,4 +276,5 @@ def _fields(incident: Incident) -> dict[str, object]:
         "state": incident.state.value,
         "ended_at": incident.ended_at,
         "merged_into": incident.merged_into,
+        "settled": incident.settled,
     }

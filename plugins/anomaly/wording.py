@@ -1,0 +1,58 @@
+"""Numbers and text as people read them: power, how far it is from usual, and foreign text."""
+
+import math
+import unicodedata
+
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
+_SAYS_LITTLE_KW, _MOST_TIMES = 0.1, 10  # beyond these a share of the usual tells nothing
+
+
+def kilowatts(power: float) -> str:
+    """Power in kW with three digits that count, and no more than three behind the point.
+
+    Examples
+    --------
+    >>> [kilowatts(power) for power in (1234.5, 36.25, 0.0123, 0.0, -5.0)]
+    ['1234', '36.2', '0.012', '0.000', '-5.00']
+    """
+    if not math.isfinite(power):
+        return f"{power}"
+    digits = 3 if abs(power) < 1 else max(0, 2 - math.floor(math.log10(abs(power))))
+    return f"{power:.{digits}f}"
+
+
+def beside_usual(measured: float, usual: float) -> str:
+    """Measured beside usual power in kW, and how far apart the two numbers shown are.
+
+    In per cent of the usual where that says something, else in kW.
+
+    Examples
+    --------
+    >>> beside_usual(36.25, 16.3)
+    '36.2 kW, 122 % above the usual 16.3 kW'
+    >>> beside_usual(2.0, 0.05)
+    '2.00 kW, 1.95 kW above the usual 0.050 kW'
+    """
+    power, normal = float(kilowatts(measured)), float(kilowatts(usual))
+    apart, side = abs(power - normal), "above" if power >= normal else "below"
+    if abs(normal) < _SAYS_LITTLE_KW or apart > _MOST_TIMES * abs(normal):
+        by = f"{kilowatts(apart)} kW"
+    else:
+        by = f"{apart / abs(normal) * 100:.0f} %"
+    return f"{kilowatts(measured)} kW, {by} {side} the usual {kilowatts(usual)} kW"
+
+
+def printable(text: str) -> str:
+    r"""Text in which whatever would steer a terminal, or end the line, is shown by its code.
+
+    Examples
+    --------
+    >>> print(printable("Fan [new] 3 \x1b[31m"))
+    Fan [new] 3 \x1b[31m
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _STEERING
+        else character
+        for character in text
+    )
