@@ -155,6 +155,8 @@ class _Learning:
         self._days, self._places = local_slots(self.ticks, self.lanes, zones, self._slots)
         self._types = weekend(self._days)
         everything = np.ones(len(measured), dtype=bool)
+        self._hours = self._days * HOURS + self._places * HOURS // self._slots
+        self._seen_often = self._hours_seen_often()
         self.usual = self._with_habits(self._blank(ids, zones), everything)
         readings = Readings(measured, self.usual)
         self._level = readings.level
@@ -229,14 +231,24 @@ class _Learning:
         power = np.where(kept, self._power, np.nan)
         reach = int(_SMOOTHING / self.interval)
         median = self._by_clock(power, self._places, shape, reach, [0.5])[0]
-        hours = self._days * HOURS + self._places * HOURS // self._slots
-        cell = (self.rows * WEEK * HOURS + hours)[np.isfinite(power)]
+        cell = (self.rows * WEEK * HOURS + self._hours)[np.isfinite(power)]
         ran = (power > usual.running_above[self.rows])[np.isfinite(power)]
-        size = len(usual.least) * WEEK * HOURS
-        known = np.bincount(cell, minlength=size)
-        often = known >= _WEEKS_SEEN * max(1, self._slots // HOURS)
-        runs = often & (np.bincount(cell, weights=ran, minlength=size) > _USUALLY * known)
+        known = np.bincount(cell, minlength=len(self._seen_often))
+        often_ran = np.bincount(cell, weights=ran, minlength=len(known)) > _USUALLY * known
+        runs = self._seen_often & often_ran
         return replace(usual, median=median, usually_runs=runs.reshape(-1, WEEK * HOURS))
+
+    def _hours_seen_often(self) -> Bools:
+        """Which hours of the week of each row were seen in enough weeks to tell a habit.
+
+        By all readings, those held out as well: a habit that is told later has to be told here
+        too, or its first breach would be beyond all that was ever held out.
+        """
+        known = np.isfinite(self._power)
+        cell = (self.rows * WEEK * HOURS + self._hours)[known]
+        seen = np.bincount(cell, minlength=self.count * WEEK * HOURS)
+        often: Bools = seen >= _WEEKS_SEEN * max(1, self._slots // HOURS)
+        return often
 
     def _with_spreads(self, usual: UsualDay, kept: Bools) -> UsualDay:
         """Add how far each deviation usually goes, learnt from the readings kept."""
