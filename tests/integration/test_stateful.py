@@ -37,6 +37,7 @@ from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.errors import NoModelError, TrainingError
 from anomaly.postgres.database import TRAINER
 from anomaly.postgres.versions import promote
+from anomaly.removal import remove_machine
 from anomaly.training import Trainer
 from anomaly.windows import Window
 from oracle import REACH, Entry, Key, Verdict
@@ -207,6 +208,17 @@ class ResultsMachine(RuleBasedStateMachine):
         if scored_to is not None:
             self._scored(scored_to)
         self._check_range(BASE, self.now)
+
+    @rule()
+    def a_machine_is_removed(self) -> None:
+        """Its readings stay in the meter table: the next run that meets one adds it again."""
+        key = self.layout.keys[2]
+        known = self.deployment.execute(
+            "SELECT machine_id FROM anomaly.machines WHERE source_key = %s", key
+        )
+        if known:
+            self.kinds.add("machine removed")
+            remove_machine(self.deployment.database, str(known[0][0]), with_verdicts=True)
 
     # Versions ----------------------------------------------------------------
 

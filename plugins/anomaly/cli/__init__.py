@@ -27,6 +27,7 @@ from anomaly.cli.console import (
 )
 from anomaly.cli.incidents import incidents_app, label, print_incidents
 from anomaly.cli.labels import labels_app
+from anomaly.cli.machines import machines_app
 from anomaly.cli.models import models_app
 from anomaly.errors import AnomalyError, SettingsError
 from anomaly.ingest import ingest as ingest_file
@@ -51,6 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(machines_app, name="machines")
 app.add_typer(models_app, name="models")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(labels_app, name="labels")
