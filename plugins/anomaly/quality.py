@@ -107,7 +107,7 @@ class Limits(NamedTuple):
 
 
 def in_hindsight(
-    measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings
+    measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings, *, later: bool = True
 ) -> pd.DataFrame:
     """Look at measured readings again, knowing what machines draw and what came after.
 
@@ -118,6 +118,8 @@ def in_hindsight(
     ----------
     profiles : DataFrame
         As `profile` made it, indexed by ``machine_id``.
+    later : bool
+        False: each reading as it is told at once, before later ones may contradict it.
 
     Returns
     -------
@@ -129,34 +131,74 @@ def in_hindsight(
     place = _places(profiles.index, measured)
     declared = measured["max_power_kw"].to_numpy()
     most_kw = np.where(np.isnan(declared), limits.leap_kw[place], declared)
-    quality = measured["quality"].to_numpy().astype(np.int64)
-    power, rate = measured["power_kw"].to_numpy().copy(), measured["power_diff"].to_numpy().copy()
-    follows_hours = np.full(len(measured), np.nan)
-    refuted = (quality == Quality.ROLLOVER) & np.isnan(declared) & (power > most_kw)
-    quality[refuted], power[refuted], rate[refuted] = Quality.RESET, np.nan, np.nan
-    beyond = np.abs(power) > limits.absurd_kw
-    quality[beyond] = np.maximum(quality[beyond], Quality.IMPOSSIBLE)
+    seen = _Seen(measured)
+    rolled = (seen.quality == Quality.ROLLOVER) & np.isnan(declared)
+    seen.mark(rolled & (seen.power_kw > most_kw), Quality.RESET, np.nan)
+    absurd = np.abs(seen.power_kw) > limits.absurd_kw
+    seen.quality[absurd] = np.maximum(seen.quality[absurd], Quality.IMPOSSIBLE)
     if settings.reading_kind is ReadingKind.ENERGY_KWH and len(measured):
-        rows, course = _course(measured, quality, most_kw, settings)
-        breaks = find_breaks(course)
-        if breaks.any.any():
-            since = _run_starts(measured["still"].to_numpy())[rows]
-            since = np.searchsorted(rows, since)
-            often_flat = ~_hardly_flat(profiles, place, settings)[rows]
-            settled = settle_breaks(course, breaks, since, often_flat)
-            late = _after_long_stop(measured, profiles, place, settings)[rows] & breaks.leaps
-            back = settled.follows >= 0
-            quality[rows[late | back]] = Quality.CATCH_UP
-            power[rows[late]], rate[rows[late]] = np.nan, np.nan
-            hours = (course.ticks - course.ticks[settled.follows]) / _MICROSECONDS_PER_HOUR
-            change = course.reading - course.reading[settled.follows]
-            follows_hours[rows[back]] = hours[back]
-            power[rows[back]] = rate[rows[back]] = change[back] / hours[back]
-            wrong = rows[settled.contradicted]
-            quality[wrong], power[wrong], rate[wrong] = Quality.CONTRADICTED, np.nan, np.nan
-    return measured.assign(
-        quality=quality, power_kw=power, power_diff=rate, follows_hours=follows_hours
-    )
+        _look_for_contradictions(seen, most_kw, profiles, place, settings, later=later)
+    return seen.frame()
+
+
+class _Seen:
+    """Measured readings, of which some are seen in another light."""
+
+    def __init__(self, measured: pd.DataFrame) -> None:
+        self.measured = measured
+        self.quality: Ints = measured["quality"].to_numpy().astype(np.int64)
+        self.power_kw: Floats = measured["power_kw"].to_numpy().copy()
+        self.power_diff: Floats = measured["power_diff"].to_numpy().copy()
+        self.follows_hours: Floats = np.full(len(measured), np.nan)
+
+    def mark(self, rows: Ints | Bools, quality: Quality, power_kw: float | Floats) -> None:
+        """Give counter readings a quality and a power."""
+        self.quality[rows] = quality
+        self.power_kw[rows] = power_kw
+        self.power_diff[rows] = power_kw
+
+    def frame(self) -> pd.DataFrame:
+        """The readings as they are seen now."""
+        names = ("quality", "power_kw", "power_diff", "follows_hours")
+        return self.measured.assign(**{name: getattr(self, name) for name in names})
+
+
+def _look_for_contradictions(
+    seen: _Seen,
+    most_kw: Floats,
+    profiles: pd.DataFrame,
+    place: npt.NDArray[np.intp],
+    settings: Settings,
+    *,
+    later: bool,
+) -> None:
+    """Mark what breaks, and what settles it, say of a counter's readings."""
+    rows, course = _course(seen.measured, seen.quality, most_kw, settings)
+    breaks = find_breaks(course)
+    if not breaks.any.any():
+        return
+    run_start = np.searchsorted(rows, _run_starts(seen.measured["still"].to_numpy())[rows])
+    often_flat = ~_hardly_flat(profiles, place, settings)[rows]
+    settled = settle_breaks(course, breaks, run_start, often_flat)
+    moves_again = _after_long_stop(seen.measured, profiles, place, settings)[rows] & breaks.leaps
+    seen.mark(rows[moves_again], Quality.CATCH_UP, np.nan)
+    back = np.flatnonzero(settled.follows >= 0)
+    before = settled.follows[back]
+    hours = (course.ticks[back] - course.ticks[before]) / _MICROSECONDS_PER_HOUR
+    power_kw = (course.reading[back] - course.reading[before]) / hours
+    seen.mark(rows[back], Quality.CATCH_UP, power_kw)
+    seen.follows_hours[rows[back]] = hours
+    if later:
+        seen.mark(rows[settled.contradicted], Quality.CONTRADICTED, np.nan)
+
+
+def judge_at_once(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) -> Ints:
+    """Quality of each reading as it is told live: later readings have not contradicted it yet.
+
+    Otherwise as `judge`.
+    """
+    at_once = in_hindsight(measured, profiles, settings, later=False)
+    return judge(at_once, profiles, settings)
 
 
 def judge(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) -> Ints:

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 
 from anomaly.preprocessing import PowerDiff
-from anomaly.quality import explain_faults, judge, measure, names, profile
+from anomaly.quality import (
+    explain_faults,
+    in_hindsight,
+    judge,
+    measure,
+    names,
+    profile,
+)
 from anomaly.schema import Quality
 from anomaly.settings import load_settings
 
@@ -113,14 +120,14 @@ def test_a_machine_that_training_did_not_see_is_learning():
 
 
 def test_meter_faults_are_explained_in_words():
-    frame = measured(0.0, 20.0, 3.0, max_power_kw=45.0)
+    frame = in_hindsight(measured(50.0, 70.0, 3.0, max_power_kw=45.0), seen(), SETTINGS)
 
     reasons = explain_faults(frame, judge(frame, seen(), SETTINGS))
 
     assert reasons.tolist() == [
         None,
         "impossible: 80.0 kW, it draws 45.0 kW at most",
-        "meter reset: the counter fell by 17.000 kWh",
+        "meter reset: the counter fell by 67.000 kWh",
     ]
 
 

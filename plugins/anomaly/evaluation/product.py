@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomaly.evaluation.protocol import Scored
 from anomaly.preprocessing import PowerDiff
-from anomaly.quality import judge, measure, profile
+from anomaly.quality import judge, judge_at_once, measure, profile
 from anomaly.schema import Quality
 from anomaly.settings import Settings
 from anomaly.signal_training import Trained, train_signals
@@ -74,7 +74,7 @@ class FittedSignals:
 
     def _score(self, frame: pd.DataFrame) -> Scored:
         measured = measured_readings(frame, self.settings)
-        faulty = judge(measured, self.profiles, self.settings) >= Quality.STUCK
+        faulty = judge_at_once(measured, self.profiles, self.settings) >= Quality.STUCK
         detector = self.trained.detector
         readings = Readings(measured, detector.usual)
         signals = measure_signals(readings, np.arange(len(measured)), detector.interval)

@@ -22,7 +22,7 @@ from anomaly.evaluation.protocol import Contender, Scored, run
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.evaluation.trials import CONTEXT, WEEK, Case, Trial, tidy, within
 from anomaly.model import Model, judge_readings
-from anomaly.quality import judge, profile
+from anomaly.quality import judge_at_once, profile
 from anomaly.schema import Quality
 from anomaly.settings import Settings
 from anomaly.windows import Window
@@ -360,7 +360,7 @@ class Shipped:
         measured = measured_readings(frame, self.settings)
         everything = np.ones(len(measured), dtype=bool)
         verdicts = judge_readings(measured, everything, self.model, self.settings)
-        faulty = judge(measured, self.model.profiles, self.settings) >= Quality.STUCK
+        faulty = judge_at_once(measured, self.model.profiles, self.settings) >= Quality.STUCK
         alarms = verdicts.loc[verdicts["anomaly"] == 1, ["machine_id", "utc_timestamp"]]
         meters = meter_alarms(measured, faulty, self.settings)
         return Scored(np.full(len(frame), np.nan), pd.concat([alarms, meters], ignore_index=True))
