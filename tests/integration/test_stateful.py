@@ -169,6 +169,26 @@ class ResultsMachine(RuleBasedStateMachine):
         self.records[first : first + times] = []
         self.deployment.remove(gone)
 
+    @rule(place=PLACES)
+    def the_past_is_purged(self, place: int) -> None:
+        """All that the table holds from before a moment goes; the newest row stays."""
+        newest = max((record.at for record in self.records), default=BASE)
+        moment = min(self._moment(place), newest)
+        gone = [record for record in self.records if record.at < moment]
+        self._note("purged", *gone)
+        self.records = [record for record in self.records if record.at >= moment]
+        self.deployment.remove(gone)
+
+    @rule(place=PLACES)
+    def a_reading_is_sent_again_within_seconds(self, place: int) -> None:
+        if not self.records:
+            return
+        record = self._record(place)
+        at = record.at + timedelta(seconds=2)
+        if all(other.at != at for other in self.records):
+            self.kinds.add("sent again")
+            self._add(Record(at, dict(record.cells), self.now))
+
     # Runs -------------------------------------------------------------------
 
     @rule(
@@ -401,7 +421,7 @@ class ResultsMachine(RuleBasedStateMachine):
         """Whatever was done, the verdicts are those of one backfill, reasons and all.
 
         Where readings were purged at either end of the source, their verdicts stay, and so do
-        those that looked back at them.
+        those that looked back at them; after a fresh start nothing tells of them any more.
         """
         before = self.deployment.verdicts()
         fresh = self.deployment.scored_afresh(BASE, self.now)
@@ -409,10 +429,11 @@ class ResultsMachine(RuleBasedStateMachine):
         stamps = [record.at for record in self.records]
         if stamps:  # of an emptied table every verdict stays
             assert all(not min(stamps) <= at <= max(stamps) for _, at in purged)
+        looks_back = max(2 * REACH, self.deployment.settings.max_gap)
         looked_back = {
             (machine, at)
             for machine, at in fresh
-            if any(machine == gone and lost < at <= lost + 2 * REACH for gone, lost in purged)
+            if any(machine == gone and lost < at <= lost + looks_back for gone, lost in purged)
         }
         compared = sorted(fresh.keys() - looked_back)
         assert [repr(before.get(key)) for key in compared] == [repr(fresh[k]) for k in compared]

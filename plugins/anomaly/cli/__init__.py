@@ -23,6 +23,7 @@ from anomaly.cli.console import (
     print_facts,
     print_json,
     print_rows,
+    print_table,
     say,
 )
 from anomaly.cli.incidents import incidents_app, label, print_incidents
@@ -283,7 +284,8 @@ def evaluate(
     if as_json:
         print_json(report.as_dict())
     else:
-        say("\n".join(map(str, report.tables())))
+        for table in report.tables():
+            print_table(table)
     if picture is not None:
         say(f"picture: {report.picture(picture)}", to=notes)
     if scores is not None:

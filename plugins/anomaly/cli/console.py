@@ -74,7 +74,7 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), Text(_shown(value)))
-    _print(table)
+    print_table(table)
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(row[name])) for name in columns))
-    _print(table)
+    print_table(table)
 
 
 def print_list(
@@ -108,7 +108,8 @@ def print_list(
         writer.writerow([_csv_cell(row[name]) for name in columns])
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print a table: in a terminal its cells are wrapped, elsewhere each row is one line."""
     if out.is_terminal:
         out.print(table)
     else:

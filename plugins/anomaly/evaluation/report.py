@@ -382,7 +382,7 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(row[name]):
         return "-"
     low, high = (_shown(row[f"{name}_{end}"]) for end in ("low", "high"))
-    return f"{_shown(row[name])} \\[{low},{high}]"
+    return f"{_shown(row[name])} [{low},{high}]"
 
 
 def _shown(value: object) -> str:
