@@ -355,10 +355,11 @@ def _still(frame: pd.DataFrame, step: Floats, settings: Settings) -> Bools:
 
 def _without_rounding(change: Floats, reading: Floats, settings: Settings) -> Floats:
     """Changes of a counter, nought where it fell by less than a meter can tell."""
-    size = np.abs(reading)
-    rounded = (change < 0) & (-change <= _tolerance(reading, settings))
-    noise = (change > 0) & (change <= _NOISE * size)
-    return np.where(rounded | noise, 0.0, change)
+    small = np.flatnonzero(change <= _NOISE * np.abs(reading))  # hardly any, so looked at alone
+    fell = -change[small] <= _tolerance(reading[small], settings)
+    without = change.copy()
+    without[small[fell | (change[small] > 0)]] = 0.0
+    return without
 
 
 def _tolerance(reading: Floats, settings: Settings) -> Floats:
