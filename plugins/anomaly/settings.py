@@ -277,8 +277,14 @@ class Settings(BaseSettings):
 
     @property
     def lateness(self) -> timedelta:
-        """How far behind its interval a tick looks again."""
-        return timedelta(hours=self.lateness_hours)
+        """How far behind its interval a tick looks again: two intervals at least, unless 0."""
+        lateness = timedelta(hours=self.lateness_hours)
+        return max(lateness, 2 * self.interval) if lateness else lateness
+
+    @property
+    def stale_after(self) -> timedelta:
+        """How long after the end of the newest reading the source is at fault."""
+        return max(timedelta(hours=self.stale_after_hours), 2 * self.interval)
 
     @property
     def max_gap(self) -> timedelta:

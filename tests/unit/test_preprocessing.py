@@ -187,12 +187,12 @@ def test_an_end_label_is_turned_into_the_start_of_its_interval():
     assert ours["utc_timestamp"].astype(str).tolist() == ["2024-02-10 14:15:00+00:00"]
 
 
-def test_the_hour_that_a_local_clock_shows_twice_is_taken_as_its_second():
+def test_a_time_shown_twice_is_taken_as_its_second_one_skipped_as_standard_time_has_it():
     local = pd.DataFrame({"utc_timestamp": ["2024-10-27 02:30:00", "2024-03-31 02:30:00"]})
 
     ours = TimestampParser(zone="Europe/Berlin").transform(local)["utc_timestamp"]
 
-    assert ours.astype(str).tolist() == ["2024-10-27 01:30:00+00:00", "2024-03-31 01:00:00+00:00"]
+    assert ours.astype(str).tolist() == ["2024-10-27 01:30:00+00:00", "2024-03-31 01:30:00+00:00"]
 
 
 def test_an_unreadable_timestamp_is_named():
