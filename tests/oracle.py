@@ -184,7 +184,9 @@ def _verdict(
     if profile is None:
         marks.add("learning")
     elif profile.flat_share <= meter.stuck_flat_share:
-        limit = min(profile.longest_flat_hours + meter.stuck_margin_hours, MOST_FLAT_HOURS)
+        two = 2 * _hours(meter.interval)
+        margin = max(meter.stuck_margin_hours, two)
+        limit = min(profile.longest_flat_hours + margin, max(MOST_FLAT_HOURS, two))
         if _flat_hours(readings, place, meter) > limit:
             marks.add("stuck")
     quality = max(marks, key=ORDER.index)

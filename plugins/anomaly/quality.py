@@ -79,8 +79,10 @@ def judge(measured: pd.DataFrame, profiles: pd.DataFrame, settings: Settings) ->
     """
     place = profiles.index.get_indexer(pd.Index(measured["machine_id"]))
     learning = np.isnan(_taken(profiles["readings"], place))
+    least = 2 * settings.interval_minutes / 60  # equal to the one before is not stuck yet
     limit = np.minimum(
-        _taken(profiles["longest_flat_hours"], place) + settings.stuck_margin_hours, MOST_FLAT_HOURS
+        _taken(profiles["longest_flat_hours"], place) + max(settings.stuck_margin_hours, least),
+        max(MOST_FLAT_HOURS, least),
     )
     rarely_flat = _taken(profiles["flat_share"], place) <= settings.stuck_flat_share
     stuck = rarely_flat & (measured["flat_hours"].to_numpy() > limit)
