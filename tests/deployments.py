@@ -339,6 +339,7 @@ class Deployment:
             max_gap=self.settings.max_gap,
             stuck_margin_hours=self.settings.stuck_margin_hours,
             stuck_flat_share=self.settings.stuck_flat_share,
+            zone=self.settings.source_timezone,
         )
 
     def version(self, number: int) -> oracle.Version:
