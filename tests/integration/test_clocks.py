@@ -5,6 +5,7 @@ starts and ends, late rows, and tables that say when a row was written or do not
 """
 
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -101,11 +102,11 @@ def write(database, night, start, now, written_column):
 
 @pytest.fixture(scope="module")
 def trained(postgres, migrated, tmp_path_factory):
-    """A function that makes a deployment with a model, its meter table empty."""
+    """A context that has a deployment with a model, its meter table empty."""
     models = tmp_path_factory.mktemp("models")
-    made = []
 
-    def make(night):
+    @contextmanager
+    def made(night):
         name = f"night_{uuid.uuid4().hex[:12]}"
         postgres.create_database(name, template=migrated)
         settings = load_settings(
@@ -124,7 +125,6 @@ def trained(postgres, migrated, tmp_path_factory):
             **SMALL,
         )
         database = Database(postgres.url(name), settings)
-        made.append((name, database))
         written = f", written {night.written}" if night.written else ""
         execute(
             database,
@@ -138,17 +138,15 @@ def trained(postgres, migrated, tmp_path_factory):
             Window.parse("1999-06-01", "1999-06-03"), by="test", put_in_force=True
         )
         execute(database, "TRUNCATE plant.log")
-        return database, settings
-
-    yield make
-    for name, database in made:
+        yield database, settings
         database.dispose()
         postgres.drop_database(name)
 
+    return made
 
-def check_night(trained, night):
+
+def tick_through(database, settings, night):
     """Tick through six hours, late rows at the end of them, then reconcile."""
-    database, settings = trained(night)
     intervals = [night.start + n * QUARTER for n in range(INTERVALS)]
     scorer = Scorer(database, settings)
     for number, start in enumerate(intervals):
@@ -169,12 +167,13 @@ def check_night(trained, night):
         Window(night.start - timedelta(days=1), end), CONTEXT, allow_retract=True
     )
 
+    return intervals
+
+
+def check_all_there(database, settings, night):
+    """Each reading has its verdict, and nothing is left to do."""
+    intervals = tick_through(database, settings, night)
     found = rows(database, "SELECT machine_id, utc_timestamp FROM anomaly.anomaly_results")
-    return database, settings, intervals, found
-
-
-def check_all_there(trained, night):
-    database, settings, intervals, found = check_night(trained, night)
     assert sorted(found) == sorted((machine, at) for machine in MACHINES for at in intervals)
     values = rows(
         database, "SELECT reading FROM anomaly.anomaly_results WHERE machine_id = 1 ORDER BY 1"
@@ -197,14 +196,16 @@ def check_all_there(trained, night):
 def test_no_night_of_any_clock_leaves_a_tick_that_fails_or_a_reading_without_its_verdict(
     trained, night
 ):
-    check_all_there(trained, night)
+    with trained(night) as (database, settings):
+        check_all_there(database, settings, night)
 
 
 @pytest.mark.slow
 @given(night=nights())
 @hypothesis_settings(PROPERTY, max_examples=60, derandomize=False)
 def test_nor_does_any_of_many_more_nights(trained, night):
-    check_all_there(trained, night)
+    with trained(night) as (database, settings):
+        check_all_there(database, settings, night)
 
 
 BERLIN = Night(
@@ -212,8 +213,15 @@ BERLIN = Night(
 )
 
 
-def test_the_missing_hour_of_a_table_that_holds_it_once_is_no_incident(trained):
-    database, settings = trained(BERLIN)
+@pytest.fixture
+def berlin(trained):
+    """A table in the local time of Berlin that does not say when its rows were written."""
+    with trained(BERLIN) as made:
+        yield made
+
+
+def test_the_missing_hour_of_a_table_that_holds_it_once_is_no_incident(berlin):
+    database, settings = berlin
     execute(database, "ALTER TABLE plant.log ADD UNIQUE (taken, machine)")
     for number in range(INTERVALS):
         start = BERLIN.start + number * QUARTER
@@ -228,9 +236,9 @@ def test_the_missing_hour_of_a_table_that_holds_it_once_is_no_incident(trained):
     assert len(rows(database, "SELECT 1 FROM anomaly.anomaly_results")) == 2 * (INTERVALS - 4)
 
 
-def test_readings_at_times_that_the_clock_skips_are_read_and_reported(trained):
+def test_readings_at_times_that_the_clock_skips_are_read_and_reported(berlin):
     spring = datetime(2025, 3, 30, 1, tzinfo=UTC)
-    database, settings = trained(BERLIN)
+    database, settings = berlin
     execute(
         database,
         "INSERT INTO plant.log SELECT t, 1, extract(epoch FROM t - '2025-03-30') / 3600"
@@ -244,8 +252,8 @@ def test_readings_at_times_that_the_clock_skips_are_read_and_reported(trained):
     assert problem.endswith("set ANOMALY_SOURCE_TIMEZONE=Etc/GMT-1")
 
 
-def test_a_row_that_no_clock_can_show_costs_nothing_but_itself(trained):
-    database, settings = trained(BERLIN)
+def test_a_row_that_no_clock_can_show_costs_nothing_but_itself(berlin):
+    database, settings = berlin
     for number in range(INTERVALS):
         write(database, BERLIN, BERLIN.start + number * QUARTER, BERLIN.start, None)
     execute(
