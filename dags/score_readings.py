@@ -27,6 +27,7 @@ neither lose nor double a verdict: a window is published whole, in one transacti
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Context, CronDataIntervalTimetable, dag, get_current_context, task
@@ -79,7 +80,7 @@ def score_readings() -> None:
 
 
 def fail_when_stale(context: Context) -> str:
-    """Fail the task when the newest reading is older than ``stale_after_hours``."""
+    """Fail the task when the newest reading ended longer ago than ``settings.stale_after``."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from anomaly.status import is_stale, newest_reading
@@ -89,8 +90,9 @@ def fail_when_stale(context: Context) -> str:
         newest = newest_reading(database, settings, as_of)
         if is_stale(newest, settings, as_of):
             raise AirflowFailException(
-                f"the newest reading in {settings.source_name} is of {newest}, more than"
-                f" {settings.stale_after_hours:g} h before {as_of}: look at what fills the table"
+                f"the newest reading in {settings.source_name} is of {newest}, and ended more than"
+                f" {settings.stale_after / timedelta(hours=1):g} h before {as_of}: look at what"
+                " fills the table"
             )
         return f"newest reading: {newest}"
 

@@ -354,6 +354,7 @@ class Deployment:
             stuck_margin_hours=self.settings.stuck_margin_hours,
             stuck_flat_share=self.settings.stuck_flat_share,
             resolution_kwh=self.settings.meter_resolution_kwh,
+            zone=self.settings.source_timezone,
         )
 
     def version(self, number: int) -> oracle.Version:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 Key = tuple[int, datetime]
 
@@ -70,6 +71,7 @@ class Meter:
     max_gap: timedelta = timedelta(days=7)
     stuck_margin_hours: float = 2.0
     stuck_flat_share: float = 0.02
+    zone: str = ""
     resolution_kwh: float = 0.001
 
     @property
@@ -550,7 +552,8 @@ def episodes(
             for before, after, silent in zip(
                 stamps, [*stamps[1:], as_of], [*marked[1:], True], strict=True
             )
-            if silent and after - before > longest
+            if silent
+            and after - before - _shown_twice(before + meter.interval, after, meter) > longest
         ]
         deviations = _deviations(machine, mine, usual, meter)
         for episode in _joined(machine, "machine", alarms, [], as_of, meter):
@@ -649,6 +652,18 @@ def _excess(
         and d.elapsed <= meter.max_gap
     ]
     return round(math.fsum(parts), 3) if parts else None
+
+
+def _shown_twice(start: datetime, end: datetime, meter: Meter) -> timedelta:
+    """How much of a silence a local clock shows twice, minute by minute; no more than a gap is."""
+    if not meter.zone or end - start > meter.max_gap:
+        return timedelta(0)
+    twice = 0
+    while start < end:
+        at = start.astimezone(ZoneInfo(meter.zone))
+        twice += at.replace(fold=0).utcoffset() != at.replace(fold=1).utcoffset()
+        start += timedelta(minutes=1)
+    return timedelta(minutes=twice)
 
 
 def _joined(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly.clocks import time_shown_twice
 from anomaly.schema import QUALITY_NAMES, Quality
 from anomaly.settings import Settings
 from anomaly.wording import beside_usual
@@ -267,6 +268,7 @@ def _gaps(rows: pd.DataFrame, settings: Settings) -> list[_Fault]:
         for machine, moment, before in zip(
             gaps["machine_id"], gaps["utc_timestamp"], gaps["previous_at"], strict=True
         )
+        if _is_silence(before.to_pydatetime(), moment.to_pydatetime(), settings)
     ]
 
 
@@ -274,9 +276,20 @@ def _silent(silences: Iterable[Silence], as_of: datetime, settings: Settings) ->
     found = []
     for silence in silences:
         until = min(as_of, silence.active_to or as_of)
-        if until - silence.last_at > _longest_silence(settings):
+        if _is_silence(silence.last_at, until, settings):
             found.append(_dropout(silence.machine_id, silence.last_at, until, settings))
     return found
+
+
+def _is_silence(before: datetime, until: datetime, settings: Settings) -> bool:
+    """Whether two readings lie too far apart; the hour that a local clock shows twice is no time.
+
+    A table in local time may not be able to hold both.
+    """
+    apart = until - before
+    if settings.zone is not None and apart <= settings.max_gap:
+        apart -= time_shown_twice(settings.zone, before + settings.interval, until)
+    return apart > _longest_silence(settings)
 
 
 def _longest_silence(settings: Settings) -> timedelta:

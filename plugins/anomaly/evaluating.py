@@ -53,10 +53,12 @@ def evaluate_deployment(
     """
     reader = WindowReader(settings)
     with database.transaction(TRAINER, read_only=True) as transaction:
-        extent = reader.source.extent(transaction, reader.source.describe(transaction))
-    if extent is None:
-        raise TrainingError(f"{settings.source_name} is empty: load readings first")
-    everything = Window(extent[0], extent[1] + settings.interval).due(now, settings.interval)
+        shape = reader.source.describe(transaction)
+        extent = reader.source.extent(transaction, shape)
+        newest = reader.source.previous_reading(transaction, shape, now)
+    if extent is None or newest is None:
+        raise TrainingError(f"{settings.source_name} has no readings: load some first")
+    everything = Window(extent[0], newest + settings.interval).due(now, settings.interval)
     chosen = window or everything
     shape = reader.prepare(database, chosen, TRAINER)
     with database.transaction(TRAINER, read_only=True) as transaction:

@@ -15,16 +15,18 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, cast
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly import clocks
 from anomaly.errors import IngestError
 from anomaly.postgres.database import Database
 from anomaly.postgres.ingest import OWN_TABLE, Merged, open_meter_table
 from anomaly.schema import MACHINES, RECORD
-from anomaly.settings import Layout, ReadingKind, Settings
+from anomaly.settings import Layout, ReadingKind, Settings, TimestampLabel
 
 CHUNK_ROWS = 20_000
 LONGEST_LINE = 1 << 20
@@ -56,6 +58,8 @@ class IngestReport:
         Wide: the file's machine columns. Long: the ids, as numbers if all are.
     ignored_columns : list of str
         Columns of the file that were left out on purpose.
+    skipped_rows : int
+        Rows left out because they hold no reading at a local time that the clock skips.
     """
 
     rows: int
@@ -67,6 +71,7 @@ class IngestReport:
     last: datetime
     machines: list[str] | list[int]
     ignored_columns: list[str]
+    skipped_rows: int = 0
 
 
 def ingest(database: Database, settings: Settings, file: Path) -> IngestReport:
@@ -112,7 +117,7 @@ def read_readings(file: Path, settings: Settings) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by line number, as an editor shows it. First the timestamp
+        Indexed by line number, as an editor shows it, in that order. First the timestamp
         (``datetime64[us, UTC]``), then the columns of the record that the file
         has (wide), or machine (text) and value (long), as the settings name them.
         Missing readings are NaN.
@@ -122,12 +127,12 @@ def read_readings(file: Path, settings: Settings) -> pd.DataFrame:
     IngestError
         Naming file, line and column, the value found and the next step: for an
         unknown column, a number or timestamp that cannot be read, an infinity, a
-        timestamp without a zone, two lines of one moment (a long file may repeat a
-        reading that is equal; the second is dropped), readings that look like
-        another kind than ``reading_kind``.
+        timestamp without a zone, a reading at a local time that the clock skips, two
+        lines of one moment (a long file may repeat a reading that is equal; the second
+        is dropped), readings that look like another kind than ``reading_kind``.
     """
     with open_readings(file, settings) as readings:
-        frame = pd.concat(list(readings.frames()))
+        frame = pd.concat(list(readings.frames())).sort_index()
     if settings.source_layout is Layout.LONG:
         frame = frame[~frame.duplicated()]
     keys = frame[readings.plan.keys]
@@ -211,10 +216,14 @@ class CsvReadings:
         self._header = self._read_header()
         self.plan = _plan(self._header, settings, file)
         self._stamps = _Stamps(settings)
+        self._doubled = _DoubledHours(settings)
         self._seen = _Seen()
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """Give the readings in chunks, each a DataFrame as `read_readings` returns it.
+
+        Lines of a local time that the clock shows twice come last: which is the first hour's
+        and which the second's, their order tells.
 
         Raises
         ------
@@ -226,22 +235,25 @@ class CsvReadings:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             if wanted := [row for row in chunk if self._is_wanted(row)]:
                 frame = self._frame(wanted)
-                self._seen.add(self.plan.long(frame), frame[self.plan.keys[0]])
-                yield frame
+                if self._stamps.are_naive:
+                    frame = self._doubled.held_back(frame, self.plan.keys)
+                yield from self._noted(frame)
+        yield from self._noted(self._doubled.told_apart(self.plan.keys))
         if self._seen.first is None:
             raise IngestError(f"{self._file} {self._why_nothing()}")
         if fault := self._seen.course.fault(self._settings.reading_kind):
             raise IngestError(f"{self._file}: {fault}")
 
+    def _noted(self, frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        if not frame.empty:
+            self._seen.add(self.plan.long(frame), frame[self.plan.keys[0]])
+            yield frame
+
     def repeated(self, first: int, second: int, moment: str) -> IngestError:
         """Make the error for two lines that speak of one moment (and machine)."""
-        hint = ""
-        if self._settings.source_timezone not in ("", "UTC"):
-            zone = self._settings.source_timezone
-            hint = f"; where a clock in {zone} shows an hour twice, write UTC"
         return IngestError(
             f"{self._file}, lines {first} and {second} have the same"
-            f" {' and '.join(self.plan.keys)} ({moment}): keep the right one{hint}"
+            f" {' and '.join(self.plan.keys)} ({moment}): keep the right one"
         )
 
     def report(self, merged: Merged) -> IngestReport:
@@ -259,6 +271,7 @@ class CsvReadings:
             last=seen.last,
             machines=self.plan.machines or _as_ids(seen.machines),
             ignored_columns=self.plan.ignored,
+            skipped_rows=seen.skipped,
         )
 
     # Rows ---------------------------------------------------------------
@@ -312,12 +325,31 @@ class CsvReadings:
 
     def _frame(self, rows: list[Row]) -> pd.DataFrame:
         lines = [line for line, _ in rows]
-        columns = zip(*(cells for _, cells in rows), strict=True)
+        columns = [*zip(*(cells for _, cells in rows), strict=True)]
         cells = {
             column: self._parsed(column, lines, texts)
             for column, texts in zip(self.plan.columns, columns, strict=True)
         }
-        return pd.DataFrame(cells, index=pd.Index(lines, name="line"))
+        frame = pd.DataFrame(cells, index=pd.Index(lines, name="line"))
+        return self._without_skipped(frame, columns)
+
+    def _without_skipped(self, frame: pd.DataFrame, texts: Sequence[Sequence[str]]) -> pd.DataFrame:
+        """Leave out empty rows of a time that the clock skips; with a reading it is wrong."""
+        stamps = frame[self.plan.keys[0]]
+        skipped, edge = stamps.isna().to_numpy(), self._stamps.are_ends_as_set_forward(stamps)
+        if not (skipped | edge).any():
+            return frame
+        filled = frame[[*self.plan.numbers]].notna().any(axis=1).to_numpy()
+        skipped = skipped | (edge & ~filled)
+        if (wrong := np.flatnonzero(skipped & filled)).size:
+            place = int(wrong[0])
+            line, stamp = int(frame.index[place]), texts[0][place].strip()
+            shown = self._header[self.plan.places[self.plan.keys[0]]]
+            raise IngestError(
+                f"{self._file}, line {line}, column {shown}: {self._stamps.fault_of_skipped(stamp)}"
+            )
+        self._seen.skipped += int(skipped.sum())
+        return frame[~skipped]
 
     def _parsed(self, column: str, lines: list[int], texts: Sequence[str]) -> object:
         try:
@@ -506,15 +538,52 @@ class _Stamps:
 
     def __init__(self, settings: Settings) -> None:
         self._zone = settings.zone
+        self._ends = settings.timestamp_label is TimestampLabel.END
         self._first: tuple[int, bool] | None = None
 
+    @property
+    def are_naive(self) -> bool:
+        """Whether those seen so far have no zone."""
+        return self._first is not None and self._first[1]
+
     def parse(self, lines: list[int], texts: Sequence[str]) -> pd.DatetimeIndex:
-        """Turn texts into UTC."""
+        """Turn texts into UTC: NaT for a local time that the clock skips.
+
+        A local time that it shows twice is taken as its second, see `_DoubledHours`.
+        """
         known: dict[str, datetime] = {}
         for line, text in zip(lines, texts, strict=True):
             if text not in known:
                 known[text] = self._moment(line, text.strip())
-        return pd.DatetimeIndex([known[text] for text in texts]).as_unit("us")
+        moments = [known[text] for text in texts]
+        if self._zone is None or not self.are_naive:
+            return pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
+        local = np.array(moments, dtype="datetime64[us]")
+        utc = clocks.usual_utc(local, self._zone)
+        utc[self._is_skipped(local, self._zone)] = np.datetime64("NaT")
+        return pd.DatetimeIndex(utc).tz_localize("UTC")
+
+    def _is_skipped(self, local: clocks.Stamps, zone: ZoneInfo) -> clocks.Bools:
+        skipped = clocks.is_skipped(local, zone)
+        if self._ends:  # an interval may end as the clock is set
+            skipped &= clocks.is_skipped(local - np.timedelta64(1, "us"), zone)
+        return skipped
+
+    def are_ends_as_set_forward(self, stamps: "pd.Series[pd.Timestamp]") -> clocks.Bools:
+        """Which labels of ends are of the moment at which the clock is set forward.
+
+        It has two names, 02:00 and 03:00: an empty row by the one is no rival of the other.
+        """
+        if self._zone is None or not (self.are_naive and self._ends):
+            return np.zeros(len(stamps), dtype=bool)
+        local = stamps.dt.tz_convert(self._zone).dt.tz_localize(None).to_numpy()
+        return clocks.is_skipped(clocks.as_local(local) - np.timedelta64(1, "us"), self._zone)
+
+    def fault_of_skipped(self, text: str) -> str:
+        """Say what is wrong with a reading at a time that the clock skips."""
+        assert self._zone is not None
+        advice = clocks.advice_on_skipped(self._zone, datetime.fromisoformat(text))
+        return f"{text!r} is a time that clocks in {self._zone} skip: {advice}"
 
     def _moment(self, line: int, text: str) -> datetime:
         if not text:
@@ -522,9 +591,8 @@ class _Stamps:
         try:
             moment = datetime.fromisoformat(text)
             self._refuse_naive(line, text, naive=moment.tzinfo is None)
-            return (
-                self._localised(line, moment) if moment.tzinfo is None else moment.astimezone(UTC)
-            )
+            utc = moment.replace(tzinfo=moment.tzinfo or self._zone).astimezone(UTC)
+            return moment if moment.tzinfo is None else utc
         except (ValueError, OverflowError):
             raise _CellError(
                 line, f"{text!r} is not a time: write ISO 8601, for example 2017-03-07T04:45:00Z"
@@ -546,16 +614,51 @@ class _Stamps:
                 " else the zone it is written in, for example Europe/Berlin",
             )
 
-    def _localised(self, line: int, moment: datetime) -> datetime:
-        # An hour that a clock shows twice is taken as its second, as in preprocessing.
-        utc = moment.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
-        if utc.astimezone(self._zone).replace(tzinfo=None) != moment:
-            raise _CellError(
-                line,
-                f"{moment} is an hour that clocks in {self._zone} skip:"
-                " check ANOMALY_SOURCE_TIMEZONE",
-            )
-        return utc
+
+class _DoubledHours:
+    """Lines of local times that can mean two moments, kept until all are there.
+
+    Two lines of one time (and machine) are the two, in the order of the file: the earlier
+    line is the earlier moment, unless the file goes back in time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._zone = settings.zone
+        self._ends = settings.timestamp_label is TimestampLabel.END
+        self._kept: list[pd.DataFrame] = []
+        self._forward = 0
+
+    def held_back(self, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+        """Keep such lines of a chunk, and give the others."""
+        assert self._zone is not None
+        stamps = frame[keys[0]]
+        steps = stamps.diff() if len(keys) == 1 else stamps.groupby(frame[keys[1]]).diff()
+        self._forward += int(np.sign(steps.dt.total_seconds()).sum())
+        doubled = clocks.is_doubled(self._local(stamps), self._zone, ends=self._ends)
+        if doubled.any():
+            self._kept.append(frame[doubled])
+        return frame[~doubled]
+
+    def told_apart(self, keys: list[str]) -> pd.DataFrame:
+        """Give the lines that were kept, each at the moment it means."""
+        if self._zone is None or not self._kept:
+            return pd.DataFrame()
+        frame = pd.concat(self._kept)
+        local = self._local(frame[keys[0]])
+        groups = frame.groupby(keys, sort=False)
+        twice = (groups[keys[0]].transform("size") == 2).to_numpy()
+        number = groups.cumcount(ascending=self._forward >= 0).to_numpy()
+        early = twice & (number == 0)
+        if self._ends:
+            machine = frame[keys[1]].to_numpy(str) if len(keys) > 1 else None
+            early |= clocks.begins_doubled_hour(local, self._zone, machine, early)
+        utc = clocks.usual_utc(local, self._zone)
+        utc[early] = clocks.first_utc(local, self._zone, ends=self._ends)[early]
+        return frame.assign(**{keys[0]: pd.DatetimeIndex(utc).tz_localize("UTC")})
+
+    def _local(self, stamps: "pd.Series[pd.Timestamp]") -> clocks.Stamps:
+        local = stamps.dt.tz_convert(self._zone).dt.tz_localize(None)
+        return clocks.as_local(local.to_numpy())
 
 
 def _parse_numbers(lines: list[int], texts: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -597,6 +700,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self.readings = 0
+        self.skipped = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
         self.machines: dict[str, None] = {}

@@ -86,8 +86,8 @@ class TimestampParser(StatelessTransformer):
     Parameters
     ----------
     zone : str or None
-        Zone of timestamps written without one; None refuses them. An hour that
-        a clock shows twice is taken as its second, one it skips as its end.
+        Zone of timestamps written without one; None refuses them. A time that a clock
+        shows twice is taken as its second, one that it skips as if it had not been set.
     label : {"start", "end"}
         Which end of the interval the timestamps name.
     interval_minutes : int

@@ -306,10 +306,11 @@ class Scorer:
         with self.database.transaction(SCORER, read_only=True) as transaction:
             shape = self.reader.source.describe(transaction)
             extent = self.reader.source.extent(transaction, shape)
-        if extent is None:
+            newest = self.reader.source.previous_reading(transaction, shape, due)
+        if extent is None or newest is None:
             return f"; {self.settings.source_name} is empty so far"
-        newest = min(extent[1] + self.settings.interval, due)
-        history = newest - extent[0] - timedelta(days=self.settings.judging_days)
+        end = min(newest + self.settings.interval, due)
+        history = end - extent[0] - timedelta(days=self.settings.judging_days)
         missing = self.settings.missing_history(history / timedelta(days=1))
         return f"; there are {missing}" if missing else ""
 
@@ -359,7 +360,7 @@ class Scorer:
                 return []
             moments = source.ingested_since(transaction, shape, since, window)
         return [
-            Window(span.start, min(span.end, window.end))
+            Window(max(span.start, window.start), min(span.end, window.end))
             for span in spans(moments, self.settings.interval, self.longest())
         ]
 

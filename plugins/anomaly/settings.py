@@ -120,7 +120,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='wide layout: {"Column": machine_id}; empty: every machine_<n>',
     )
-    source_timezone: str = Field("", description="zone of timestamps stored without one")
+    source_timezone: str = Field(
+        "", description="zone of timestamps stored without one, and of machines that are new"
+    )
     reading_kind: ReadingKind = Field(
         ReadingKind.ENERGY_KWH,
         description="`energy_kwh`: a cumulative counter; `power_w`: mean power",
@@ -132,7 +134,10 @@ class Settings(BaseSettings):
 
     # Windows
     lateness_hours: float = Field(
-        2.0, ge=0, le=24 * 7, description="how far behind a tick looks again"
+        2.0,
+        ge=0,
+        le=24 * 7,
+        description="how far behind a tick looks again, two intervals at least; 0: not",
     )
     max_gap_days: float = Field(
         7.0, gt=0, le=31, description="a previous reading farther back counts as none"
@@ -158,7 +163,10 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="share of a window's verdicts that may be retracted"
     )
     stale_after_hours: float = Field(
-        2.0, ge=0, le=87_600, description="age of the newest reading that is a fault; 0: never"
+        2.0,
+        ge=0,
+        le=87_600,
+        description="age of the newest reading that is a fault, two intervals at least; 0: never",
     )
 
     # Meter faults
@@ -166,7 +174,9 @@ class Settings(BaseSettings):
         0.001, ge=0, description="a counter that falls by no more has not fallen, kWh"
     )
     stuck_margin_hours: float = Field(
-        2.0, ge=0, description="how much longer than ever in training is stuck"
+        2.0,
+        ge=0,
+        description="how much longer than ever in training is stuck, two intervals at least",
     )
     stuck_flat_share: float = Field(
         0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
@@ -293,8 +303,14 @@ class Settings(BaseSettings):
 
     @property
     def lateness(self) -> timedelta:
-        """How far behind its interval a tick looks again."""
-        return timedelta(hours=self.lateness_hours)
+        """How far behind its interval a tick looks again: two intervals at least, unless 0."""
+        lateness = timedelta(hours=self.lateness_hours)
+        return max(lateness, 2 * self.interval) if lateness else lateness
+
+    @property
+    def stale_after(self) -> timedelta:
+        """How long after the end of the newest reading the source is at fault."""
+        return max(timedelta(hours=self.stale_after_hours), 2 * self.interval)
 
     @property
     def max_gap(self) -> timedelta:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from anomaly.clocks import advice_on_skipped
 from anomaly.differences import compare
 from anomaly.episodes import time_zone
 from anomaly.errors import NoModelError
@@ -58,9 +59,10 @@ class Status:
     as_of : datetime
         The moment the status speaks of.
     newest_reading : datetime or None
-        Start of the newest interval metered, up to `as_of`.
+        Start of the newest interval with a finite reading, up to `as_of`.
     stale : bool
-        The newest reading ended more than ``stale_after_hours`` before `as_of`.
+        The newest reading ended more than ``stale_after_hours`` before `as_of`, and more
+        than two intervals.
     watermark : datetime or None
         End of what scheduled scoring has covered.
     lag_minutes : float or None
@@ -74,6 +76,10 @@ class Status:
         Verdicts there whose reading is gone.
     future_readings : int
         Rows of the meter table that are not due yet.
+    skipped_times : int
+        Readings at a local time that the clock skips; 0 where times have a zone.
+    skipped_advice : str
+        The first of them, and what to set; empty where there is none.
     late_verdicts, repaired_verdicts : int
         Of the last 24 hours.
     incidents : list of dict
@@ -91,6 +97,8 @@ class Status:
     outdated: int | None
     without_reading: int | None
     future_readings: int
+    skipped_times: int
+    skipped_advice: str
     late_verdicts: int
     repaired_verdicts: int
     model_version: int | None
@@ -110,6 +118,11 @@ class Status:
             found.append("the meter table has no readings: load some, or check ANOMALY_SOURCE_*")
         elif self.stale:
             found.append(f"the newest reading is of {self.newest_reading:%Y-%m-%d %H:%M} UTC")
+        if self.skipped_times:
+            found.append(
+                f"{self.skipped_times} readings have a local time that the clock skips,"
+                f" {self.skipped_advice}"
+            )
         if self.unscored or self.outdated:
             found.append(
                 f"{self.unscored} readings without a verdict and {self.outdated} verdicts out of"
@@ -149,6 +162,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         shape = source.describe(transaction)
         newest = source.previous_reading(transaction, shape, as_of)
         future = source.count_from(transaction, shape, as_of)
+        skipped = source.skipped_times(transaction, shape, as_of)
         watermark = transaction.row("live_coverage")["watermark"]
         late = transaction.row("status_late", since=as_of - timedelta(hours=24))
         version = transaction.rows("current_version")
@@ -166,6 +180,8 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         outdated=outdated,
         without_reading=without_reading,
         future_readings=future,
+        skipped_times=skipped[0] if skipped else 0,
+        skipped_advice=_advice(skipped[1], settings) if skipped else "",
         late_verdicts=late["late_verdicts"],
         repaired_verdicts=late["repaired_verdicts"],
         model_version=version[0]["version"] if version else None,
@@ -177,19 +193,23 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
     )
 
 
+def _advice(local: datetime, settings: Settings) -> str:
+    assert settings.zone is not None
+    return f"the first at {local:%Y-%m-%d %H:%M}: {advice_on_skipped(settings.zone, local)}"
+
+
 def newest_reading(database: Database, settings: Settings, as_of: datetime) -> datetime | None:
-    """Start of the newest interval metered before `as_of`, or None."""
+    """Start of the newest interval with a finite reading before `as_of`, or None."""
     source = MeterSource(settings)
     with database.transaction(SCORER, read_only=True) as transaction:
         return source.previous_reading(transaction, source.describe(transaction), as_of)
 
 
 def is_stale(newest: datetime | None, settings: Settings, as_of: datetime) -> bool:
-    """Whether the newest reading is older than ``stale_after_hours`` allows."""
+    """Whether the newest reading ended longer ago than ``settings.stale_after`` allows."""
     if not settings.stale_after_hours:
         return False
-    limit = timedelta(hours=settings.stale_after_hours)
-    return newest is None or as_of - (newest + settings.interval) > limit
+    return newest is None or as_of - (newest + settings.interval) > settings.stale_after
 
 
 def _differences(

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anomaly.clocks import usual_utc
 from anomaly.errors import SourceError
 from anomaly.schema import OTHER_METERS
 from anomaly.settings import Settings, TimestampLabel
@@ -285,7 +287,6 @@ def _to_utc(stamps: pd.Series, zone: str | None) -> pd.Series:
             f"utc_timestamp {stamps.iloc[0]} has no time zone:"
             " set ANOMALY_SOURCE_TIMEZONE to the zone it is written in"
         )
-    second = np.zeros(len(stamps), dtype=bool)
-    local = stamps.dt.tz_localize(zone, ambiguous=second, nonexistent="shift_forward")
-    converted: pd.Series = local.dt.tz_convert("UTC")
+    utc = usual_utc(stamps.to_numpy(dtype="datetime64[us]"), ZoneInfo(zone))
+    converted: pd.Series = pd.Series(utc, index=stamps.index).dt.tz_localize("UTC")
     return converted

@@ -292,16 +292,19 @@ class Trainer:
             return JudgingDays(self.reader.read(transaction, shape, wider).frame, window)
 
     def _extent(self, due: datetime | None) -> tuple[datetime, datetime]:
-        """The first reading's time, and the end of the newest's interval, or `due`."""
+        """The first reading's time, and the end of the newest's interval before `due`."""
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             shape = self.reader.source.describe(transaction)
             extent = self.reader.source.extent(transaction, shape)
-        if extent is None:
+            last = extent and extent[1]
+            if due is not None:
+                last = self.reader.source.previous_reading(transaction, shape, due)
+        if extent is None or last is None:
             raise TrainingError(
                 f"{self.settings.source_name} is empty: load readings first, for example with"
                 " `anomaly ingest FILE.csv`"
             )
-        newest = extent[1] + self.settings.interval
+        newest = last + self.settings.interval
         return extent[0], min(newest, due or newest)
 
     # The registry -------------------------------------------------------

@@ -2,6 +2,6 @@
 -- cell is NaN, an unknown ingested_at is -infinity).
 COPY (
     SELECT {timestamp}, {ingested_at}, {meters}
-      FROM {table}
+      FROM {table} AS s
      WHERE {timestamp} >= {start} AND {timestamp} < {end}
 ) TO STDOUT (FORMAT binary)

@@ -1,10 +1,11 @@
 -- Add machines seen for the first time; those known already stay as they are.
 --
--- An integer key is the machine's id where that is free, any other key gets the
--- next free number, in the order of the keys.
+-- A key that wants an id gets it where that is free and no key before it wants the same;
+-- any other key gets the next free number, in the order of the keys.
 WITH seen AS (
     SELECT key,
-           CASE WHEN NOT EXISTS (SELECT FROM anomaly.machines m WHERE m.machine_id = wanted_id)
+           CASE WHEN row_number() OVER (PARTITION BY wanted_id ORDER BY key) = 1
+                 AND NOT EXISTS (SELECT FROM anomaly.machines m WHERE m.machine_id = wanted_id)
                 THEN wanted_id END AS wanted_id
       FROM unnest(CAST(:keys AS text[]), CAST(:wanted_ids AS integer[])) AS new (key, wanted_id)
      WHERE NOT EXISTS (SELECT FROM anomaly.machines m WHERE m.source_key = new.key)
@@ -12,8 +13,8 @@ WITH seen AS (
     SELECT greatest((SELECT max(machine_id) FROM anomaly.machines),
                     (SELECT max(wanted_id) FROM seen), 0) AS highest
 )
-INSERT INTO anomaly.machines (machine_id, source_key, name)
+INSERT INTO anomaly.machines (machine_id, source_key, name, time_zone)
 SELECT coalesce(wanted_id,
                 highest + row_number() OVER (PARTITION BY wanted_id IS NULL ORDER BY key)),
-       key, key
+       key, key, :time_zone
   FROM seen, taken

@@ -1,2 +1,2 @@
--- The first timestamp of the meter table at or after a moment.
-SELECT min({timestamp}) FROM {table} WHERE {timestamp} >= {start}
+-- The first timestamp of the meter table from a moment on, before another.
+SELECT min({timestamp}) FROM {table} WHERE {timestamp} >= {start} AND {timestamp} < {end}

@@ -77,6 +77,7 @@ def test_a_file_is_loaded_and_reported(load: Load, database: Database) -> None:
         "rows": 2,
         "inserted": 2,
         "updated": 0,
+        "skipped_rows": 0,
         "unchanged": 0,
         "readings": 3,
         "first": START,
@@ -461,16 +462,63 @@ def test_a_naive_column_is_filled_in_the_zone_of_the_setting(
     assert report.first == START
 
 
-def test_two_moments_that_a_naive_column_cannot_tell_apart_are_refused(
+@pytest.mark.parametrize("columns", ["", ", ingested_at timestamptz", ", ingested_at timestamp"])
+@pytest.mark.parametrize("values", [(5, 6), (5, 5), (6, 5)])
+def test_a_naive_table_keeps_both_hours_of_autumn_however_often_they_are_loaded(
+    load_long: Callable[..., IngestReport],
+    database: Database,
+    columns: str,
+    values: tuple[int, int],
+) -> None:
+    make_long_table(database, "machine int, time timestamp, kwh float" + columns)
+    content = LONG + "".join(
+        f"2017-10-29T0{hour}:15Z,1,{value}\n" for hour, value in enumerate(values)
+    )
+
+    first = load_long(content, source_timezone="Europe/Berlin")
+    again = load_long(content, source_timezone="Europe/Berlin")
+
+    with database.transaction() as transaction:
+        found = transaction.execute(SQL("SELECT time::text, kwh FROM plant.readings ORDER BY 2"))
+    assert found == [("2017-10-29 02:15:00", value) for value in sorted(values)]
+    assert (first.rows, first.inserted, again.inserted, again.updated) == (2, 2, 0, 0)
+
+
+def test_a_correction_of_the_first_hour_leaves_the_second_alone(
     load_long: Callable[..., IngestReport], database: Database
 ) -> None:
     make_long_table(database, "machine int, time timestamp, kwh float")
+    load_long(
+        LONG + "2017-10-29T00:15Z,1,5\n2017-10-29T01:15Z,1,8\n", source_timezone="Europe/Berlin"
+    )
 
-    with pytest.raises(IngestError, match=r"lines 2 and 3 .* shows an hour twice"):
-        load_long(
-            LONG + "2017-10-29T00:15Z,1,5\n2017-10-29T01:15Z,1,6\n",
-            source_timezone="Europe/Berlin",
-        )
+    report = load_long(
+        LONG + "2017-10-29T00:15Z,1,6\n2017-10-29T01:15Z,1,8\n", source_timezone="Europe/Berlin"
+    )
+
+    with database.transaction() as transaction:
+        found = transaction.execute(SQL("SELECT kwh FROM plant.readings ORDER BY 1"))
+    assert (found, report.updated, report.inserted) == ([(6.0,), (8.0,)], 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "says"),
+    [
+        (
+            "2017-10-29T00:15Z,1,5\n2017-10-29T01:15Z,1,6\n",
+            ", UNIQUE (machine, time)",
+            "a unique key",
+        ),
+        ("2017-10-29T00:15Z,1,5\n", "", "without the second reading"),
+    ],
+)
+def test_an_hour_of_autumn_that_a_naive_table_cannot_hold_is_refused_by_its_line(
+    load_long: Callable[..., IngestReport], database: Database, content: str, key: str, says: str
+) -> None:
+    make_long_table(database, "machine int, time timestamp, kwh float" + key)
+
+    with pytest.raises(IngestError, match=rf"line [23]: 2017-10-29 0\d:15 UTC is 02:15 .*{says}"):
+        load_long(LONG + content, source_timezone="Europe/Berlin")
 
 
 def test_a_long_table_that_is_missing_is_refused_with_the_next_step(load_long: Load) -> None:

@@ -11,7 +11,7 @@ from anomaly.reconciling import Reconciler
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
 from anomaly.settings import Layout, load_settings
-from anomaly.status import status
+from anomaly.status import is_stale, status
 from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import (
@@ -723,3 +723,172 @@ def test_looking_and_previewing_write_nothing(trained, settings, layout):
     assert everything(trained) == before
     expected = (0, 3) if layout == "long" else (3 * DAY, 1)
     assert (previewed.inserted, previewed.new_machines) == expected
+
+
+# What the source holds ------------------------------------------------------------
+
+
+def make_source(database, ddl, **names):
+    """Settings of a table plant.readings of these columns, readable."""
+    execute(
+        database,
+        f"CREATE SCHEMA plant; {ddl}; GRANT USAGE ON SCHEMA plant TO anomaly_source;"
+        " GRANT SELECT ON plant.readings TO anomaly_source",
+    )
+    return load_settings(
+        {}, source_schema="plant", source_table="readings", source_layout="long", **names, **SMALL
+    )
+
+
+def fill(database, machine="1", reading="n / 2.0", written=None):
+    columns = "utc_timestamp, machine_id, reading" + (", ingested_at" if written else "")
+    execute(
+        database,
+        f"INSERT INTO plant.readings ({columns}) SELECT CAST(:start AS timestamptz)"
+        f" + n * interval '15 min', {machine}, {reading} {', ' + written if written else ''}"
+        f" FROM generate_series(0, {3 * DAY - 1}) AS n",
+        start=START,
+    )
+
+
+def test_ids_that_are_the_same_number_are_machines_of_their_own(database, settings):
+    ids = ["7", "007", "+7", "\u0667", " 7", "8"]
+    mine = make_source(
+        database,
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id text, reading float8)",
+        models_url=settings.models_url,
+    )
+    for key in ids:
+        fill(database, machine=f"'{key}'")
+
+    train(database, mine, end=3 * DAY)
+    score(database, mine, 0, DAY)
+
+    found = dict(rows(database, "SELECT source_key, machine_id FROM anomaly.machines"))
+    assert (found["7"], found["8"], len({*found.values()})) == (7, 8, len(ids))
+    assert len(verdicts(database)) == len(ids) * DAY
+
+
+def test_two_keys_that_want_one_id_both_get_one(database):
+    with database.transaction("anomaly_scorer") as transaction:
+        register_machines(transaction, {"a": 7, "b": 7, "c": None})
+
+    found = rows(database, "SELECT source_key, machine_id FROM anomaly.machines ORDER BY 1")
+    assert found == [("a", 7), ("b", 8), ("c", 9)]
+
+
+@pytest.mark.parametrize("kind", ["float8", "real", "numeric", "numeric(12, 3)"])
+def test_a_column_that_holds_fractions_is_refused_as_a_machine_s_id(database, settings, kind):
+    mine = make_source(
+        database,
+        f"CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id {kind}, reading real)",
+        models_url=settings.models_url,
+    )
+
+    with pytest.raises(SourceError, match="holds fractions: it is a reading, not a machine's id"):
+        score(database, mine, 0, DAY)
+
+
+@pytest.mark.parametrize("kind", ["numeric(9, 0)", "plant.number", "bigint", "varchar(9)"])
+def test_columns_of_a_domain_or_without_decimals_are_read(database, settings, kind):
+    mine = make_source(
+        database,
+        "CREATE DOMAIN plant.whole AS integer; CREATE DOMAIN plant.number AS plant.whole;"
+        " CREATE DOMAIN plant.moment AS timestamptz; CREATE DOMAIN plant.energy AS numeric(14, 3);"
+        f" CREATE TABLE plant.readings (utc_timestamp plant.moment, machine_id {kind},"
+        " reading plant.energy)",
+        models_url=settings.models_url,
+    )
+    fill(database)
+
+    train(database, mine, end=3 * DAY)
+
+    assert score(database, mine, 0, DAY).read == DAY
+
+
+@pytest.mark.parametrize("kind", ["text", "bigint", "date"])
+def test_a_written_at_column_that_is_no_timestamp_is_refused_by_its_setting(
+    database, settings, kind
+):
+    mine = make_source(
+        database,
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id int, reading float,"
+        f" ingested_at {kind})",
+        models_url=settings.models_url,
+    )
+
+    with pytest.raises(SourceError, match=rf"is {kind}, .* ANOMALY_SOURCE_INGESTED_AT_COLUMN"):
+        score(database, mine, 0, DAY)
+
+
+def test_a_number_that_a_double_cannot_hold_is_a_missing_reading_and_costs_no_other(
+    database, settings
+):
+    mine = make_source(
+        database,
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id int, reading numeric)",
+        models_url=settings.models_url,
+    )
+    fill(database)
+    train(database, mine, end=3 * DAY)
+    for quarter, value in ((5, "1e400"), (6, "-1e400"), (7, "NaN"), (8, "Infinity")):
+        execute(
+            database,
+            f"UPDATE plant.readings SET reading = '{value}' WHERE utc_timestamp = :t",
+            t=at(quarter),
+        )
+    execute(
+        database, "UPDATE plant.readings SET reading = 1e-400 WHERE utc_timestamp = :t", t=at(0)
+    )
+
+    report = score(database, mine, 0, DAY)
+
+    assert (report.read, report.missing) == (DAY - 4, 4)
+    assert verdicts(database)[1, at(0)]["reading"] == 0
+
+
+def test_a_written_at_moment_beyond_the_year_9999_does_not_stop_the_ticks(trained, settings):
+    execute(
+        trained,
+        "UPDATE anomaly.meter_readings SET ingested_at = '12026-05-10Z' WHERE utc_timestamp = :t",
+        t=at(3),
+    )
+
+    tick(trained, settings, 10)
+
+    assert len(verdicts(trained)) > 0
+
+
+def test_rows_without_a_value_keep_nothing_fresh(trained, settings):
+    score(trained, settings, 0, 3 * DAY)
+    execute(
+        trained,
+        "INSERT INTO anomaly.meter_readings (utc_timestamp, machine_1, machine_2) SELECT t, NULL,"
+        " 'NaN' FROM generate_series(CAST(:a AS timestamptz), :b, interval '15 min') AS t",
+        a=at(3 * DAY),
+        b=at(3 * DAY + 40),
+    )
+
+    found = status(trained, settings, at(3 * DAY + 40))
+
+    assert (found.stale, found.newest_reading) == (True, at(3 * DAY - 1))
+    assert {machine.state for machine in found.machines[:2]} == {"silent"}
+
+
+@pytest.mark.parametrize("minutes", [1, 15, 60, 240, 1440])
+def test_a_source_that_is_on_time_is_never_stale_and_a_dead_one_is(minutes):
+    settings = load_settings({}, interval_minutes=minutes)
+    newest = at(0)
+    due = newest + 2 * settings.interval  # the reading after it
+
+    assert not is_stale(newest, settings, due)
+    assert is_stale(newest, settings, due + max(timedelta(hours=2), 2 * settings.interval))
+
+
+def test_a_machine_is_registered_in_the_zone_of_the_source(database, settings):
+    insert(database, counters(3 * DAY))
+    seoul = load_settings({}, models_url=settings.models_url, source_timezone="Asia/Seoul", **SMALL)
+
+    train(database, seoul, end=3 * DAY)
+
+    assert rows(database, "SELECT DISTINCT time_zone FROM anomaly.machines") == [("Asia/Seoul",)]

@@ -391,12 +391,64 @@ def test_an_empty_timestamp_is_refused(file: Path, settings: Settings) -> None:
     assert said.endswith("line 3, column utc_timestamp: empty, and every row needs a timestamp")
 
 
-def test_an_hour_that_the_clock_skips_is_refused(file: Path) -> None:
-    settings = load_settings({}, source_timezone="Europe/Berlin")
+@pytest.mark.parametrize(
+    ("zone", "stamp", "advice"),
+    [
+        ("Europe/Berlin", "2017-03-26 02:15:00", "set ANOMALY_SOURCE_TIMEZONE=Etc/GMT-1"),
+        ("America/Chicago", "2017-03-12 02:00:00", "set ANOMALY_SOURCE_TIMEZONE=Etc/GMT+6"),
+        ("Europe/London", "2017-03-26 01:45:00", "set ANOMALY_SOURCE_TIMEZONE=Etc/GMT"),
+        ("Australia/Adelaide", "2017-10-01 02:15", "ANOMALY_SOURCE_TIMEZONE=Australia/Darwin"),
+        ("Australia/Lord_Howe", "2017-10-01 02:15", "write the times in UTC"),
+    ],
+)
+def test_a_reading_at_a_time_that_the_clock_skips_names_the_zone_of_standard_time(
+    file: Path, zone: str, stamp: str, advice: str
+) -> None:
+    settings = load_settings({}, source_timezone=zone)
 
-    said = refusal(file, HEADER + "2017-03-26 02:15:00,1,2\n", settings)
+    said = refusal(file, HEADER + f"{stamp},1,2\n", settings)
 
-    assert "2017-03-26 02:15:00 is an hour that clocks in Europe/Berlin skip" in said
+    assert f"line 2, column utc_timestamp: '{stamp}' is a time that clocks in {zone} skip" in said
+    assert said.endswith(advice)
+
+
+@pytest.mark.parametrize("label", ["start", "end"])
+def test_empty_rows_of_the_skipped_hour_are_left_out(file: Path, label: str) -> None:
+    """Whichever of its two names the row with the reading has, 02:00 or 03:00, as an end."""
+    settings = load_settings({}, source_timezone="Europe/Berlin", timestamp_label=label)
+    hour = ["02:15", "02:30", "02:45", *(["03:00"] if label == "end" else [])]
+    full = "02:00" if label == "end" else "03:00"
+    rows = [f"2017-03-26 {time},,\n" for time in hour] + [f"2017-03-26 {full},1,2\n"]
+    file.write_text(HEADER + "".join(rows))
+
+    readings = read_readings(file, settings)
+
+    assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-03-26 01:00Z")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Chicago", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    "ends", ["start", "end, as the clock shows it", "end, as its start has it"]
+)
+def test_a_year_of_a_local_file_is_read_whole(file: Path, order: int, zone: str, ends: str) -> None:
+    """Newest line first or last, in both ways to label the end of an interval."""
+    quarter = pd.Timedelta("15min")
+    start = pd.date_range("2023-01-01", "2024-01-01", freq=quarter, tz="UTC", inclusive="left")
+    local = {
+        "start": start.tz_convert(zone).tz_localize(None),
+        "end, as the clock shows it": (start + quarter).tz_convert(zone).tz_localize(None),
+        "end, as its start has it": start.tz_convert(zone).tz_localize(None) + quarter,
+    }[ends]
+    rows = [f"{at:%Y-%m-%d %H:%M},{n},{n}\n" for n, at in enumerate(local)]
+    file.write_text(HEADER + "".join(rows[::order]))
+    settings = load_settings({}, source_timezone=zone, timestamp_label=ends[:5].strip(", "))
+
+    readings = read_readings(file, settings).sort_values("utc_timestamp")
+
+    labels = start if ends == "start" else start + quarter
+    assert readings["utc_timestamp"].tolist() == labels.tolist()
+    assert readings["machine_2"].tolist() == list(range(len(start)))
 
 
 def test_an_hour_that_the_clock_shows_twice_is_its_second(file: Path) -> None:
@@ -431,12 +483,24 @@ def test_two_rows_of_one_moment_are_refused_whatever_their_offsets(
     )
 
 
-def test_an_hour_that_is_in_the_file_twice_is_refused_with_the_reason(file: Path) -> None:
+def test_two_lines_of_a_time_shown_twice_are_the_two_hours_in_their_order(file: Path) -> None:
+    settings = load_settings({}, source_timezone="Europe/Berlin")
+    file.write_text(HEADER + "2017-10-29 02:15:00,1,2\n" * 2)
+
+    readings = read_readings(file, settings)
+
+    assert readings["utc_timestamp"].tolist() == [
+        pd.Timestamp("2017-10-29 00:15Z"),
+        pd.Timestamp("2017-10-29 01:15Z"),
+    ]
+
+
+def test_three_lines_of_a_time_shown_twice_are_refused(file: Path) -> None:
     settings = load_settings({}, source_timezone="Europe/Berlin")
 
-    said = refusal(file, HEADER + "2017-10-29 02:15:00,1,2\n" * 2, settings)
+    said = refusal(file, HEADER + "2017-10-29 02:15:00,1,2\n" * 3, settings)
 
-    assert said.endswith("where a clock in Europe/Berlin shows an hour twice, write UTC")
+    assert "lines 2 and 3 have the same utc_timestamp" in said
 
 
 def test_equal_rows_of_a_long_file_count_once(file: Path) -> None:

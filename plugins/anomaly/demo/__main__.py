@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -40,7 +40,11 @@ FOLDER = PROJECT / ".demo"
 RECORD, COMMAND_LINE = "demo.json", "env"
 WEEKS = 10
 SEED = 7
-INTERVAL = timedelta(minutes=15)
+OF_READINGS = (
+    "ANOMALY_SOURCE_TIMEZONE", "ANOMALY_READING_KIND", "ANOMALY_INTERVAL_MINUTES",
+    "ANOMALY_TIMESTAMP_LABEL",
+)  # fmt: skip
+"""Settings that say what a file of one's own holds: taken from the environment."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -58,6 +62,8 @@ class Choices:
         Generated readings begin here.
     passwords : dict of str to str
         Database log-ins.
+    settings : dict of str to str
+        What the environment said of the file's readings, as variables.
     loaded, scored : bool
         Whether the readings are in the meter table, and have their verdicts.
     """
@@ -65,6 +71,7 @@ class Choices:
     data: str
     start: str
     passwords: dict[str, str]
+    settings: dict[str, str] = field(default_factory=dict)
     loaded: bool = False
     scored: bool = False
 
@@ -112,8 +119,8 @@ class Demo:
 
     @property
     def settings(self) -> Settings:
-        """The settings, with the demo's own models folder."""
-        return load_settings({}, models_url=str(self.folder / "models"))
+        """The settings: what was said of the readings, and the demo's own models folder."""
+        return load_settings(self.choices.settings, models_url=str(self.folder / "models"))
 
     @property
     def database(self) -> Database:
@@ -145,6 +152,7 @@ class Demo:
             "ANOMALY_MODELS_URL": str(self.folder / "models"),
             "ANOMALY_CHUNK_DAYS": "14",
             **stale,
+            **self.choices.settings,
         }
 
     def _url(self, database: str, user: str) -> str:
@@ -180,8 +188,8 @@ class Demo:
         with self.database.transaction(read_only=True) as transaction:
             if transaction.rows("current_version"):
                 return
-        trainer = Trainer(self.database, self.settings)
-        report = trainer.challenge(trainer.default_window(), by="make demo")
+        trainer, now = Trainer(self.database, self.settings), datetime.now(UTC)
+        report = trainer.challenge(trainer.default_window(now), by="make demo", due=now)
         Promoter(self.database, self.settings).promote(
             report.version, by="make demo", reason="first version"
         )
@@ -189,7 +197,7 @@ class Demo:
     def _score(self) -> None:
         """Let Airflow score: history by one backfill, the last interval by the schedule's DAG."""
         first, last = self._extent()
-        latest = Window(last, last + INTERVAL)
+        latest = Window(last, last + self.settings.interval)
         with _step("history, scored by the DAG backfill_scores") as say:
             self.airflow.unpause("backfill_scores")
             ends = {"start": first.isoformat(), "end": latest.start.isoformat()}
@@ -227,11 +235,15 @@ class Demo:
             )
 
     def _extent(self) -> tuple[datetime, datetime]:
+        """The first reading, and the newest that is due."""
         source = MeterSource(self.settings)
         with self.database.transaction(read_only=True) as transaction:
-            extent = source.extent(transaction, source.describe(transaction))
+            shape = source.describe(transaction)
+            extent = source.extent(transaction, shape)
+            newest = source.previous_reading(transaction, shape, datetime.now(UTC))
         assert extent is not None
-        return extent
+        assert newest is not None
+        return extent[0], newest
 
     def _start_feeder(self) -> None:
         command = [sys.executable, "-m", "anomaly.demo.feeder"]
@@ -278,11 +290,13 @@ class Demo:
         if data is not None and not data.is_file():
             raise AnomalyError(f"DATA={data} is not a file: give the path of a CSV file")
         path = str(data.resolve()) if data else ""
+        said = {name: os.environ[name] for name in OF_READINGS if os.environ.get(name)}
+        said = said if data else {}
         if self._record.exists():
             known = Choices(**json.loads(self._record.read_text(encoding="utf-8")))
             if not (known.loaded or known.scored):
-                return self._write(replace(known, data=path))
-            self._refuse_other_data(known, data)
+                return self._write(replace(known, data=path, settings=said))
+            self._refuse_other_data(known, data, said)
             return known
         start = floor_to_interval(datetime.now(UTC) - timedelta(weeks=WEEKS), timedelta(days=1))
         users = ("airflow", "anomaly_app", "bi_reader")
@@ -291,15 +305,23 @@ class Demo:
                 path,
                 start.isoformat(),
                 {user: secrets.token_urlsafe(12) for user in users},
+                said,
             )
         )
 
-    def _refuse_other_data(self, known: Choices, data: Path | None) -> None:
+    def _refuse_other_data(self, known: Choices, data: Path | None, said: dict[str, str]) -> None:
         if data is not None and str(data.resolve()) != known.data:
             holds = known.data or "generated readings"
             raise AnomalyError(
                 f"the demo holds {holds}: run `make demo-reset` first, then `make demo DATA={data}`"
             )
+        for name, value in said.items():
+            if known.settings.get(name) != value:
+                raise AnomalyError(
+                    f"{name} is {value!r}, and the demo was made with"
+                    f" {known.settings.get(name, 'none')!r}: unset it, or run `make demo-reset`"
+                    f" first, then `make demo DATA={data}`"
+                )
 
     def _write(self, choices: Choices) -> Choices:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """One Postgres database: transactions that take on a role and never wait for ever."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 import pandas as pd
+import psycopg2
 from psycopg2.extensions import cursor as Psycopg2Cursor
+from psycopg2.extensions import make_dsn
 from psycopg2.sql import Composable
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from anomaly.errors import DatabaseError
 from anomaly.settings import Settings
@@ -125,8 +128,8 @@ class Database:
     Raises
     ------
     DatabaseError
-        When the URL is no Postgres URL; from `transaction`, when the database cannot be
-        reached or refuses the role.
+        When the URL is no Postgres URL, or holds an item that Postgres's library does not
+        know; from `transaction`, when the database cannot be reached or refuses the role.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -135,8 +138,8 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The URL without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """The URL without its password, and without its items, which may hold another."""
+        return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
     @contextmanager
     def transaction(
@@ -155,7 +158,7 @@ class Database:
     def _connect(self) -> Iterator[Connection]:
         try:
             connection = self.engine.connect()
-        except OperationalError as error:
+        except DBAPIError as error:
             raise DatabaseError(
                 f"cannot connect to {self.name}: {_first_line(error)}; is the server running"
                 " and the URL in ANOMALY_DATABASE_URL or the connection anomaly_db right?"
@@ -214,7 +217,58 @@ def _engine(url: str) -> Engine:
         raise DatabaseError(
             f"{parsed.drivername!r} is not Postgres: write postgresql://user:password@host/database"
         )
-    return create_engine(parsed.set(drivername="postgresql+psycopg2"), pool_pre_ping=True)
+    parameters = _driver_parameters(parsed.query)
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg2", query=parameters), pool_pre_ping=True
+    )
+
+
+_EXTRA = "__extra__"
+"""Where Airflow's URI of a connection keeps an Extra that holds more than texts, as JSON."""
+_HOOK_EXTRAS = {
+    "aws_conn_id", "azure_conn_id", "cluster-identifier", "cursor", "enable_log_db_messages", "iam",
+    "redshift", "redshift-serverless", "sqlalchemy_query", "sqlalchemy_scheme", "workgroup-name",
+}  # fmt: skip
+"""What Airflow's Postgres hook takes from a connection's Extra for itself."""
+
+
+def _driver_parameters(
+    query: Mapping[str, str | tuple[str, ...]],
+) -> dict[str, str | tuple[str, ...]]:
+    """A URL's items as parameters of Postgres's library: texts, and such as it knows."""
+    items: dict[str, Any] = {**query}
+    items |= _extra(items.pop(_EXTRA, "{}"))
+    parameters = {
+        name: value if isinstance(value, tuple) else _as_parameter(value)
+        for name, value in items.items()
+        if value is not None and name not in _HOOK_EXTRAS
+    }
+    for name in parameters:
+        try:
+            make_dsn(**{name: ""})
+        except psycopg2.ProgrammingError:
+            raise DatabaseError(
+                f"the database URL, or the Extra of the connection anomaly_db, has an item"
+                f" {name!r} that Postgres does not know: remove it, or mend its name"
+            ) from None
+    return parameters
+
+
+def _extra(text: str) -> dict[str, Any]:
+    try:
+        extra = json.loads(text)
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise DatabaseError(
+            "the Extra of the connection anomaly_db is no JSON object: write one, for example"
+            ' {"sslmode": "require"}'
+        )
+    return extra
+
+
+def _as_parameter(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _first_line(error: DBAPIError) -> str:

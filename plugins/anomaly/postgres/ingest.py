@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from anomaly.errors import AnomalyError, DatabaseError, IngestError, SourceError
 from anomaly.postgres.database import OWNER, Database, Transaction, sql_file
-from anomaly.postgres.source import MeterSource
+from anomaly.postgres.doubled_hours import DoubledHours
+from anomaly.postgres.source import MeterSource, written_now
 from anomaly.settings import Layout, Settings
 
 OWN_TABLE = "anomaly.meter_readings"
@@ -75,6 +76,7 @@ class MeterTable:
         self._types = self._column_types()
         self._shape = MeterSource(settings).describe(transaction)
         self._columns: list[str] = []
+        self._hours = DoubledHours(transaction, settings, self._shape, loading)
 
     def expect(self, columns: list[str]) -> None:
         """Make the staging table, for these columns of the meter table."""
@@ -88,9 +90,16 @@ class MeterTable:
         self._run("ingest_stage")
 
     def stage(self, readings: pd.DataFrame) -> None:
-        """Copy readings, indexed by line, into the staging table."""
+        """Copy readings, indexed by line, into the staging table.
+
+        In a long table of local times those of a doubled hour wait for `merge`.
+        """
+        stored = self._as_stored(readings)
+        if self._shape.naive and self._settings.source_layout is Layout.LONG:
+            moments = readings[self._settings.source_timestamp_column]
+            stored = self._hours.held_back(stored, moments)
         buffer = BytesIO()
-        self._as_stored(readings).to_csv(buffer, header=False)
+        stored.to_csv(buffer, header=False)
         buffer.seek(0)
         with self._transaction.cursor as cursor:
             cursor.copy_expert(self._statement("ingest_copy"), buffer)
@@ -110,7 +119,8 @@ class MeterTable:
         ((updated,),), _ = self._run("ingest_update_changed")
         inserted = self.insert_new()
         ((rows,),), _ = self._run("ingest_count")
-        return Merged(rows, inserted, updated)
+        hours = self._hours.merge()
+        return Merged(rows + hours[0], inserted + hours[1], updated + hours[2])
 
     def insert_new(self) -> int:
         """Insert the staged rows whose key is not in the table; return how many."""
@@ -173,7 +183,7 @@ class MeterTable:
         values = [column for column in self._columns if column not in keys]
         new: dict[str, Composable] = {column: Identifier("s", column) for column in self._columns}
         if self._shape.has_ingested_at:
-            new[settings.source_ingested_at_column] = SQL("now()")
+            new[settings.source_ingested_at_column] = written_now(self._shape, settings)
         return SQL(sql_file(f"queries/{query}.sql")).format(
             table=Identifier(settings.source_schema, settings.source_table),
             timestamp=new[keys[0]],

@@ -85,8 +85,18 @@ def machine_limits(transaction: Transaction) -> pd.DataFrame:
     return pd.DataFrame({name: binary.native(records[name]) for name, _ in columns})
 
 
-def register_machines(transaction: Transaction, machines: Mapping[str, int | None]) -> int:
+def register_machines(
+    transaction: Transaction, machines: Mapping[str, int | None], time_zone: str = "UTC"
+) -> int:
     """Add machines by source key, with the id each should have (None: the next free one).
+
+    An id that another machine has, or another key here, is not given twice: the next free
+    one is.
+
+    Parameters
+    ----------
+    time_zone : str
+        Of the working day of those that are new.
 
     Returns
     -------
@@ -95,5 +105,8 @@ def register_machines(transaction: Transaction, machines: Mapping[str, int | Non
     """
     transaction.rows("lock_machines")
     return transaction.run(
-        "register_machines", keys=list(machines), wanted_ids=list(machines.values())
+        "register_machines",
+        keys=list(machines),
+        wanted_ids=list(machines.values()),
+        time_zone=time_zone,
     )

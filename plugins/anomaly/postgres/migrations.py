@@ -119,7 +119,13 @@ def check_migrated(database: Database) -> None:
     try:
         with database.transaction(SCORER, read_only=True) as transaction:
             applied = {row["name"] for row in transaction.rows("applied_migrations")}
-    except ProgrammingError:
+    except ProgrammingError as error:
+        if not isinstance(error.orig, pg.UndefinedTable | pg.InvalidSchemaName):
+            raise DatabaseError(
+                f"{database.name} does not show its migrations:"
+                f" {str(error.orig).strip().splitlines()[0]}; run `anomaly migrate` as the login"
+                " that made the schema, which grants it"
+            ) from None
         applied = set()
     for file in sql_files("migrations"):
         if file.removeprefix("migrations/") not in applied:

@@ -1,5 +1,6 @@
 """A window of the meter table, measured: with what precedes it, and machines it names first."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,7 @@ from anomaly.steps import MOST_READING, ReadingSteps, microseconds, too_close
 from anomaly.windows import Window
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_CANONICAL = re.compile(r"0|[1-9]\d*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class WindowReader:
             new = {} if skip else self.new_machines(transaction, shape, window)
         if new:
             with database.transaction(role) as transaction:
-                register_machines(transaction, new)
+                register_machines(transaction, new, self.settings.source_timezone or "UTC")
         return shape
 
     def new_machines(
@@ -356,8 +358,11 @@ def _flat_at_start(unique: pd.DataFrame, start: datetime, settings: Settings) ->
 
 
 def _is_id(key: str) -> bool:
-    """Whether a key can be a machine's id as it stands; larger numbers are names."""
-    return key.isdecimal() and int(key) <= LARGEST_ID
+    """Whether a key is a number as everybody writes it, so that it can be the machine's id.
+
+    "007", "+7", digits of other scripts and larger numbers are names.
+    """
+    return bool(_CANONICAL.fullmatch(key)) and int(key) <= LARGEST_ID
 
 
 def _asked(known: pd.DataFrame, shape: SourceShape, machines: list[int] | None) -> list[int]:
@@ -372,6 +377,8 @@ def _inside(frame: pd.DataFrame, window: Window) -> pd.Series:
 
 
 def _newest(ingested_at: pd.Series) -> datetime | None:
-    limits = np.iinfo(np.int64)
-    known = ingested_at[~ingested_at.isin([limits.min, limits.max])]
+    """The newest that is known; what lies before the year 1 or beyond 9999 says nothing."""
+    latest = (datetime.max.replace(tzinfo=UTC) - _PG_EPOCH) // timedelta(microseconds=1)
+    earliest = (datetime.min.replace(tzinfo=UTC) - _PG_EPOCH) // timedelta(microseconds=1)
+    known = ingested_at[ingested_at.between(earliest, latest)]
     return None if known.empty else _PG_EPOCH + timedelta(microseconds=int(known.max()))

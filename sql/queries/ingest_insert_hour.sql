@@ -1,0 +1,2 @@
+-- Add a row of a local time that the clock shows twice.
+INSERT INTO {table} ({columns}) VALUES ({values})

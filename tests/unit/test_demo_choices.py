@@ -1,0 +1,55 @@
+"""The demo keeps what the environment says of a file of one's own."""
+
+from dataclasses import replace
+
+import pytest
+
+from anomaly.demo.__main__ import OF_READINGS, Demo
+from anomaly.errors import AnomalyError
+
+SAID = dict(zip(OF_READINGS, ("Asia/Seoul", "power_w", "5", "end"), strict=True))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A file of readings."""
+    file = tmp_path / "readings.csv"
+    file.write_text("utc_timestamp,machine_1\n2024-01-01 00:00,1\n")
+    return file
+
+
+def loaded(demo):
+    """Say that the readings have come in."""
+    demo._write(replace(demo.choices, loaded=True))
+    return demo
+
+
+def test_settings_of_the_readings_are_taken_from_the_environment_and_kept(
+    tmp_path, data, monkeypatch
+):
+    for name, value in SAID.items():
+        monkeypatch.setenv(name, value)
+    made = loaded(Demo(tmp_path / "demo", data))
+    for name in SAID:
+        monkeypatch.delenv(name)
+
+    kept = Demo(tmp_path / "demo", None)
+
+    for demo in (made, kept):
+        assert demo.settings.source_timezone == "Asia/Seoul"
+        assert demo.settings.interval_minutes == 5
+        assert demo._variables.items() >= SAID.items()  # what Airflow and .demo/env get
+
+
+def test_generated_readings_are_as_they_are_whatever_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANOMALY_READING_KIND", "power_w")
+
+    assert Demo(tmp_path / "demo", None).settings.reading_kind == "energy_kwh"
+
+
+def test_another_setting_than_the_demo_was_made_with_is_refused(tmp_path, data, monkeypatch):
+    loaded(Demo(tmp_path / "demo", data))
+    monkeypatch.setenv("ANOMALY_INTERVAL_MINUTES", "5")
+
+    with pytest.raises(AnomalyError, match=r"ANOMALY_INTERVAL_MINUTES is '5', .*`make demo-reset`"):
+        Demo(tmp_path / "demo", data)
