@@ -138,12 +138,14 @@ def _keys(course: Course) -> Ints:
 def _returning(course: Course, breaks: Breaks, keys: Ints) -> Ints:
     """Breaks that may be a way back: each needs a break on the way out, within a day before.
 
-    A leap needs a fall there: what it comes back from lies below it.
+    A leap needs a lower reading there: what it comes back from lies below it.
     """
     rows = np.flatnonzero(breaks.any & np.isfinite(course.most_kw))
     first = np.searchsorted(keys, keys[rows] - _REACH)
-    falls, both = (np.append(0, np.cumsum(side)) for side in (breaks.falls, breaks.any))
-    before = np.where(breaks.leaps[rows], falls[rows] - falls[first], both[rows] - both[first])
+    lower = np.diff(course.reading, prepend=np.nan) < 0  # where it rolled over as well
+    lows, all_breaks = (np.append(0, np.cumsum(side)) for side in (lower, breaks.any))
+    counted = np.where(breaks.leaps[rows], lows[rows] - lows[first], 1)
+    before = np.minimum(counted, all_breaks[rows] - all_breaks[first])
     found: Ints = rows[before > 0]
     return found
 
