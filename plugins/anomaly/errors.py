@@ -49,6 +49,10 @@ class ArtefactError(AnomalyError):
     """A model file is missing, changed or of an unknown format; it was not opened."""
 
 
+class FolderTaken(ArtefactError):  # noqa: N818 - it says what happened
+    """The folder of a new version is there already; nothing was written."""
+
+
 class PromotionError(AnomalyError):
     """A version cannot be put in force, or was refused by the judge."""
 

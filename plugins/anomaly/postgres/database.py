@@ -105,6 +105,25 @@ class Transaction:
             cursor.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
+    def act_as_login(self) -> None:
+        """Let the rest of the transaction act as the log-in itself."""
+        self._connection.exec_driver_sql("SET LOCAL ROLE NONE")
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nothing be written meanwhile: a view of others may call functions of others.
+
+        What such a function sets, a role or a setting, is undone at the end too. Nothing
+        that it runs can make a read-only part writable again.
+        """
+        part = self._connection.begin_nested()
+        self._connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
+        try:
+            yield
+        finally:
+            if part.is_active:
+                part.rollback()
+
     def rollback(self) -> None:
         """Undo everything; nothing more may be run in this transaction."""
         transaction = self._connection.get_transaction()
@@ -167,13 +186,13 @@ class Database:
         statements = self._timeouts
         if read_only:
             statements = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; " + statements
-        if role:
-            statements += f"; SET LOCAL ROLE {role}"
+        # Always: a function in somebody's view may have left the session another role.
+        statements += f"; SET LOCAL ROLE {role or 'NONE'}"
         try:
             connection.exec_driver_sql(statements)
         except DBAPIError as error:
             raise DatabaseError(
-                f"{self.name} refuses to act as {role}: {_first_line(error)};"
+                f"{self.name} refuses to act as {role or 'this login'}: {_first_line(error)};"
                 " run `anomaly migrate`, or grant the role to this login"
             ) from None
 
@@ -194,8 +213,12 @@ def _is_ints(value: object) -> TypeGuard[list[int]]:
 
 
 def sql_timeouts(settings: Settings) -> str:
-    """Statements that bound how long a transaction may run, wait or idle (UTC throughout)."""
+    """Statements that bound how long a transaction may run, wait or idle.
+
+    UTC throughout, and no name that is found in a schema in which others may create.
+    """
     return (
+        "SET LOCAL search_path = pg_catalog, pg_temp; "
         f"SET LOCAL statement_timeout = '{settings.statement_timeout_seconds}s'; "
         f"SET LOCAL lock_timeout = '{settings.lock_timeout_seconds}s'; "
         f"SET LOCAL idle_in_transaction_session_timeout = '{settings.idle_timeout_seconds}s'; "

@@ -15,7 +15,7 @@ from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy.exc import DBAPIError
 
 from anomaly.errors import AnomalyError, DatabaseError, IngestError, SourceError
-from anomaly.postgres.database import OWNER, Database, Transaction, sql_file
+from anomaly.postgres.database import OWNER, SCORER, Database, Transaction, sql_file
 from anomaly.postgres.source import MeterSource
 from anomaly.settings import Layout, Settings
 
@@ -56,10 +56,12 @@ def open_meter_table(
     DatabaseError
         When the database cannot be reached, breaks off or refuses the role.
     """
-    role = OWNER if settings.source_name == OWN_TABLE else None
+    own = settings.source_name == OWN_TABLE
     try:
-        with database.transaction(role) as transaction:
+        with database.transaction(OWNER if own else SCORER) as transaction:
             transaction.rows("lock_ingest")
+            if not own:
+                transaction.act_as_login()
             yield MeterTable(transaction, settings, loading)
     except (psycopg2.Error, DBAPIError) as error:
         raise _explained(error, database, settings, loading) from None

@@ -33,7 +33,6 @@ def migrate(database: Database, settings: Settings) -> MigrationReport:
     """
     report = MigrationReport()
     with database.transaction() as transaction:
-        transaction.rows("lock_migrations")
         _make_roles(transaction)
         _as_owner(transaction)
         transaction.script("migrations.sql")
