@@ -13,6 +13,10 @@ class DatabaseError(AnomalyError):
     """The database cannot be reached, is not migrated, or refuses the role."""
 
 
+class RefusedError(DatabaseError):
+    """The database refuses what is asked, and will until somebody has changed something."""
+
+
 class SourceError(AnomalyError):
     """The meter table does not look like the settings say."""
 

@@ -22,7 +22,6 @@ from urllib.request import url2pathname
 
 from anomaly.errors import ArtefactError, FolderTaken, SettingsError
 
-
 MANIFEST = "manifest.json"
 """Tells whose a folder is: of objects it is written first and removed last."""
 
@@ -128,7 +127,7 @@ class LocalStore:
         path = self._path(folder) / _plain(name)
         with self._reading(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with open(descriptor, "rb") as file:
+            with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise _no_file(path)
                 return file.read()
@@ -168,7 +167,9 @@ class LocalStore:
 
     def _temporary(self, folder: str, token: str) -> Path:
         if not _TOKEN.fullmatch(token):
-            raise ArtefactError(f"{token!r} is no token of a training: nothing was opened or removed")
+            raise ArtefactError(
+                f"{token!r} is no token of a training: nothing was opened or removed"
+            )
         return self._path(folder).parent / f".writing-{token}"
 
     @contextmanager

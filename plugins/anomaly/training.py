@@ -329,9 +329,7 @@ class Trainer:
         card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
         return draft.version, card
 
-    def _write(
-        self, draft: Draft, files: dict[str, bytes], details: dict[str, Any]
-    ) -> Artefact:
+    def _write(self, draft: Draft, files: dict[str, bytes], details: dict[str, Any]) -> Artefact:
         with self.database.transaction(TRAINER) as transaction:
             hold_draft(transaction, draft)
             artefact = self.registry.write(draft.folder, files, draft.token)

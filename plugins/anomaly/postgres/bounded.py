@@ -44,7 +44,7 @@ def connection_arguments(statement_timeout_seconds: float) -> dict[str, Any]:
     return NETWORK | {"connection_factory": Bounded}
 
 
-class BoundedConnection(Connection):
+class BoundedConnection(Connection):  # type: ignore[misc]  # psycopg2 has no types here
     """A connection whose socket is closed when the server does not answer in time."""
 
     seconds: float | None = None
@@ -91,7 +91,7 @@ class BoundedConnection(Connection):
             timer.cancel()
 
 
-class BoundedCursor(Cursor):
+class BoundedCursor(Cursor):  # type: ignore[misc]
     """A cursor whose statements and copies are bounded as its connection is."""
 
     def execute(self, *arguments: Any, **options: Any) -> None:

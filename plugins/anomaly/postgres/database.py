@@ -11,10 +11,12 @@ import pandas as pd
 from psycopg2.extensions import cursor as Psycopg2Cursor
 from psycopg2.sql import Composable
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from anomaly.errors import DatabaseError
+from anomaly.postgres.bounded import connection_arguments
 from anomaly.settings import Settings
+from anomaly.wording import without_secrets
 
 SCORER = "anomaly_scorer"
 TRAINER = "anomaly_trainer"
@@ -149,13 +151,13 @@ class Database:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self.engine = _engine(url)
+        self.engine = _engine(url, settings)
         self._timeouts = sql_timeouts(settings)
 
     @property
     def name(self) -> str:
-        """The URL without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """The URL without its password, and without options, which may hold one."""
+        return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
     @contextmanager
     def transaction(
@@ -174,7 +176,7 @@ class Database:
     def _connect(self) -> Iterator[Connection]:
         try:
             connection = self.engine.connect()
-        except OperationalError as error:
+        except DBAPIError as error:
             raise DatabaseError(
                 f"cannot connect to {self.name}: {_first_line(error)}; is the server running"
                 " and the URL in ANOMALY_DATABASE_URL or the connection anomaly_db right?"
@@ -226,19 +228,29 @@ def sql_timeouts(settings: Settings) -> str:
     )
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, settings: Settings) -> Engine:
     try:
         parsed = make_url(url.strip())
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter: a port that is no number
         raise DatabaseError(
-            "the database URL cannot be read: write postgresql://user:password@host:5432/database"
+            "the database URL cannot be read, its port may be no number: write"
+            " postgresql://user:password@host:5432/database"
         ) from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise DatabaseError(
             f"{parsed.drivername!r} is not Postgres: write postgresql://user:password@host/database"
         )
-    return create_engine(parsed.set(drivername="postgresql+psycopg2"), pool_pre_ping=True)
+    if "@" in (parsed.host or ""):
+        raise DatabaseError(
+            "the database URL holds more than one @, one perhaps in its password: write %40 there"
+        )
+    bounds = connection_arguments(settings.statement_timeout_seconds)
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg2"),
+        pool_pre_ping=True,
+        connect_args={name: value for name, value in bounds.items() if name not in parsed.query},
+    )
 
 
 def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0]
+    return without_secrets(str(error.orig).strip().splitlines()[0])

@@ -97,9 +97,7 @@ def begin_draft(transaction: Transaction, taken: int, by: str) -> Draft:
     transaction.rows("lock_versions")
     version = max(int(transaction.value("next_version")), taken + 1)
     draft = Draft(version, f"{FAMILY}/v{version:04d}", uuid.uuid4().hex)
-    transaction.run(
-        "begin_draft", version=version, folder=draft.folder, token=draft.token, by=by
-    )
+    transaction.run("begin_draft", version=version, folder=draft.folder, token=draft.token, by=by)
     return draft
 
 
