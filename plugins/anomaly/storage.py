@@ -127,9 +127,10 @@ class LocalStore:
         path = self._path(folder) / _plain(name)
         with self._reading(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise _no_file(path)
             with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise _no_file(path)
                 return file.read()
 
     def remove_unfinished(self, folder: str, token: str) -> None:

@@ -318,20 +318,22 @@ class Trainer:
         while True:
             with self.database.transaction(TRAINER) as transaction:
                 draft = begin_draft(transaction, self.registry.highest_version(), by)
-            files = self._files(draft, trained, details) | shown
             try:
-                artefact = self._write(draft, files, details)
+                artefact = self._write(draft, trained, details, shown)
                 break
-            except FolderTaken:  # another database has drawn the same number meanwhile
+            except FolderTaken:  # by another database, or the draft was swept: draw again
                 continue
         self._retire(by)
         self.sweep()
-        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
+        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in artefact.sha256 else ""
         return draft.version, card
 
-    def _write(self, draft: Draft, files: dict[str, bytes], details: dict[str, Any]) -> Artefact:
+    def _write(
+        self, draft: Draft, trained: _Trained, details: dict[str, Any], shown: dict[str, bytes]
+    ) -> Artefact:
         with self.database.transaction(TRAINER) as transaction:
             hold_draft(transaction, draft)
+            files = self._files(draft, trained, details) | shown
             artefact = self.registry.write(draft.folder, files, draft.token)
             register_version(transaction, draft.version, artefact, details)
         return artefact

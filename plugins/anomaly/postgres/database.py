@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 import pandas as pd
+import psycopg2
 from psycopg2.extensions import cursor as Psycopg2Cursor
 from psycopg2.sql import Composable
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, text
@@ -123,7 +124,7 @@ class Transaction:
         try:
             yield
         finally:
-            if part.is_active:
+            if part.is_active and not _is_lost(self._connection):
                 part.rollback()
 
     def rollback(self) -> None:
@@ -166,7 +167,12 @@ class Database:
         """Open a transaction as `role`; a read-only one sees a single snapshot."""
         with self._connect() as connection, connection.begin():
             self._prepare(connection, role, read_only)
-            yield Transaction(connection)
+            try:
+                yield Transaction(connection)
+            except psycopg2.Error:
+                if _is_lost(connection):  # there is nothing to roll back on: keep the cause
+                    connection.invalidate()
+                raise
 
     def dispose(self) -> None:
         """Close the pooled connections."""
@@ -197,6 +203,10 @@ class Database:
                 f"{self.name} refuses to act as {role or 'this login'}: {_first_line(error)};"
                 " run `anomaly migrate`, or grant the role to this login"
             ) from None
+
+
+def _is_lost(connection: Connection) -> bool:
+    return connection.invalidated or bool(connection.connection.dbapi_connection.closed)  # type: ignore[union-attr]
 
 
 def int_array(numbers: Iterable[int]) -> str:

@@ -77,10 +77,10 @@ def _of_database(cause: Error) -> AnomalyError:
     says = first_line(cause)
     for kinds, then in _PASSING:
         if isinstance(cause, kinds):
-            return DatabaseError(f"the database refused: {says}; {then}")
+            return DatabaseError(f"the database refused: {says}: {then}")
     for kinds, then in _LASTING:
         if isinstance(cause, kinds):
-            return RefusedError(f"the database refused: {says}" + (f"; {then}" if then else ""))
+            return RefusedError(f"the database refused: {says}" + (f": {then}" if then else ""))
     if isinstance(cause, OperationalError | InterfaceError):
         return DatabaseError(
             f"the connection to the database broke off: {says}; what was under way is undone, run"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomaly.errors import NoModelError, TrainingError
+from anomaly.errors import FolderTaken, NoModelError
 from anomaly.postgres.database import Transaction
 from anomaly.registry import FAMILY, Artefact
 from anomaly.windows import Window, ceil_to_interval
@@ -106,11 +106,11 @@ def hold_draft(transaction: Transaction, draft: Draft) -> None:
 
     Raises
     ------
-    TrainingError
+    FolderTaken
         When it was swept already: nothing was written.
     """
     if not transaction.rows("hold_draft", version=draft.version, token=draft.token):
-        raise TrainingError(f"version {draft.version} was swept before it was written: train again")
+        raise FolderTaken(f"version {draft.version} was swept before it was written: train again")
 
 
 def register_version(
