@@ -252,10 +252,11 @@ class Settings(BaseSettings):
     dag_retries: int = Field(3, ge=0, le=100, description="retries of every task")
     dag_retry_delay_seconds: int = Field(60, ge=0, description="pause before a retry")
     dag_scoring_hours: float = Field(
-        1.0,
-        gt=0,
-        le=24 * 7,
-        description="longest run of score_readings, a task has half of it; the next run catches up",
+        0.0,
+        ge=0,
+        le=24 * 31,
+        description="longest run of score_readings, a task has half of it; the next run catches"
+        " up. 0: an hour, or two intervals where that is more",
     )
     dag_longest_hours: float = Field(
         24.0, gt=0, le=24 * 31, description="longest run of every other DAG, a task has half of it"
@@ -317,8 +318,10 @@ class Settings(BaseSettings):
 
     @property
     def scoring_run(self) -> timedelta:
-        """Longest run of the scheduled scoring: an interval at least, twice over."""
-        return max(timedelta(hours=self.dag_scoring_hours), 2 * self.interval)
+        """Longest run of the scheduled scoring."""
+        if self.dag_scoring_hours:
+            return timedelta(hours=self.dag_scoring_hours)
+        return max(timedelta(hours=1), 2 * self.interval)
 
     @property
     def longest_run(self) -> timedelta:
