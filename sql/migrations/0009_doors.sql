@@ -8,8 +8,8 @@ CREATE TABLE anomaly.locks (
 );
 COMMENT ON TABLE anomaly.locks IS
     'What is done by one transaction at a time: each locks its row until it ends';
-COMMENT ON COLUMN anomaly.locks.name IS 'publishing, machines, versions or ingest';
-INSERT INTO anomaly.locks VALUES ('publishing'), ('machines'), ('versions'), ('ingest');
+COMMENT ON COLUMN anomaly.locks.name IS 'publishing, machines or versions';
+INSERT INTO anomaly.locks VALUES ('publishing'), ('machines'), ('versions');
 
 ALTER TABLE anomaly.model_in_force ADD COLUMN unfinished boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN anomaly.model_in_force.unfinished IS

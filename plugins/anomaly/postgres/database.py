@@ -108,10 +108,6 @@ class Transaction:
             cursor.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    def act_as_login(self) -> None:
-        """Let the rest of the transaction act as the log-in itself."""
-        self._connection.exec_driver_sql("SET LOCAL ROLE NONE")
-
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """Let nothing be written meanwhile: a view of others may call functions of others.

@@ -15,7 +15,7 @@ from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy.exc import DBAPIError
 
 from anomaly.errors import AnomalyError, DatabaseError, IngestError, SourceError
-from anomaly.postgres.database import OWNER, SCORER, Database, Transaction, sql_file
+from anomaly.postgres.database import OWNER, Database, Transaction, sql_file
 from anomaly.postgres.source import MeterSource
 from anomaly.settings import Layout, Settings
 
@@ -56,12 +56,9 @@ def open_meter_table(
     DatabaseError
         When the database cannot be reached, breaks off or refuses the role.
     """
-    own = settings.source_name == OWN_TABLE
+    role = OWNER if settings.source_name == OWN_TABLE else None
     try:
-        with database.transaction(OWNER if own else SCORER) as transaction:
-            transaction.rows("lock_ingest")
-            if not own:
-                transaction.act_as_login()
+        with database.transaction(role) as transaction:
             yield MeterTable(transaction, settings, loading)
     except (psycopg2.Error, DBAPIError) as error:
         raise _explained(error, database, settings, loading) from None
@@ -79,7 +76,7 @@ class MeterTable:
         self._columns: list[str] = []
 
     def expect(self, columns: list[str]) -> None:
-        """Make the staging table, for these columns of the meter table."""
+        """Wait for other loads, and make the staging table, for these columns of the meter table."""
         for column in columns:
             if column not in self._types:
                 raise SourceError(
@@ -87,6 +84,7 @@ class MeterTable:
                     f" or remove it from {self._loading}"
                 )
         self._columns = columns
+        self._run("lock_ingest")
         self._run("ingest_stage")
 
     def stage(self, readings: pd.DataFrame) -> None:
