@@ -28,14 +28,19 @@ SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
 MODELS = Asset("anomaly_models", uri="x-anomaly://models/in-force")
 
 
-def default_args(settings: Settings) -> dict[str, Any]:
-    """What every task carries: owner, pool, retries and what to call when it fails."""
+def default_args(settings: Settings, run_timeout: timedelta) -> dict[str, Any]:
+    """What every task carries: owner, pool, retries, its end and what to call when it fails.
+
+    A task has half of its run's time, so that a retry of one that hangs still fits in.
+    """
+    task_timeout = run_timeout / 2
     arguments: dict[str, Any] = {
         "owner": settings.dag_owner,
         "pool": settings.dag_pool,
         "retries": settings.dag_retries,
         "retry_delay": timedelta(seconds=settings.dag_retry_delay_seconds),
     }
+    arguments["execution_timeout"] = task_timeout
     if settings.dag_failure_callback:
         arguments["on_failure_callback"] = _callback(settings.dag_failure_callback)
     return arguments
@@ -45,26 +50,32 @@ def default_args(settings: Settings) -> dict[str, Any]:
 def deployment() -> Iterator[tuple[Database, Settings]]:
     """Open the database of the connection ``anomaly_db``, with the settings.
 
-    An expected failure that no retry can mend fails the task at once, with the
-    one line that says what to do.
+    A failure ends the task with one line that says what to do: at once where no retry can
+    mend it, else to be retried.
     """
     from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-    from anomaly.errors import AnomalyError, DatabaseError, StaleAttemptError
+    from anomaly.errors import AnomalyError, DatabaseError, RefusedError, StaleAttemptError
     from anomaly.postgres.database import Database
+    from anomaly.postgres.failures import EXPLAINED, explained
     from anomaly.postgres.migrations import check_migrated
+    from anomaly.wording import without_secrets
 
     try:
         settings = load_settings()
         database = Database(Connection.get(CONNECTION).get_uri(), settings)
-        check_migrated(database)
-        yield database, settings
-        database.dispose()
-    except (DatabaseError, StaleAttemptError):
-        raise
-    except AnomalyError as error:
-        raise AirflowFailException(str(error)) from error
+        try:
+            check_migrated(database)
+            yield database, settings
+        finally:
+            database.dispose()
+    except (AnomalyError, *EXPLAINED) as error:
+        found = explained(error)
+        passing = isinstance(found, (DatabaseError, StaleAttemptError))
+        lasting = isinstance(found, RefusedError) or not passing
+        kind = AirflowFailException if lasting else AirflowException
+        raise kind(without_secrets(str(found))) from None
 
 
 def interval_of(context: Context, interval: timedelta) -> Window:

@@ -15,7 +15,7 @@ whose reading was deleted are retracted up to the limit of the settings.
 | message | what to do |
 |---|---|
 | no model version is in force | run the DAG `retrain_model` first |
-| not a date / is empty / not due | correct the form and trigger it again |
+| not a date / is empty / not due / is n chunks | correct the form and trigger it again |
 | no readings at all in the range | nothing fails: the counts in the task's log are 0 |
 """
 
@@ -26,7 +26,7 @@ from airflow.sdk import Param, dag, get_current_context, task
 from anomaly.settings import load_settings
 from anomaly_wiring import FIRST_DAY, SCORES, announce_scores, default_args, deployment, run_context
 
-MOST_CHUNKS = 1000  # Airflow maps at most 1,024 tasks
+MOST_CHUNKS = 500  # almost ten years of weeks; Airflow maps at most 1,024 tasks
 
 settings = load_settings()
 
@@ -37,7 +37,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    default_args=default_args(settings),
+    dagrun_timeout=settings.longest_run,
+    default_args=default_args(settings, settings.longest_run),
     params={
         "start": Param(
             type="string",
@@ -52,19 +53,26 @@ settings = load_settings()
 def backfill_scores() -> None:
     """Wire the plan and its chunks."""
 
-    @task(retries=0)
+    @task
     def plan_chunks() -> list[dict[str, str]]:
         """Cut the range into chunks."""
+        from anomaly.errors import WindowError
         from anomaly.windows import Window
 
         context = get_current_context()
         with deployment() as (_, settings):
             asked = Window.parse(context["params"]["start"], context["params"]["end"])
             window = asked.due(context["dag_run"].run_after, settings.interval)
-            longest = max(settings.chunk, (window.end - window.start) / MOST_CHUNKS)
+            chunks = -((window.start - window.end) // settings.chunk)
+            if chunks > MOST_CHUNKS:
+                raise WindowError(
+                    f"{window} is {chunks:,} chunks of {settings.chunk_days} days, at most"
+                    f" {MOST_CHUNKS} are scored by one run: give a shorter range, or raise"
+                    " ANOMALY_CHUNK_DAYS"
+                )
             return [
                 {"start": chunk.start.isoformat(), "end": chunk.end.isoformat()}
-                for chunk in window.chunks(longest)
+                for chunk in window.chunks(settings.chunk)
             ]
 
     @task(outlets=[SCORES], max_active_tis_per_dagrun=2)

@@ -47,7 +47,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    default_args=default_args(settings),
+    dagrun_timeout=settings.longest_run,
+    default_args=default_args(settings, settings.longest_run),
     params={
         "version": Param(type="integer", minimum=1, title="Version"),
         "reason": Param(type="string", minLength=1, title="Reason", description="For the record"),

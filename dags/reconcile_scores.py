@@ -48,7 +48,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    default_args=default_args(settings),
+    dagrun_timeout=settings.longest_run,
+    default_args=default_args(settings, settings.longest_run),
     params={
         "start": Param(None, type=["null", "string"], title="Start", description="Empty: 30 days"),
         "end": Param(None, type=["null", "string"], title="End", description="Empty: now"),

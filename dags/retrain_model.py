@@ -47,6 +47,7 @@ from anomaly_wiring import (
 )
 
 settings = load_settings()
+approval = timedelta(hours=settings.approval_timeout_hours)
 
 
 @dag(
@@ -55,7 +56,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    default_args=default_args(settings),
+    dagrun_timeout=settings.longest_run + approval,
+    default_args=default_args(settings, settings.longest_run),
     tags=["anomaly", "training"],
     doc_md=__doc__,
 )
@@ -91,7 +93,8 @@ def retrain_model() -> None:
         subject="Put model version {{ ti.xcom_pull(task_ids='train', key='version') }} in force?",
         body="{{ ti.xcom_pull(task_ids='train', key='words') }}",
         defaults=ApprovalOperator.REJECT,
-        response_timeout=timedelta(hours=settings.approval_timeout_hours),
+        response_timeout=approval,
+        execution_timeout=approval + settings.longest_run / 2,  # it ends itself before
     )
 
     @task(outlets=[MODELS], trigger_rule="none_failed_min_one_success")

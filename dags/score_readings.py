@@ -53,7 +53,8 @@ settings = load_settings()
     catchup=False,
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
-    default_args=default_args(settings),
+    dagrun_timeout=settings.scoring_run,
+    default_args=default_args(settings, settings.scoring_run),
     tags=["anomaly", "scoring"],
     doc_md=__doc__,
 )
@@ -71,7 +72,7 @@ def score_readings() -> None:
             report = Scorer(database, settings).score_tick(interval, run_context(context))
         return announce_scores(context, interval, report)
 
-    @task(retries=0)
+    @task
     def check_freshness(**context: Any) -> str:
         """Fail when the meters have delivered nothing for too long."""
         return fail_when_stale(context)

@@ -3,6 +3,12 @@
 GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
 
+-- To lock a row takes the right to update it. BI log-ins have none: nobody but these roles can
+-- hold up a publication.
+GRANT SELECT, UPDATE ON anomaly.locks TO anomaly_scorer, anomaly_trainer;
+GRANT SELECT ON anomaly.schema_migrations TO anomaly_scorer, anomaly_trainer, anomaly_api;
+REVOKE ALL ON anomaly.schema_migrations FROM PUBLIC;
+
 -- The scorer writes verdicts, their history, incidents and the ledger, and adds machines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.anomaly_results TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.anomaly_results_history, anomaly.scoring_runs TO anomaly_scorer;
@@ -22,7 +28,7 @@ GRANT SELECT ON anomaly.anomaly_results, anomaly.scoring_runs, anomaly.incidents
 GRANT SELECT, INSERT ON anomaly.machines, anomaly.model_versions, anomaly.model_in_force
     TO anomaly_trainer;
 GRANT UPDATE (status, metrics) ON anomaly.model_versions TO anomaly_trainer;
-GRANT UPDATE (superseded_at) ON anomaly.model_in_force TO anomaly_trainer;
+GRANT UPDATE (superseded_at, unfinished) ON anomaly.model_in_force TO anomaly_trainer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.model_drafts TO anomaly_trainer;
 GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 

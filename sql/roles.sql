@@ -11,6 +11,14 @@ DECLARE
     acting    text := CASE WHEN current_setting('server_version_num')::int >= 160000
                            THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
+    -- Roles are the cluster's: who owns one deployment must not become the owner of another.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'anomaly_owner')
+       AND NOT pg_has_role(current_user, 'anomaly_owner', 'MEMBER') THEN
+        RAISE insufficient_privilege USING MESSAGE = format(
+            '%I is no member of anomaly_owner, which this cluster has already, perhaps for '
+            'another deployment', current_user);
+    END IF;
+
     FOREACH role_name IN ARRAY ARRAY[
         'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api',
         'anomaly_bi'
@@ -58,7 +66,11 @@ BEGIN
     END LOOP;
 
     IF NOT has_database_privilege('anomaly_owner', current_database(), 'CREATE') THEN
-        EXECUTE format('GRANT CREATE ON DATABASE %I TO anomaly_owner', current_database());
+        BEGIN
+            EXECUTE format('GRANT CREATE ON DATABASE %I TO anomaly_owner', current_database());
+        EXCEPTION WHEN internal_error THEN
+            NULL; -- another migration of this database grants the same just now
+        END;
     END IF;
     IF NOT has_database_privilege('anomaly_owner', current_database(), 'CREATE') THEN
         RAISE insufficient_privilege USING MESSAGE =

@@ -13,6 +13,10 @@ class DatabaseError(AnomalyError):
     """The database cannot be reached, is not migrated, or refuses the role."""
 
 
+class RefusedError(DatabaseError):
+    """The database refuses what is asked, and will until somebody has changed something."""
+
+
 class SourceError(AnomalyError):
     """The meter table does not look like the settings say."""
 
@@ -47,6 +51,10 @@ class TrainingError(AnomalyError):
 
 class ArtefactError(AnomalyError):
     """A model file is missing, changed or of an unknown format; it was not opened."""
+
+
+class FolderTaken(ArtefactError):  # noqa: N818 - it says what happened
+    """The folder of a new version is there already; nothing was written."""
 
 
 class PromotionError(AnomalyError):

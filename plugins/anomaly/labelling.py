@@ -58,7 +58,7 @@ def label(
     note: str = "",
     by: str,
 ) -> Labelled:
-    """Say what a range of a machine was, or will be.
+    """Say what a range of a machine was, or will be; saying it again changes nothing.
 
     Parameters
     ----------
@@ -185,15 +185,16 @@ def _label(
     note: str,
     by: str,
 ) -> Labelled:
-    row = transaction.row(
-        "insert_label",
-        machine_id=machine_id,
-        start=window.start,
-        end=window.end,
-        label=name.value,
-        note=note,
-        by=by,
-    )
+    said = {
+        "machine_id": machine_id,
+        "start": window.start,
+        "end": window.end,
+        "label": name.value,
+        "note": note,
+        "by": by,
+    }
+    transaction.rows("lock_publishing")  # two that say the same at once
+    (row, *_) = transaction.rows("same_label", **said) or transaction.rows("insert_label", **said)
     changed = _refresh(transaction, settings, machine_id, window)
     return Labelled(row["label_id"], machine_id, row["machine"], window, name, changed)
 

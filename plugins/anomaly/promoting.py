@@ -1,7 +1,7 @@
 """Which version judges which readings: promote, roll back, judge the past anew, look back."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -9,7 +9,13 @@ from typing import Any
 from anomaly.errors import ArtefactError, PromotionError
 from anomaly.postgres.database import TRAINER, Database, Transaction
 from anomaly.postgres.results import RunContext, ScoreReport
-from anomaly.postgres.versions import Champion, champion, put_in_force
+from anomaly.postgres.versions import (
+    Champion,
+    champion,
+    finish_decision,
+    judges_all,
+    put_in_force,
+)
 from anomaly.registry import SCORING, Artefact, Registry, library_versions, unpack_arrays
 from anomaly.schema import Origin
 from anomaly.scoring import Job, Scorer
@@ -38,6 +44,8 @@ class Promoted:
         The readings it speaks of; None: without bound.
     scores : ScoreReport or None
         Counts of what was scored again; None where nothing was asked to be.
+    decided_before : str
+        Who decided it and when, where this finishes what was cut short; else empty.
     """
 
     version: int
@@ -45,6 +53,7 @@ class Promoted:
     effective_from: datetime | None
     effective_to: datetime | None
     scores: ScoreReport | None = None
+    decided_before: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -125,7 +134,7 @@ class Promoter:
             self._require_not_retired(transaction, version)
             before = champion(transaction)
             if before and before.version == version:
-                since = transaction.value("champion_since", version=version)
+                since = transaction.value("champion_since", versions=[version])
                 return Promoted(version, version, since, None)
             if before and judged_against is not None and before.version != judged_against:
                 raise PromotionError(
@@ -150,7 +159,8 @@ class Promoter:
         """Let a version judge the readings from `start` to `end` (None: for good), scored anew.
 
         The entries it replaces stay on record. Stopped half way, the map says already what
-        should be: the same command, or a reconciliation, scores the rest.
+        should be: the same command, or a reconciliation, scores the rest. A version that
+        judges the whole range already is only scored with.
 
         Raises
         ------
@@ -162,48 +172,109 @@ class Promoter:
         last = floor_to_interval(end, self.settings.interval) if end else None
         if last is not None:
             Window(first, last)  # refuses an empty range, or a time without a zone
-        decision = "range" if last else "promotion"
-        return self._rewrite(version, first, last, decision, by, reason, context)
+        with self.database.transaction(TRAINER) as transaction:
+            transaction.rows("lock_publishing")
+            self._require_not_retired(transaction, version)
+            before = champion(transaction)
+            if not judges_all(transaction, version, first, last):
+                put_in_force(
+                    transaction,
+                    version,
+                    first,
+                    last,
+                    by=by,
+                    reason=reason,
+                    decision="range" if last else "promotion",
+                    unfinished=True,
+                )
+        scores = self._score_again(first, last, context)
+        self._finish(version)
+        return Promoted(version, before.version if before else None, first, last, scores)
 
     def rollback(
-        self, *, by: str, reason: str, context: RunContext, from_now: bool = False
+        self,
+        *,
+        by: str,
+        reason: str,
+        context: RunContext,
+        to: int | None = None,
+        from_now: bool = False,
+        tell: Callable[[Promoted], None] = lambda promoted: None,
     ) -> Promoted:
-        """Put the version before the one in force back, and score anew what that one judged.
+        """Put an earlier version back, and score anew what those after it judged.
 
-        Rolling back again goes one version further back.
+        The target is decided once and recorded before anything is scored. A roll-back that
+        was killed is unfinished: rolling back again finishes it, as it was decided, and goes
+        no further. Only when it is done and told does the next one go one version further.
 
         Parameters
         ----------
+        to : int, optional
+            The version to go back to; default: the one before the one in force.
         from_now : bool
             Leave verdicts as they are: from the next interval on that is not scored yet.
+        tell : callable, optional
+            Is given the outcome before the roll-back counts as finished.
 
         Raises
         ------
         PromotionError
-            When there is no version before it.
+            When there is no version before it, or `to` is none of them.
         """
+        promoted = self._rolled_back(to)
+        if promoted is None:
+            promoted = self._roll_back(to, by, reason, from_now)
+        if promoted.decided_before or not from_now:
+            scores = self._score_again(promoted.effective_from, None, context)
+            promoted = replace(promoted, scores=scores)
+        tell(promoted)
+        self._finish(promoted.version)
+        return promoted
+
+    def _rolled_back(self, to: int | None) -> Promoted | None:
+        """The roll-back that is unfinished, or the version asked for if it is in force."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            found = transaction.rows("unfinished_rollback")
+            before = champion(transaction)
+            if found and to in (None, found[0]["version"]):
+                row = found[0]
+                return Promoted(
+                    row["version"],
+                    row["replaced"],
+                    row["effective_from"],
+                    None,
+                    decided_before=f"{row['recorded_by']}, {row['recorded_at']:%Y-%m-%d %H:%M}Z",
+                )
+            if before is None or before.version != to:
+                return None
+            since = transaction.value("champion_since", versions=[to])
+        return Promoted(to, to, since, None)
+
+    def _roll_back(self, to: int | None, by: str, reason: str, from_now: bool) -> Promoted:
+        """Decide which version to go back to, and record it."""
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             before = champion(transaction)
             decided = [tuple(row.values()) for row in transaction.rows("decisions")]
-            since = transaction.value("champion_since", version=before.version) if before else None
-        target = previous_version(decided)
-        if before is None or target is None:
-            raise PromotionError(
-                "there is no earlier version to go back to: `anomaly models list` shows what there"
-                " is, `anomaly models promote N` puts one in force"
-            )
+            earlier = earlier_versions(decided)
+            target = _target(earlier, to)
+            assert before is not None  # decisions put versions in force
+            undone = [before.version, *earlier[: earlier.index(target)]]
+            since = transaction.value("champion_since", versions=undone)
         self._require_usable(target)
-        if not from_now:
-            return self._rewrite(
-                target, since, None, "rollback", by, reason, context, before.version
-            )
         with self.database.transaction(TRAINER) as transaction:
             transaction.rows("lock_publishing")
             self._require_not_retired(transaction, target)
             _require_still(before.version, champion(transaction))
-            start = self._next_unscored(transaction)
+            start = self._next_unscored(transaction) if from_now else since
             put_in_force(
-                transaction, target, start, None, by=by, reason=reason, decision="rollback"
+                transaction,
+                target,
+                start,
+                None,
+                by=by,
+                reason=reason,
+                decision="rollback",
+                unfinished=True,
             )
         return Promoted(target, before.version, start, None)
 
@@ -287,36 +358,16 @@ class Promoter:
 
     # Steps --------------------------------------------------------------
 
-    def _rewrite(
-        self,
-        version: int,
-        start: datetime | None,
-        end: datetime | None,
-        decision: str,
-        by: str,
-        reason: str,
-        context: RunContext,
-        instead_of: int | None = None,
-    ) -> Promoted:
+    def _finish(self, version: int) -> None:
         with self.database.transaction(TRAINER) as transaction:
-            transaction.rows("lock_publishing")
-            self._require_not_retired(transaction, version)
-            before = champion(transaction)
-            if instead_of is not None:
-                _require_still(instead_of, before)
-            put_in_force(transaction, version, start, end, by=by, reason=reason, decision=decision)
-            scored_to = transaction.value("first_unscored")
-        scores = self._score_again(start, end, scored_to, context)
-        return Promoted(version, before.version if before else None, start, end, scores)
+            finish_decision(transaction, version)
 
     def _score_again(
-        self,
-        start: datetime | None,
-        end: datetime | None,
-        scored_to: datetime | None,
-        context: RunContext,
+        self, start: datetime | None, end: datetime | None, context: RunContext
     ) -> ScoreReport:
         """Score what was scored before, as the map has it now."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            scored_to = transaction.value("first_unscored")
         scorer = Scorer(self.database, self.settings)
         first = start or self._first_reading(scorer)
         if scored_to is None or first is None:
@@ -366,8 +417,8 @@ class Promoter:
         return ""
 
 
-def previous_version(decided: Sequence[tuple[Any, ...]]) -> int | None:
-    """The version to go back to, after promotions and roll-backs in their order.
+def earlier_versions(decided: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Versions to go back to, the nearest first, after promotions and roll-backs in their order.
 
     Parameters
     ----------
@@ -377,12 +428,12 @@ def previous_version(decided: Sequence[tuple[Any, ...]]) -> int | None:
     Examples
     --------
     >>> steps = [("promotion", n, "registered") for n in (1, 2, 3)]
-    >>> previous_version(steps)
-    2
-    >>> previous_version([*steps, ("rollback", 2, "registered")])
-    1
-    >>> previous_version(steps[:1]) is None
-    True
+    >>> earlier_versions(steps)
+    [2, 1]
+    >>> earlier_versions([*steps, ("rollback", 2, "registered")])
+    [1]
+    >>> earlier_versions(steps[:1])
+    []
     """
     stack: list[int] = []
     for decision, version, _ in decided:
@@ -391,8 +442,22 @@ def previous_version(decided: Sequence[tuple[Any, ...]]) -> int | None:
         elif stack[-1:] != [version]:
             stack.append(version)
     retired = {version for _, version, status in decided if status == "retired"}
-    earlier = [v for v in stack[:-1] if v not in retired and v != stack[-1]]
-    return earlier[-1] if earlier else None
+    return [v for v in reversed(stack[:-1]) if v not in retired and v != stack[-1]]
+
+
+def _target(earlier: Sequence[int], to: int | None) -> int:
+    if not earlier:
+        raise PromotionError(
+            "there is no earlier version to go back to: `anomaly models list` shows what there"
+            " is, `anomaly models promote N` puts one in force"
+        )
+    if to is not None and to not in earlier:
+        raise PromotionError(
+            f"version {to} was not in force before: go back to one of"
+            f" {', '.join(map(str, earlier))}, or put it in force with `anomaly models promote"
+            f" {to}`"
+        )
+    return earlier[0] if to is None else to
 
 
 def _require_still(version: int, found: Champion | None) -> None:

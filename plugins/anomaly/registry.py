@@ -23,11 +23,11 @@ from anomaly.errors import ArtefactError
 from anomaly.forest import PrototypeDetector
 from anomaly.model import Model
 from anomaly.signal_detector import SignalDetector
-from anomaly.storage import Store, open_store
+from anomaly.storage import MANIFEST, Store, open_store
 
 FORMAT = 3
 FAMILY = "isolation_forest"
-SCORING, MANIFEST, ESTIMATOR, CARD = "scoring.npz", "manifest.json", "model.joblib", "model_card.md"
+SCORING, ESTIMATOR, CARD = "scoring.npz", "model.joblib", "model_card.md"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -76,6 +76,34 @@ class Registry:
         """
         self.store.write(folder, files, token)
         return Artefact(folder, {name: _sha256(content) for name, content in files.items()})
+
+    def sweep(self, folder: str, token: str, sha256: Mapping[str, str] | None) -> bool:
+        """Remove what a training or a retired version left, if it is ours.
+
+        Another database may share the models, and have taken the same number. A folder is
+        ours if its manifest names the training's token, or, of a registered version, has the
+        hash on record.
+
+        Returns
+        -------
+        bool
+            False where the folder is somebody else's, and stays.
+
+        Raises
+        ------
+        ArtefactError
+            When it cannot be removed now, or no folder of a version is named.
+        """
+        self.store.remove_unfinished(folder, token)
+        names = self.store.names(folder)
+        if names is None:
+            return True
+        manifest = self.store.read(folder, MANIFEST) if MANIFEST in names else b""
+        known = (sha256 or {}).get(MANIFEST)
+        if not manifest or not (_token(manifest) == token or _sha256(manifest) == known):
+            return False
+        self.store.remove(folder, token)
+        return True
 
     def highest_version(self) -> int:
         """The highest number that has a folder, whoever wrote it; 0 where there is none.
@@ -164,8 +192,9 @@ def artefact_files(
         **manifest,
     }
     return {
-        SCORING: pack_arrays(model.arrays()),
+        # First: by it a sweep knows whose folder it is, wherever writing stopped.
         MANIFEST: (json.dumps(details, indent=2) + "\n").encode(),
+        SCORING: pack_arrays(model.arrays()),
         ESTIMATOR: whole.getvalue(),
     }
 
@@ -220,6 +249,14 @@ def _open(place: str, contents: Mapping[str, bytes]) -> Model:
             f"{place}/{SCORING} does not hold what a {manifest['detector']} needs ({error}):"
             " train a new version"
         ) from None
+
+
+def _token(manifest: bytes) -> str | None:
+    try:
+        found = json.loads(manifest)
+    except ValueError:
+        return None
+    return found.get("token") if isinstance(found, dict) else None
 
 
 def _manifest(place: str, content: bytes) -> dict[str, Any]:

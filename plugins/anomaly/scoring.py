@@ -1,6 +1,8 @@
 """Score readings: the one path that DAGs, the command line, the API and backfills take."""
 
+import random
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,7 +43,8 @@ from anomaly.schema import Origin
 from anomaly.settings import Settings
 from anomaly.windows import Window, floor_to_interval, spans
 
-_ATTEMPTS = 5
+_ATTEMPTS = 12
+_LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class Scorer:
         NoModelError
             When no version is in force for a part of the window.
         StaleAttemptError
-            When newer attempts overtook this one five times over.
+            When other attempts overtook this one a dozen times, over half a minute.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -154,6 +157,9 @@ class Scorer:
             except StaleAttemptError:
                 if attempt == _ATTEMPTS:
                     raise
+                # Each waits for a while of its own: of several at once one gets through.
+                longest = min(_LONGEST_PAUSE, 0.1 * 2**attempt)
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - not for secrets
         raise AssertionError("unreachable")
 
     # One attempt --------------------------------------------------------

@@ -261,6 +261,16 @@ class Settings(BaseSettings):
     dag_pool: str = Field("default_pool", description="pool of every task")
     dag_retries: int = Field(3, ge=0, le=100, description="retries of every task")
     dag_retry_delay_seconds: int = Field(60, ge=0, description="pause before a retry")
+    dag_scoring_hours: float = Field(
+        0.0,
+        ge=0,
+        le=24 * 31,
+        description="longest run of score_readings, a task has half of it; the next run catches"
+        " up. 0: an hour, or two intervals where that is more",
+    )
+    dag_longest_hours: float = Field(
+        24.0, gt=0, le=24 * 31, description="longest run of every other DAG, a task has half of it"
+    )
     dag_failure_callback: str = Field(
         "", description="dotted path of what to call when a task fails"
     )
@@ -321,6 +331,18 @@ class Settings(BaseSettings):
     def chunk(self) -> timedelta:
         """The longest range that is read and published at once."""
         return timedelta(days=self.chunk_days)
+
+    @property
+    def scoring_run(self) -> timedelta:
+        """Longest run of the scheduled scoring."""
+        if self.dag_scoring_hours:
+            return timedelta(hours=self.dag_scoring_hours)
+        return max(timedelta(hours=1), 2 * self.interval)
+
+    @property
+    def longest_run(self) -> timedelta:
+        """Longest run of any other DAG."""
+        return timedelta(hours=self.dag_longest_hours)
 
     @property
     def reconcile_horizon(self) -> timedelta:

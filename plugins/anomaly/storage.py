@@ -3,10 +3,16 @@
 A folder is written once and never changed. On a file system it appears whole, by a
 rename. An object store has no such thing: there a folder counts once the database names
 it, and until then it is a draft (`anomaly.postgres.versions`).
+
+Names of folders and files come from a database that somebody may have written to: nothing
+but ``family/v0001``, plain files in it, and no link is ever opened, written or removed.
 """
 
+import errno
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +20,14 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from anomaly.errors import ArtefactError, SettingsError
+from anomaly.errors import ArtefactError, FolderTaken, SettingsError
+
+MANIFEST = "manifest.json"
+"""Tells whose a folder is: of objects it is written first and removed last."""
+
+_FOLDER = re.compile(r"[a-z][a-z0-9_]*/v[0-9]{4,9}", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_TOKEN = re.compile(r"[0-9a-z]+", re.ASCII)
 
 
 class Store(Protocol):
@@ -29,14 +42,23 @@ class Store(Protocol):
         Raises
         ------
         ArtefactError
-            When it is there already, or cannot be written.
+            FolderTaken, when it is there already; or when it cannot be written.
         """
 
     def names(self, folder: str) -> set[str] | None:
         """Names of what a folder holds; None where there is no folder."""
 
     def read(self, folder: str, name: str) -> bytes:
-        """Content of a file."""
+        """Content of a file.
+
+        Raises
+        ------
+        ArtefactError
+            When it is no regular file, or cannot be read.
+        """
+
+    def remove_unfinished(self, folder: str, token: str) -> None:
+        """Remove what was being written of a folder under a token; safe to repeat."""
 
     def remove(self, folder: str, token: str) -> None:
         """Remove a folder, and what was being written of it; safe to repeat."""
@@ -77,40 +99,79 @@ class LocalStore:
 
     def write(self, folder: str, files: Mapping[str, bytes], token: str) -> None:
         """Write under a temporary name, flush to the disk, rename."""
-        target = self.root / folder
-        temporary = self._temporary(folder, token)
+        target, temporary = self._path(folder), self._temporary(folder, token)
         with self._writing():
             temporary.mkdir(parents=True)
             for name, content in files.items():
-                (temporary / name).write_bytes(content)
+                (temporary / _plain(name)).write_bytes(content)
                 _flush(temporary / name)
             _flush(temporary)
-            temporary.rename(target)  # refuses a folder that holds something
+            if target.exists():  # else an empty folder would be replaced
+                raise _taken(self.place(folder))
+            try:
+                temporary.rename(target)  # refuses a folder that holds something
+            except OSError:
+                if target.exists():
+                    raise _taken(self.place(folder)) from None
+                raise
             _flush(target.parent)
 
     def names(self, folder: str) -> set[str] | None:
         """Names of what a folder holds."""
-        path = self.root / folder
-        return {entry.name for entry in path.iterdir()} if path.is_dir() else None
+        path = self._path(folder)
+        with self._reading(path):
+            return {entry.name for entry in path.iterdir()} if path.is_dir() else None
 
     def read(self, folder: str, name: str) -> bytes:
-        """Content of a file."""
-        return (self.root / folder / name).read_bytes()
+        """Content of a regular file; a pipe, which nobody may ever write to, is not waited for."""
+        path = self._path(folder) / _plain(name)
+        with self._reading(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise _no_file(path)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
+
+    def remove_unfinished(self, folder: str, token: str) -> None:
+        """Remove the temporary folder of a token."""
+        temporary = self._temporary(folder, token)
+        with self._writing():
+            if temporary.exists():
+                shutil.rmtree(temporary)
 
     def remove(self, folder: str, token: str) -> None:
-        """Remove a folder, whole or half written."""
-        for path in (self.root / folder, self._temporary(folder, token)):
-            with self._writing():
-                if path.exists():
-                    shutil.rmtree(path)
+        """Rename a folder, then remove it: stopped half way, no half of it has its name."""
+        self.remove_unfinished(folder, token)
+        path = self._path(folder)
+        with self._writing():
+            if path.exists():
+                path.rename(self._temporary(folder, token))
+        self.remove_unfinished(folder, token)
 
     def folders(self, parent: str) -> set[str]:
         """Names of the folders in `parent`."""
         path = self.root / parent
-        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        with self._reading(path):
+            return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+
+    def _path(self, folder: str) -> Path:
+        """Where a folder lies, if its name is one of a folder of ours and no link leads there."""
+        path = self.root / _shaped(folder)
+        for part in (path.parent, path):
+            if part.is_symlink():
+                raise ArtefactError(
+                    f"{part} is a link, it was not followed: put the folder itself in its place,"
+                    " or set ANOMALY_MODELS_URL to where the models are"
+                )
+        return path
 
     def _temporary(self, folder: str, token: str) -> Path:
-        return (self.root / folder).parent / f".writing-{token}"
+        if not _TOKEN.fullmatch(token):
+            raise ArtefactError(
+                f"{token!r} is no token of a training: nothing was opened or removed"
+            )
+        return self._path(folder).parent / f".writing-{token}"
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -118,8 +179,20 @@ class LocalStore:
             yield
         except OSError as error:
             raise ArtefactError(
-                f"cannot write below {self.root} ({error.strerror}): give this account the folder"
+                f"cannot write below {self.root} ({_why(error)}): give this account the folder"
                 " of ANOMALY_MODELS_URL; nothing was registered"
+            ) from None
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _no_file(path) from None
+            raise ArtefactError(
+                f"cannot read {path} ({_why(error)}): give this account the folder of"
+                " ANOMALY_MODELS_URL, or restore the file from a backup"
             ) from None
 
 
@@ -140,19 +213,16 @@ class ObjectStore:
         return f"{self.url}/{folder}"
 
     def write(self, folder: str, files: Mapping[str, bytes], token: str) -> None:
-        """Write each object; the folder counts once the database names it."""
+        """Write each object, in the order given; the folder counts once the database names it."""
         if self.names(folder):
-            raise ArtefactError(
-                f"{self.place(folder)} is there already, and nothing that exists is replaced:"
-                " train again, for another number"
-            )
+            raise _taken(self.place(folder))
         with self._reaching():
             for name, content in files.items():
-                self._fs.pipe_file(f"{self._root}/{folder}/{name}", content)
+                self._fs.pipe_file(f"{self._path(folder)}/{_plain(name)}", content)
 
     def names(self, folder: str) -> set[str] | None:
         """Names of what a folder holds."""
-        prefix = f"{self._root}/{folder}/"
+        prefix = f"{self._path(folder)}/"
         with self._reaching():
             found = self._fs.find(prefix)
         return {str(path).removeprefix(prefix) for path in found} or None
@@ -160,13 +230,16 @@ class ObjectStore:
     def read(self, folder: str, name: str) -> bytes:
         """Content of an object."""
         with self._reaching():
-            return bytes(self._fs.cat_file(f"{self._root}/{folder}/{name}"))
+            return bytes(self._fs.cat_file(f"{self._path(folder)}/{_plain(name)}"))
+
+    def remove_unfinished(self, folder: str, token: str) -> None:
+        """Nothing: a bucket has no temporary names."""
 
     def remove(self, folder: str, token: str) -> None:
-        """Remove every object of a folder."""
-        for name in self.names(folder) or ():
+        """Remove every object of a folder, last the one that tells whose it is."""
+        for name in sorted(self.names(folder) or (), key=lambda name: name == MANIFEST):
             with self._reaching():
-                self._fs.rm_file(f"{self._root}/{folder}/{name}")
+                self._fs.rm_file(f"{self._path(folder)}/{name}")
 
     def folders(self, parent: str) -> set[str]:
         """Names of the folders in `parent`."""
@@ -174,6 +247,9 @@ class ObjectStore:
         with self._reaching():
             found = self._fs.find(prefix)
         return {str(path).removeprefix(prefix).split("/")[0] for path in found}
+
+    def _path(self, folder: str) -> str:
+        return f"{self._root}/{_shaped(folder)}"
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -198,6 +274,39 @@ def _file_system() -> Any:
             "ANOMALY_MODELS_URL is an s3:// URL, and s3fs is not installed: install"
             " requirements-s3.txt"
         ) from None
+
+
+def _shaped(folder: str) -> str:
+    if not _FOLDER.fullmatch(folder):
+        raise ArtefactError(
+            f"{folder!r} is no folder of a model version, such as isolation_forest/v0001: nothing"
+            " was opened or removed; see who has written it to the database"
+        )
+    return folder
+
+
+def _plain(name: str) -> str:
+    if not _FILE.fullmatch(name):
+        raise ArtefactError(f"{name!r} is no file of a model version: it was not opened")
+    return name
+
+
+def _taken(place: str) -> FolderTaken:
+    return FolderTaken(
+        f"{place} is there already, and nothing that exists is replaced: train again, for another"
+        " number"
+    )
+
+
+def _no_file(path: Path) -> ArtefactError:
+    return ArtefactError(
+        f"{path} is no regular file, it was not opened: restore it from a backup, or promote"
+        " another version"
+    )
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

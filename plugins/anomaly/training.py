@@ -14,7 +14,7 @@ import pandas as pd
 
 from anomaly.detector import Detector
 from anomaly.drift import Reference
-from anomaly.errors import ArtefactError, TrainingError
+from anomaly.errors import ArtefactError, FolderTaken, TrainingError
 from anomaly.evaluation.card import model_card, pictures
 from anomaly.evaluation.promotion import SHORTEST, Compared, Judgement, JudgingDays, compare
 from anomaly.evaluation.trials import CONTEXT
@@ -26,6 +26,7 @@ from anomaly.postgres.incidents import labels_during
 from anomaly.postgres.machines import trainable_machines
 from anomaly.postgres.readings import WindowReader
 from anomaly.postgres.versions import (
+    Draft,
     begin_draft,
     champion,
     end_draft,
@@ -36,7 +37,7 @@ from anomaly.postgres.versions import (
     retire_versions,
 )
 from anomaly.quality import in_hindsight, judge, profile
-from anomaly.registry import CARD, Registry, artefact_files, library_versions
+from anomaly.registry import CARD, Artefact, Registry, artefact_files, library_versions
 from anomaly.schema import Quality
 from anomaly.settings import DetectorName, Settings
 from anomaly.signal_detector import SignalDetector
@@ -172,7 +173,10 @@ class Trainer:
             return promote(transaction, version, self.settings.interval, by=by, reason=reason)
 
     def sweep(self) -> list[str]:
-        """Remove what killed trainings and retired versions left; folders being written stay.
+        """Remove what killed trainings and retired versions left.
+
+        Folders being written stay, and those of another database. What cannot be removed
+        now waits on record.
 
         Returns
         -------
@@ -182,9 +186,10 @@ class Trainer:
         removed = []
         with self.database.transaction(TRAINER) as transaction:
             for draft in orphaned_drafts(transaction):
-                self.registry.store.remove(draft.folder, draft.token)
-                end_draft(transaction, draft)
-                removed.append(draft.folder)
+                with suppress(ArtefactError):
+                    if self.registry.sweep(draft.folder, draft.token, draft.sha256):
+                        removed.append(draft.folder)
+                    end_draft(transaction, draft)
         return removed
 
     def _train(self, window: Window, labels_through: int | None = None) -> _Trained:
@@ -313,30 +318,40 @@ class Trainer:
         """Write the files, then the row that makes them a version; where the card lies."""
         details = self._details(trained, by)
         shown = pictures(trained.compared, trained.model.detector.name) if trained.compared else {}
-        with self.database.transaction(TRAINER) as transaction:
-            draft = begin_draft(transaction, self.registry.highest_version(), by)
+        while True:
+            with self.database.transaction(TRAINER) as transaction:
+                draft = begin_draft(transaction, self.registry.highest_version(), by)
+            try:
+                artefact = self._write(draft, trained, details, shown)
+                break
+            except FolderTaken:  # by another database, or the draft was swept: draw again
+                continue
+        self._retire(by)
+        self.sweep()
+        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in artefact.sha256 else ""
+        return draft.version, card
+
+    def _write(
+        self, draft: Draft, trained: _Trained, details: dict[str, Any], shown: dict[str, bytes]
+    ) -> Artefact:
         with self.database.transaction(TRAINER) as transaction:
             hold_draft(transaction, draft)
-            files = self._files(draft.version, trained, details) | shown
+            files = self._files(draft, trained, details) | shown
             artefact = self.registry.write(draft.folder, files, draft.token)
             register_version(transaction, draft.version, artefact, details)
-        self._retire(by)
-        with suppress(ArtefactError):  # the version is registered; what is left waits on record
-            self.sweep()
-        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in files else ""
-        return draft.version, card
+        return artefact
 
     def _retire(self, by: str) -> None:
         if self.settings.keep_versions:
             with self.database.transaction(TRAINER) as transaction:
                 retire_versions(transaction, self.settings.keep_versions, by)
 
-    def _files(self, version: int, trained: _Trained, details: dict[str, Any]) -> dict[str, bytes]:
-        manifest = {"version": version} | _plain(details)
+    def _files(self, draft: Draft, trained: _Trained, details: dict[str, Any]) -> dict[str, bytes]:
+        manifest = {"version": draft.version, "token": draft.token} | _plain(details)
         files = artefact_files(trained.model, trained.estimator, manifest)
         if trained.compared:
             known = details | {"machines": len(trained.model.profiles)}
-            files[CARD] = model_card(version, known, trained.compared.judgement).encode()
+            files[CARD] = model_card(draft.version, known, trained.compared.judgement).encode()
         return files
 
     def _details(self, trained: _Trained, by: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Numbers and text as people read them: power, how far it is from usual, and foreign text."""
 
 import math
+import re
 import unicodedata
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
+_IN_URL = re.compile(r"(://[^\s:/@?]*):[^\s]*@")  # to the last @: an unescaped one is part of it
+_IN_QUERY = re.compile(r"\b((?:ssl|pg)?pass(?:word|file)?)\s*=\s*[^&\s,;]+", re.IGNORECASE)
 _SAYS_LITTLE_KW, _MOST_TIMES = 0.1, 10  # beyond these a share of the usual tells nothing
 
 
@@ -56,3 +59,14 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+def without_secrets(text: str) -> str:
+    """Text without the passwords that a URL in it holds.
+
+    Examples
+    --------
+    >>> without_secrets("postgresql://me:p@ss@host/db?sslmode=require&password=s3cret is wrong")
+    'postgresql://me:***@host/db?sslmode=require&password=*** is wrong'
+    """
+    return _IN_QUERY.sub(r"\1=***", _IN_URL.sub(r"\1:***@", text))

@@ -1,3 +1,3 @@
 -- One training at a time. A statement of its own: the next one then sees what the
 -- training before has committed.
-SELECT pg_advisory_xact_lock(hashtext('anomaly.model_versions'))
+SELECT FROM anomaly.locks WHERE name = 'versions' FOR UPDATE

@@ -1,4 +1,7 @@
--- Drafts that nobody is writing: their training has ended, however it did.
-SELECT version, folder, token FROM anomaly.model_drafts
- ORDER BY version
-   FOR UPDATE SKIP LOCKED
+-- Drafts that nobody is writing: their training has ended, however it did. Of a retired version
+-- with the hashes of its files.
+SELECT d.version, d.folder, d.token, v.sha256
+  FROM anomaly.model_drafts d
+  LEFT JOIN anomaly.model_versions v ON v.version = d.version AND v.status = 'retired'
+ ORDER BY d.version
+   FOR UPDATE OF d SKIP LOCKED

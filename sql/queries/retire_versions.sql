@@ -17,5 +17,5 @@ WITH retired AS (
     RETURNING v.version, v.artefact
 )
 INSERT INTO anomaly.model_drafts (version, folder, token, begun_by)
-SELECT version, artefact, 'retired', :by FROM retired
+SELECT version, artefact, replace(gen_random_uuid()::text, '-', ''), :by FROM retired
 RETURNING version

@@ -80,7 +80,8 @@ COMMENT ON COLUMN bi.latest.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.latest.scored_at IS 'When the verdict was written, UTC';
 COMMENT ON COLUMN bi.latest.expected_kw IS 'Power usual for the machine at that time, kW; empty where not known';
 
-CREATE OR REPLACE VIEW bi.incidents AS
+-- A barrier: what a query's own functions and errors tell is of the rows that are shown.
+CREATE OR REPLACE VIEW bi.incidents WITH (security_barrier) AS
 SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, i.severity,
        i.started_at, i.ended_at,
        extract(epoch FROM coalesce(i.ended_at, i.last_at) - i.started_at) / 3600 AS duration_hours,

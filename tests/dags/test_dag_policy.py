@@ -4,7 +4,7 @@ import ast
 import json
 import subprocess
 import sys
-from datetime import UTC
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,24 @@ def test_every_dag_has_a_runbook_tags_and_retries(dags):
         assert "When it fails" in dag.doc_md, dag.dag_id
         assert "anomaly" in dag.tags, dag.dag_id
         assert any(task.retries > 0 for task in dag.tasks), dag.dag_id
+
+
+def test_every_run_and_every_task_has_an_end_that_a_retry_fits_into(dags):
+    for dag in dags.values():
+        assert dag.dagrun_timeout, dag.dag_id
+        for task in dag.tasks:
+            assert task.retries > 0, task.task_id
+            assert task.execution_timeout, task.task_id
+            assert task.execution_timeout <= dag.dagrun_timeout, task.task_id
+
+
+def test_the_end_of_a_scoring_run_scales_with_the_interval(monkeypatch, airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_INTERVAL_MINUTES", "720")
+    dag = DagBag(PROJECT / "dags" / "score_readings.py").dags["score_readings"]
+
+    assert dag.dagrun_timeout == timedelta(hours=24)
 
 
 def test_every_dag_starts_at_a_fixed_moment_in_utc_and_skips_the_past(dags):
@@ -165,3 +183,49 @@ def test_the_plugin_scanner_executes_nothing_of_the_package():
 
     assert "airflow.plugins_manager" in loaded
     assert stems & (loaded - {"__init__", "__main__"}) == set()
+
+
+def ends_of(body):
+    """What a task whose body runs in a deployment ends with."""
+    import anomaly_wiring
+
+    with pytest.raises(Exception) as caught, anomaly_wiring.deployment():  # noqa: PT011
+        body()
+    return caught.value
+
+
+def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
+    monkeypatch, airflow_metadata, database
+):
+    import psycopg2
+    from airflow.sdk.exceptions import AirflowFailException
+    from psycopg2 import errors as pg
+    from sqlalchemy.exc import OperationalError
+
+    from anomaly.errors import StaleAttemptError, WindowError
+
+    url = database.engine.url.set(drivername="postgres").render_as_string(hide_password=False)
+    monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", url)
+    monkeypatch.syspath_prepend(PROJECT / "dags")
+    lasting = [OverflowError("int too large"), pg.UndefinedTable("x"), WindowError("x"),
+               pg.InsufficientPrivilege("x")]  # fmt: skip
+    passing = [
+        psycopg2.OperationalError("server closed"),
+        psycopg2.InterfaceError("connection already closed"),
+        OperationalError("SELECT", {}, pg.AdminShutdown("x")),
+        pg.LockNotAvailable("x"),
+        OSError(28, "No space left"),
+        StaleAttemptError("x"),
+    ]
+
+    def raising(error):
+        def body():
+            raise error
+
+        return body
+
+    for error in lasting + passing:
+        ended = ends_of(raising(error))
+        assert isinstance(ended, AirflowFailException) is (error in lasting), error
+        assert len(str(ended).splitlines()) == 1
+        assert ended.__suppress_context__, "no traceback of what is explained"

@@ -36,7 +36,9 @@ for folder in sys.argv[1:]:
     files = sorted(Path(folder).iterdir())
     import hashlib
     hashes = {{file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}}
-    model = Registry(str(Path(folder).parent)).load(Artefact(Path(folder).name, hashes))
+    place = Path(folder)
+    version = f"{{place.parent.name}}/{{place.name}}"
+    model = Registry(str(place.parents[1])).load(Artefact(version, hashes))
     records = [
         {{"utc_timestamp": f"2024-02-10 14:{{minute}}:00", "machine_1": 100.0 * minute}}
         for minute in (15, 30, 45)
@@ -58,13 +60,13 @@ def test_scoring_imports_no_scikit_learn_nor_anything_else_that_it_can_do_withou
         SignalDetector.fit(readings, machines(1), SETTINGS),
     )
     for detector in detectors:
-        folder = tmp_path / detector.name
-        folder.mkdir()
+        folder = tmp_path / detector.name / "v0001"
+        folder.mkdir(parents=True)
         for name, content in artefact_files(model(detector, readings), pipeline, {}).items():
             (folder / name).write_bytes(content)
 
     found = subprocess.run(
-        [sys.executable, "-c", SCORE, *(str(tmp_path / d.name) for d in detectors)],
+        [sys.executable, "-c", SCORE, *(str(tmp_path / d.name / "v0001") for d in detectors)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,16 +1,14 @@
 """The command line ``anomaly``: every command prints a table, or JSON with ``--json``."""
 
+import logging
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import psycopg2
 import typer
-from psycopg2.errors import InsufficientPrivilege
 from rich.progress import Progress
-from sqlalchemy.exc import DBAPIError
 
 from anomaly import __version__
 from anomaly.cli.console import (
@@ -32,6 +30,7 @@ from anomaly.cli.machines import machines_app
 from anomaly.cli.models import models_app
 from anomaly.errors import AnomalyError, SettingsError
 from anomaly.ingest import ingest as ingest_file
+from anomaly.postgres.failures import EXPLAINED, explained
 from anomaly.postgres.migrations import migrate as migrate_database
 from anomaly.postgres.results import RunContext, ScoreReport
 from anomaly.promoting import Promoter
@@ -68,25 +67,12 @@ AllowRetract = Annotated[
 
 def main() -> None:
     """Run the command line; an expected failure is one line on standard error."""
+    # What breaks is said once, below; the pool would add how it could not tidy up.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         app()
-    except AnomalyError as error:
-        fail(str(error))
-    except DBAPIError as error:
-        fail(_refusal(error.orig))
-    except psycopg2.Error as error:
-        fail(_refusal(error))
-    except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror}")
-    except OverflowError:
-        fail("a time in the meter table or in the settings lies beyond the year 9999")
-
-
-def _refusal(error: BaseException | None) -> str:
-    says = f"the database refused: {str(error).strip().splitlines()[0]}"
-    if isinstance(error, InsufficientPrivilege):
-        says += ": run `anomaly migrate`, which grants it or says who has to"
-    return says
+    except (AnomalyError, *EXPLAINED) as error:
+        fail(str(explained(error)))
 
 
 @app.callback(invoke_without_command=True)

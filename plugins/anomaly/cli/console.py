@@ -20,7 +20,7 @@ from anomaly.errors import DatabaseError, SettingsError
 from anomaly.postgres.database import Database
 from anomaly.postgres.migrations import check_migrated
 from anomaly.settings import Settings, load_settings
-from anomaly.wording import printable
+from anomaly.wording import printable, without_secrets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
@@ -48,7 +48,7 @@ def connect(*, migrated: bool = True) -> tuple[Database, Settings]:
 
 def fail(message: str) -> None:
     """Say what is wrong in one line, and exit with 1."""
-    typer.echo(f"error: {printable(message)}", err=True)
+    typer.echo(f"error: {printable(without_secrets(message))}", err=True)
     sys.exit(1)
 
 

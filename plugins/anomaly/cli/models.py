@@ -9,6 +9,7 @@ from anomaly.cli.console import (
     AsCsv,
     AsJson,
     connect,
+    notes,
     print_facts,
     print_json,
     print_list,
@@ -106,21 +107,28 @@ def models_promote(
 
 @models_app.command("rollback")
 def models_rollback(
+    to: Annotated[
+        int | None, typer.Option(help="Default: the version before the one in force.", min=1)
+    ] = None,
     reason: Reason = "roll back",
     from_now: Annotated[
         bool, typer.Option("--from-now", help="Leave the verdicts that are out as they are.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the version before, and score anew what the one in force has judged."""
+    """Go back to an earlier version, and score anew what those after it have judged.
+
+    Killed, it may be repeated: it is finished, and goes no further back than it was to.
+    """
     database, settings = connect()
-    promoted = Promoter(database, settings).rollback(
+    Promoter(database, settings).rollback(
         by=current_user(),
         reason=reason,
         context=RunContext("anomaly models rollback"),
+        to=to,
         from_now=from_now,
+        tell=lambda promoted: _print_promoted(promoted, as_json),
     )
-    _print_promoted(promoted, as_json)
 
 
 @models_app.command("verify")
@@ -180,6 +188,12 @@ def _print_promoted(promoted: Promoted, as_json: bool) -> None:
         f"from {_shown(promoted.effective_from)}{until}" if promoted.effective_from else "always"
     )
     say(f"version {promoted.version} is in force {since}")
+    if promoted.decided_before:
+        say(
+            f"this finishes the roll-back that was cut short ({promoted.decided_before});"
+            " to go further back, run it again",
+            to=notes,
+        )
     if promoted.scores is not None:
         print_facts("Scored anew", promoted.scores.counts())
 

@@ -17,7 +17,9 @@ from sqlalchemy import Connection, Engine, RowMapping, create_engine, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from anomaly.errors import DatabaseError
+from anomaly.postgres.bounded import connection_arguments
 from anomaly.settings import Settings
+from anomaly.wording import without_secrets
 
 SCORER = "anomaly_scorer"
 TRAINER = "anomaly_trainer"
@@ -108,6 +110,21 @@ class Transaction:
             cursor.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nothing be written meanwhile: a view of others may call functions of others.
+
+        What such a function sets, a role or a setting, is undone at the end too. Nothing
+        that it runs can make a read-only part writable again.
+        """
+        part = self._connection.begin_nested()
+        self._connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
+        try:
+            yield
+        finally:
+            if part.is_active and not _is_lost(self._connection):
+                part.rollback()
+
     def rollback(self) -> None:
         """Undo everything; nothing more may be run in this transaction."""
         transaction = self._connection.get_transaction()
@@ -133,7 +150,7 @@ class Database:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self.engine = _engine(url)
+        self.engine = _engine(url, settings)
         self._timeouts = sql_timeouts(settings)
 
     @property
@@ -148,7 +165,12 @@ class Database:
         """Open a transaction as `role`; a read-only one sees a single snapshot."""
         with self._connect() as connection, connection.begin():
             self._prepare(connection, role, read_only)
-            yield Transaction(connection)
+            try:
+                yield Transaction(connection)
+            except psycopg2.Error:
+                if _is_lost(connection):  # there is nothing to roll back on: keep the cause
+                    connection.invalidate()
+                raise
 
     def dispose(self) -> None:
         """Close the pooled connections."""
@@ -170,15 +192,19 @@ class Database:
         statements = self._timeouts
         if read_only:
             statements = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; " + statements
-        if role:
-            statements += f"; SET LOCAL ROLE {role}"
+        # Always: a function in somebody's view may have left the session another role.
+        statements += f"; SET LOCAL ROLE {role or 'NONE'}"
         try:
             connection.exec_driver_sql(statements)
         except DBAPIError as error:
             raise DatabaseError(
-                f"{self.name} refuses to act as {role}: {_first_line(error)};"
+                f"{self.name} refuses to act as {role or 'this login'}: {_first_line(error)};"
                 " run `anomaly migrate`, or grant the role to this login"
             ) from None
+
+
+def _is_lost(connection: Connection) -> bool:
+    return connection.invalidated or bool(connection.connection.dbapi_connection.closed)  # type: ignore[union-attr]
 
 
 def int_array(numbers: Iterable[int]) -> str:
@@ -197,8 +223,12 @@ def _is_ints(value: object) -> TypeGuard[list[int]]:
 
 
 def sql_timeouts(settings: Settings) -> str:
-    """Statements that bound how long a transaction may run, wait or idle (UTC throughout)."""
+    """Statements that bound how long a transaction may run, wait or idle.
+
+    UTC throughout, and no name that is found in a schema in which others may create.
+    """
     return (
+        "SET LOCAL search_path = pg_catalog, pg_temp; "
         f"SET LOCAL statement_timeout = '{settings.statement_timeout_seconds}s'; "
         f"SET LOCAL lock_timeout = '{settings.lock_timeout_seconds}s'; "
         f"SET LOCAL idle_in_transaction_session_timeout = '{settings.idle_timeout_seconds}s'; "
@@ -206,20 +236,28 @@ def sql_timeouts(settings: Settings) -> str:
     )
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, settings: Settings) -> Engine:
     try:
         parsed = make_url(url.strip())
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter: a port that is no number
         raise DatabaseError(
-            "the database URL cannot be read: write postgresql://user:password@host:5432/database"
+            "the database URL cannot be read, its port may be no number: write"
+            " postgresql://user:password@host:5432/database"
         ) from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise DatabaseError(
             f"{parsed.drivername!r} is not Postgres: write postgresql://user:password@host/database"
         )
+    if "@" in (parsed.host or ""):
+        raise DatabaseError(
+            "the database URL holds more than one @, one perhaps in its password: write %40 there"
+        )
     parameters = _driver_parameters(parsed.query)
+    bounds = connection_arguments(settings.statement_timeout_seconds)
     return create_engine(
-        parsed.set(drivername="postgresql+psycopg2", query=parameters), pool_pre_ping=True
+        parsed.set(drivername="postgresql+psycopg2", query=parameters),
+        pool_pre_ping=True,
+        connect_args={name: value for name, value in bounds.items() if name not in parameters},
     )
 
 
@@ -272,4 +310,4 @@ def _as_parameter(value: object) -> str:
 
 
 def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0]
+    return without_secrets(str(error.orig).strip().splitlines()[0])

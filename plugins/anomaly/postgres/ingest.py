@@ -60,7 +60,6 @@ def open_meter_table(
     role = OWNER if settings.source_name == OWN_TABLE else None
     try:
         with database.transaction(role) as transaction:
-            transaction.rows("lock_ingest")
             yield MeterTable(transaction, settings, loading)
     except (psycopg2.Error, DBAPIError) as error:
         raise _explained(error, database, settings, loading) from None
@@ -79,7 +78,7 @@ class MeterTable:
         self._hours = DoubledHours(transaction, settings, self._shape, loading)
 
     def expect(self, columns: list[str]) -> None:
-        """Make the staging table, for these columns of the meter table."""
+        """Wait for other loads, and make the staging table for these columns."""
         for column in columns:
             if column not in self._types:
                 raise SourceError(
@@ -87,6 +86,7 @@ class MeterTable:
                     f" or remove it from {self._loading}"
                 )
         self._columns = columns
+        self._run("lock_ingest")
         self._run("ingest_stage")
 
     def stage(self, readings: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Bring a database to the current schema: roles, migrations, views, grants."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from psycopg2 import errors as pg
@@ -33,7 +34,6 @@ def migrate(database: Database, settings: Settings) -> MigrationReport:
     """
     report = MigrationReport()
     with database.transaction() as transaction:
-        transaction.rows("lock_migrations")
         _make_roles(transaction)
         _as_owner(transaction)
         transaction.script("migrations.sql")
@@ -42,6 +42,8 @@ def migrate(database: Database, settings: Settings) -> MigrationReport:
             transaction.script(view)
         transaction.script("grants.sql")
     _let_source_be_read(database, settings, report)
+    _close_public(database, report)
+    _say_what_is_left_open(database, report)
     return report
 
 
@@ -98,6 +100,34 @@ def _let_source_be_read(database: Database, settings: Settings, report: Migratio
     with database.transaction() as transaction:
         statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
     report.notes.append(f"{why}: let the owner of {settings.source_name} run: {statements};")
+
+
+def _close_public(database: Database, report: MigrationReport) -> None:
+    """Let nobody plant objects in the schema public, or say who has to see to it."""
+    revoke = SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with database.transaction() as transaction:
+        if not transaction.value("public_is_open"):
+            return
+    with suppress(pg.InsufficientPrivilege), database.transaction() as transaction:
+        transaction.execute(revoke)
+        # Without the right to revoke, Postgres only warns.
+        if not transaction.value("public_is_open"):
+            return
+    report.notes.append(
+        f"every log-in may create objects in the schema public: let its owner run {revoke.string};"
+    )
+
+
+def _say_what_is_left_open(database: Database, report: MigrationReport) -> None:
+    """Name rights that the log-in needed to migrate, and needs no more."""
+    with database.transaction() as transaction:
+        (login,) = transaction.rows("may_make_roles") or (None,)
+        if login is not None:
+            name = Identifier(login["name"]).as_string(transaction.cursor)
+            report.notes.append(
+                f"{login['name']} may still make roles, and no longer needs to: let an"
+                f" administrator run ALTER ROLE {name} NOCREATEROLE;"
+            )
 
 
 def _source_is_readable(transaction: Transaction, settings: Settings) -> bool:

@@ -262,7 +262,8 @@ class Publisher:
         if not machines:
             return start
         try:
-            verdicts = self.rescore(transaction, before, dict.fromkeys(machines, start))
+            with transaction.read_only():
+                verdicts = self.rescore(transaction, before, dict.fromkeys(machines, start))
         except (NoModelError, ArtefactError):
             return start  # the day before cannot be judged: its verdicts stay
         current = read_current(transaction, before, machines)
@@ -316,7 +317,8 @@ class Publisher:
             return attempt.window.end
         written_to: datetime = max(until.values()) + _TICK
         behind = Window(attempt.window.end, written_to)
-        verdicts = self.rescore(transaction, behind, until)
+        with transaction.read_only():
+            verdicts = self.rescore(transaction, behind, until)
         current = read_current(transaction, behind, list(until))
         merge.compare(verdicts, current, only_context=True)
         return written_to
@@ -330,7 +332,10 @@ class Publisher:
         retractable: int | None,
     ) -> None:
         """Retract verdicts between the source's first and last reading, all or none."""
-        extent = self.source.extent(transaction, shape) if len(found.gone) else None
+        if found.gone.empty:
+            return
+        with transaction.read_only():
+            extent = self.source.extent(transaction, shape)
         if extent is None:
             return
         doubtful = found.gone[found.gone["utc_timestamp"].between(*extent)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomaly.errors import NoModelError, TrainingError
+from anomaly.errors import FolderTaken, NoModelError
 from anomaly.postgres.database import Transaction
 from anomaly.registry import FAMILY, Artefact
 from anomaly.windows import Window, ceil_to_interval
@@ -72,11 +72,15 @@ def champion(transaction: Transaction) -> Champion | None:
 
 @dataclass(frozen=True)
 class Draft:
-    """A version being written: its number, its folder and the name it has meanwhile."""
+    """A version being written: its number, its folder and the name it has meanwhile.
+
+    Of a version that is retired, the hashes of its files as well.
+    """
 
     version: int
     folder: str
     token: str
+    sha256: Mapping[str, str] | None = None
 
 
 def begin_draft(transaction: Transaction, taken: int, by: str) -> Draft:
@@ -93,7 +97,7 @@ def begin_draft(transaction: Transaction, taken: int, by: str) -> Draft:
     transaction.rows("lock_versions")
     version = max(int(transaction.value("next_version")), taken + 1)
     draft = Draft(version, f"{FAMILY}/v{version:04d}", uuid.uuid4().hex)
-    transaction.run("begin_draft", **vars(draft), by=by)
+    transaction.run("begin_draft", version=version, folder=draft.folder, token=draft.token, by=by)
     return draft
 
 
@@ -102,11 +106,11 @@ def hold_draft(transaction: Transaction, draft: Draft) -> None:
 
     Raises
     ------
-    TrainingError
+    FolderTaken
         When it was swept already: nothing was written.
     """
     if not transaction.rows("hold_draft", version=draft.version, token=draft.token):
-        raise TrainingError(f"version {draft.version} was swept before it was written: train again")
+        raise FolderTaken(f"version {draft.version} was swept before it was written: train again")
 
 
 def register_version(
@@ -172,17 +176,38 @@ def put_in_force(
     by: str,
     reason: str,
     decision: str = "promotion",
+    unfinished: bool = False,
 ) -> None:
     """Rewrite the version map for ``[start, end)`` (None: without bound).
 
     The caller holds the publishing lock. Replaced entries stay recorded; what of
-    them lies outside the range is in force as before.
+    them lies outside the range is in force as before. An `unfinished` decision waits
+    for `finish_decision`.
     """
-    first = "-infinity" if start is None else start.isoformat()
-    last = None if end is None else end.isoformat()
+    first, last = _bounds(start, end)
     outside = transaction.rows("supersede_entries", start=first, end=last)
     columns = ("starts_at", "ends_at", "version", "recorded_by", "reason")
-    pieces = [(*(row[name] for name in columns), "kept") for row in outside]
-    for piece in [*pieces, (first, last, version, by, reason, decision)]:
-        names = ("start", "end", "version", "recorded_by", "reason", "decision")
+    pieces = [(*(row[name] for name in columns), "kept", False) for row in outside]
+    for piece in [*pieces, (first, last, version, by, reason, decision, unfinished)]:
+        names = ("start", "end", "version", "recorded_by", "reason", "decision", "unfinished")
         transaction.run("put_in_force", **dict(zip(names, piece, strict=True)))
+
+
+def judges_all(
+    transaction: Transaction, version: int, start: datetime | None, end: datetime | None
+) -> bool:
+    """Whether a version judges all of ``[start, end)`` already."""
+    first, last = _bounds(start, end)
+    return bool(transaction.value("judges_all", version=version, start=first, end=last))
+
+
+def finish_decision(transaction: Transaction, version: int) -> None:
+    """Record that what was decided about a version is done."""
+    transaction.run("finish_decision", version=version)
+
+
+def _bounds(start: datetime | None, end: datetime | None) -> tuple[str, str | None]:
+    return (
+        "-infinity" if start is None else start.isoformat(),
+        None if end is None else end.isoformat(),
+    )

@@ -1,0 +1,527 @@
+"""Doors that are shut: each way in or out that somebody may try, tried."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg2 import errors as pg
+from psycopg2.sql import SQL
+from sqlalchemy import make_url
+
+from anomaly.errors import ArtefactError, DatabaseError, RefusedError
+from anomaly.postgres import bounded
+from anomaly.postgres.database import SCORER, Database
+from anomaly.postgres.failures import EXPLAINED, explained
+from anomaly.postgres.migrations import migrate
+from anomaly.promoting import Promoter
+from anomaly.storage import LocalStore
+from anomaly.training import Trainer
+from deployment import counters, delete, execute, insert, rows, score, train, verdicts
+from integration_settings import SMALL
+
+DAY = 96
+PAGE = Path(__file__).parents[2] / "docs" / "bi.md"
+ANOMALY = Path(sys.executable).with_name("anomaly")
+
+
+@pytest.fixture
+def scored(database, settings):
+    insert(database, counters(10 * DAY))
+    train(database, settings)
+    score(database, settings, 0, 2 * DAY)
+    return database
+
+
+# A BI log-in ------------------------------------------------------------------
+
+
+@pytest.fixture
+def reader(scored, postgres):
+    """A BI log-in, made by the very statements of the documentation."""
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    (script,) = re.findall(r"```sql\n(CREATE ROLE plant_dashboard.*?)```", PAGE.read_text(), re.S)
+    with closing(psycopg2.connect(raw(scored))) as administrator, administrator.cursor() as cursor:
+        cursor.execute(script.replace("plant_dashboard", name))
+        administrator.commit()
+    with closing(psycopg2.connect(raw(scored, name, "..."))) as connection:
+        connection.autocommit = True
+        yield connection
+    execute(scored, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def raw(database, user=None, password=None):
+    url = database.engine.url.set(drivername="postgresql")
+    if user:
+        url = url.set(username=user, password=password)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM anomaly.incidents",
+        "SELECT * FROM anomaly.locks FOR UPDATE",
+        "SELECT * FROM anomaly.schema_migrations",
+        "BEGIN; LOCK TABLE anomaly.locks IN ACCESS EXCLUSIVE MODE",
+        "BEGIN; LOCK TABLE bi.incidents IN ACCESS EXCLUSIVE MODE",
+        "SELECT * FROM bi.latest FOR UPDATE",
+        "UPDATE bi.incidents SET reason = ''",
+        "SELECT anomaly.ensure_partitions(now(), now())",
+        "CREATE TABLE public.mine ()",
+        "CREATE TEMP TABLE mine ()",
+        "CREATE FUNCTION pg_temp.leak(text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+        "CREATE SCHEMA mine",
+        "SELECT lo_create(0)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT pg_read_file('postgresql.conf')",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SET ROLE anomaly_scorer",
+        "SET ROLE anomaly_owner",
+    ],
+)
+def test_a_bi_login_cannot(reader, statement):
+    with reader.cursor() as cursor, pytest.raises((pg.InsufficientPrivilege, pg.FeatureNotSupported,
+                                                   pg.ObjectNotInPrerequisiteState)):  # fmt: skip
+        cursor.execute(statement)
+
+
+def test_whatever_a_bi_login_holds_scoring_goes_on(reader, scored, settings):
+    settings = settings.model_copy(update={"lock_timeout_seconds": 5})
+    impatient = Database(raw(scored), settings)
+    names = ("publishing", "machines", "versions", "ingest", "schema_migrations",
+             "ensure_partitions")  # fmt: skip
+    with reader.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        for name in names:
+            cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", [f"anomaly.{name}"])
+        reader.autocommit = False
+        for view in ("verdicts", "anomalies", "latest", "incidents"):
+            cursor.execute(f"LOCK TABLE bi.{view} IN ACCESS SHARE MODE")
+            cursor.execute(f"SELECT * FROM bi.{view}")
+
+        report = score(impatient, settings, 2 * DAY, 3 * DAY)
+        trained = train(impatient, settings)
+        Promoter(impatient, settings).promote(1, by="me", reason="x")
+
+        reader.rollback()
+        reader.autocommit = True
+    impatient.dispose()
+    assert (report.inserted, trained) == (2 * DAY, 2)
+
+
+def test_no_error_of_a_query_shows_a_withdrawn_incident(reader, scored):
+    execute(
+        scored,
+        "INSERT INTO anomaly.incidents (machine_id, kind, started_at, told_at, last_at, reason,"
+        " severity, state, origin, opened_at, updated_at) VALUES (1, 'machine', now(), now(),"
+        " now(), 'secret reason', 'notice', 'withdrawn', 'live', now(), now())",
+    )
+
+    with reader.cursor() as cursor:
+        cursor.execute("SELECT * FROM bi.incidents WHERE reason::int = 1 AND reason LIKE 'secret%'")
+
+        assert cursor.fetchall() == []
+
+
+# Functions and operators of others ----------------------------------------------
+
+
+def test_an_operator_planted_in_public_is_not_called(scored, settings):
+    execute(
+        scored,
+        "GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE public.caught (who text);"
+        " GRANT ALL ON public.caught TO PUBLIC;"
+        " CREATE FUNCTION public.spy(smallint, integer) RETURNS bool LANGUAGE plpgsql AS $$"
+        " BEGIN INSERT INTO public.caught VALUES (current_user); RETURN $1::int = $2; END $$;"
+        " CREATE OPERATOR public.= (LEFTARG = smallint, RIGHTARG = integer,"
+        " FUNCTION = public.spy);"
+        " ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog",
+    )
+    spied = Database(raw(scored), settings)
+    try:
+        score(spied, settings, 0, 3 * DAY)
+    finally:
+        execute(scored, "ALTER ROLE CURRENT_USER RESET search_path")
+        spied.dispose()
+
+    assert rows(scored, "SELECT * FROM public.caught") == []
+
+
+def test_migrating_closes_public_where_it_may(database, settings):
+    execute(database, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+    report = migrate(database, settings)
+
+    assert report.notes == []
+    assert rows(database, "SELECT has_schema_privilege('anomaly_bi', 'public', 'CREATE')") == [
+        (False,)
+    ]
+
+
+@pytest.fixture
+def hostile(database, settings):
+    """A meter table that is a view; its function tries to write, with whatever rights it finds."""
+    execute(
+        database,
+        "CREATE SCHEMA plant; CREATE TABLE plant.raw (LIKE anomaly.meter_readings INCLUDING ALL);"
+        " CREATE FUNCTION plant.checked(v double precision) RETURNS double precision"
+        " LANGUAGE plpgsql VOLATILE AS $$ BEGIN"
+        "   BEGIN PERFORM set_config('role', 'anomaly_owner', false);"
+        "     UPDATE anomaly.machines SET name = 'hacked';"
+        "   EXCEPTION WHEN others THEN NULL; END;"
+        "   BEGIN PERFORM set_config('transaction_read_only', 'off', true);"
+        "     UPDATE anomaly.machines SET name = 'hacked';"
+        "   EXCEPTION WHEN others THEN NULL; END;"
+        "   RETURN v; END $$;"
+        " CREATE VIEW plant.readings AS SELECT utc_timestamp, ingested_at,"
+        "   plant.checked(machine_1) AS machine_1, machine_2 FROM plant.raw;"
+        " GRANT USAGE ON SCHEMA plant TO anomaly_source;"
+        " GRANT SELECT ON plant.readings, plant.raw TO anomaly_source;",
+    )
+    return settings.model_copy(update={"source_schema": "plant", "source_table": "readings"})
+
+
+def test_a_function_behind_the_meter_table_never_writes_with_our_rights(database, hostile):
+    insert(database, counters(10 * DAY))
+    execute(database, "INSERT INTO plant.raw SELECT * FROM anomaly.meter_readings")
+    train(database, hostile)
+    score(database, hostile, 0, 4 * DAY)
+    # A correction and a deletion make the publication itself look at the table again.
+    execute(database, "UPDATE plant.raw SET machine_1 = machine_1 - 900, ingested_at = now()"
+            " WHERE utc_timestamp = '2026-03-04T12:00Z';"
+            " DELETE FROM plant.raw WHERE utc_timestamp = '2026-03-04T18:00Z'")  # fmt: skip
+
+    report = score(database, hostile, 2 * DAY, 3 * DAY, retractable=10)
+
+    assert (report.updated > 0, report.retracted) == (True, 2)
+    assert rows(database, "SELECT name FROM anomaly.machines ORDER BY 1") == [
+        ("machine_1",), ("machine_2",)]  # fmt: skip
+
+
+def test_who_owns_one_deployment_does_not_become_the_owner_of_another(postgres, database, settings):
+    other = f"other_{uuid.uuid4().hex[:8]}"
+    postgres.create_user(other, "secret", may_create_roles=True)
+    postgres.create_database(other, owner=other)
+    theirs = Database(postgres.url(other, other, "secret"), settings)
+
+    with pytest.raises(DatabaseError, match="no member of anomaly_owner, which this cluster has"):
+        migrate(theirs, settings)
+
+    theirs.dispose()
+    postgres.drop_database(other)
+
+
+# Folders ------------------------------------------------------------------------
+
+
+@given(st.one_of(st.text(), st.from_regex(r"(\.\./)*(/?[a-z_.]+/)*v?[0-9.]*", fullmatch=True)))
+def test_no_name_leads_out_of_the_models_folder(folder):
+    store = LocalStore(Path("/nowhere/models"))
+    try:
+        place = store._path(folder)
+    except ArtefactError:
+        return
+    assert re.fullmatch(r"/nowhere/models/[a-z][a-z0-9_]*/v[0-9]{4,9}", str(place))
+
+
+@pytest.mark.parametrize("column", ["folder", "token"])
+def test_a_draft_that_points_elsewhere_removes_nothing(scored, settings, tmp_path, column):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_text("x")
+    told = {"folder": "isolation_forest/v0009", "token": "aa"} | {column: "../../victim"}
+    execute(
+        scored,
+        "INSERT INTO anomaly.model_drafts (version, folder, token, begun_by)"
+        " VALUES (9, :folder, :token, 'somebody')",
+        **told,
+    )
+
+    assert Trainer(scored, settings).sweep() == []
+    assert (victim / "precious").exists()
+
+
+def test_a_version_that_points_elsewhere_is_not_opened(scored, settings, tmp_path):
+    shutil_target = tmp_path / "elsewhere"
+    Path(settings.models_url, "isolation_forest", "v0001").rename(shutil_target)
+    execute(scored, "UPDATE anomaly.model_versions SET artefact = :a", a=str(shutil_target))
+
+    with pytest.raises(ArtefactError, match="is no folder of a model version"):
+        score(scored, settings, 2 * DAY, 3 * DAY)
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _device(path):
+    path.symlink_to("/dev/zero")
+
+
+def _link(path):
+    path.symlink_to("/etc/hostname")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [_fifo, _device, _link, Path.mkdir])
+def test_only_regular_files_of_a_version_are_opened(scored, settings, make):
+    file = Path(settings.models_url, "isolation_forest", "v0001", "manifest.json")
+    file.unlink()
+    make(file)
+
+    (problem,) = Promoter(scored, settings).verify([1]).values()
+
+    assert f"{file} is no regular file, it was not opened" in problem
+
+
+def test_a_folder_that_is_a_link_is_not_followed(scored, settings, tmp_path):
+    folder = Path(settings.models_url, "isolation_forest", "v0001")
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+
+    (problem,) = Promoter(scored, settings).verify([1]).values()
+
+    assert f"{folder} is a link, it was not followed" in problem
+
+
+@pytest.fixture
+def second(postgres, migrated, settings):
+    """Another database that has the same models folder."""
+    name = f"second_{uuid.uuid4().hex[:8]}"
+    postgres.create_database(name, template=migrated)
+    database = Database(postgres.url(name), settings)
+    insert(database, counters(10 * DAY))
+    yield database
+    database.dispose()
+    postgres.drop_database(name)
+
+
+def test_two_databases_that_train_at_once_in_one_folder_get_numbers_of_their_own(
+    database, second, settings
+):
+    insert(database, counters(10 * DAY))
+    with ThreadPoolExecutor(4) as pool:
+        mine = [pool.submit(train, database, settings) for _ in range(2)]
+        others = [pool.submit(train, second, settings) for _ in range(2)]
+        numbers = [future.result() for future in mine + others]
+
+    assert len(set(numbers)) == 4
+    for owner in (database, second):
+        assert set(Promoter(owner, settings).verify().values()) == {""}
+
+
+def test_a_sweep_leaves_what_another_database_has_under_the_same_number(
+    database, second, settings, monkeypatch
+):
+    insert(database, counters(10 * DAY))
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # its number is drawn, nothing is written
+        patch.setattr("anomaly.training.hold_draft", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(database, settings)
+    assert train(second, settings) == 1
+
+    assert Trainer(database, settings).sweep() == []
+    assert Promoter(second, settings).verify() == {1: ""}
+    assert train(database, settings) == 2
+
+
+def test_a_models_folder_that_may_not_be_written_is_named_in_one_line(scored, settings, tmp_path):
+    folder = Path(settings.models_url)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.owner() == "root" and path != Path("/") and path.name.startswith("pytest-"):
+            path.chmod(0o755)
+    folder.chmod(0o500 if os.geteuid() else 0o700)
+    demote = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+    done = subprocess.run(
+        [*(demote if not os.geteuid() else []), ANOMALY, "train"],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "ANOMALY_DATABASE_URL": raw(scored),
+            "ANOMALY_MODELS_URL": str(folder),
+            **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
+        },
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert str(folder) in last
+    assert "Permission denied" in last
+
+
+# Waits ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(database, settings):
+    """The same database, with statements that end after a second."""
+    hasty = Database(raw(database), settings.model_copy(update={"statement_timeout_seconds": 1}))
+    yield hasty
+    hasty.dispose()
+
+
+@pytest.mark.timeout(60)
+def test_a_stopped_backend_is_waited_for_no_longer_than_its_statement_may_take(hasty, database):
+    def stop_it_and_ask():
+        with hasty.transaction() as transaction:
+            ((pid,),) = transaction.execute(SQL("SELECT pg_backend_pid()"))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                transaction.execute(SQL("SELECT 1"))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    began = time.monotonic()
+    with pytest.raises(EXPLAINED) as caught:
+        stop_it_and_ask()
+
+    assert time.monotonic() - began < 1 + bounded.MARGIN_SECONDS + 5
+    assert "no answer in 11 s: server or network stand still" in str(explained(caught.value))
+
+
+@contextmanager
+def stalling_proxy(port):
+    """A TCP proxy to a port that forwards until its event is set, and then swallows all."""
+    stalled = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source, target):
+        while data := source.recv(65536):
+            if not stalled.is_set():
+                target.sendall(data)
+
+    def serve():
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", port))
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listening.getsockname()[1], stalled
+    finally:
+        listening.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_network_that_swallows_everything_is_not_waited_for_for_ever(database, settings):
+    url = make_url(raw(database))
+    with stalling_proxy(url.port) as (port, stalled):
+        through = url.set(port=port).render_as_string(hide_password=False)
+        hasty = settings.model_copy(update={"statement_timeout_seconds": 1})
+        far = Database(through, hasty)
+
+        def ask_in_silence():
+            with far.transaction(SCORER) as transaction:
+                stalled.set()
+                transaction.rows("machines")
+
+        with pytest.raises(EXPLAINED) as caught:
+            ask_in_silence()
+
+        assert "stand still" in str(explained(caught.value))
+
+
+# Failures in one line ------------------------------------------------------------
+
+
+def test_a_month_of_results_that_was_detached_is_named_with_the_statement_that_mends_it(
+    scored, settings
+):
+    part = "anomaly.anomaly_results_2026_03"
+    execute(scored, f"ALTER TABLE anomaly.anomaly_results DETACH PARTITION {part}")
+    with pytest.raises(EXPLAINED) as caught:
+        score(scored, settings, 0, 3 * DAY)
+    said = explained(caught.value)
+
+    assert isinstance(said, RefusedError)
+    assert "the results of 2026-03 are detached" in str(said)
+    (mend,) = re.findall(r"run (ALTER TABLE .*)$", str(said))
+    execute(scored, mend)
+    assert score(scored, settings, 0, 3 * DAY).inserted == 2 * DAY
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "then"),
+    [
+        ("SELECT 1 FROM anomaly.nothing", RefusedError, "anomaly migrate"),
+        ("SELECT nothing FROM anomaly.machines", RefusedError, "anomaly migrate"),
+        ("SET LOCAL ROLE anomaly_bi; SELECT * FROM anomaly.machines", RefusedError, "migrate"),
+        ("SELECT 'x'::int", RefusedError, "correct it"),
+        ("SELECT pg_sleep(20)", DatabaseError, "ANOMALY_STATEMENT_TIMEOUT_SECONDS"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", DatabaseError, "run it again"),
+        ("SET TRANSACTION READ ONLY; CREATE TABLE x ()", DatabaseError, "the primary"),
+    ],
+)
+def test_what_the_database_refuses_is_one_line_with_the_next_step(hasty, statement, kind, then):
+    with pytest.raises(EXPLAINED) as caught, hasty.transaction() as transaction:
+        transaction.execute(SQL(statement))
+
+    said = explained(caught.value)
+    assert type(said) is kind
+    assert len(str(said).splitlines()) == 1
+    assert then in str(said)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:{secret}@127.0.0.1:1/db",
+        "postgresql://me@127.0.0.1:1/db?password={secret}",
+        "postgresql://me:a@{secret}@127.0.0.1:1/db",
+        "postgresql://me:{secret}@127.0.0.1:port/db",
+        "postgresql://me:{secret}/x@127.0.0.1:1/db?passfile=/home/{secret}",
+        "mysql://me:{secret}@127.0.0.1/db",
+        "me:{secret}@nowhere",
+        "postgresql://me:{secret}@127.0.0.1:1/db?no_such_option={secret}",
+    ],
+)
+def test_no_error_about_the_database_holds_the_password(url):
+    done = subprocess.run(
+        [ANOMALY, "status"],
+        env={"PATH": os.environ["PATH"], "ANOMALY_DATABASE_URL": url.format(secret="Hunter2x")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Hunter2x" not in done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_several_that_score_the_same_window_at_once_all_come_through(scored, settings):
+    delete(scored, 2 * DAY)  # something to retract, for whoever is first
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(score, scored, settings, 0, 4 * DAY) for _ in range(4)]
+        reports = [run.result() for run in runs]
+
+    assert sum(report.inserted for report in reports) == 2 * 2 * DAY - 2
+    assert len(verdicts(scored)) == 2 * 4 * DAY - 2
