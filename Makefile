@@ -32,7 +32,8 @@ demo-reset: $(STAMP) ## Stop the demo and delete its data
 test: lint ## Lint, types, tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-slow: $(STAMP) ## Real scheduler and other Postgres versions
+test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versions
+	PROPERTIES=full $(BIN)/pytest -n $(WORKERS) --dist loadfile tests/integration/test_stateful.py tests/integration/test_invariants.py
 	$(BIN)/pytest -m slow
 
 test-all: test test-slow ## Both
