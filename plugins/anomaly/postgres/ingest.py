@@ -76,7 +76,7 @@ class MeterTable:
         self._columns: list[str] = []
 
     def expect(self, columns: list[str]) -> None:
-        """Wait for other loads, and make the staging table, for these columns of the meter table."""
+        """Wait for other loads, and make the staging table, for these columns."""
         for column in columns:
             if column not in self._types:
                 raise SourceError(
