@@ -78,7 +78,7 @@ class MeterTable:
         self._hours = DoubledHours(transaction, settings, self._shape, loading)
 
     def expect(self, columns: list[str]) -> None:
-        """Wait for other loads, and make the staging table for these columns."""
+        """Wait for other loads, and make the staging table, for these columns."""
         for column in columns:
             if column not in self._types:
                 raise SourceError(
