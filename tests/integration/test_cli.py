@@ -329,7 +329,7 @@ def test_incidents_are_listed_labelled_and_taken_on(anomaly, database, settings)
     insert(database, counters(9 * DAY))
     execute(
         database,
-        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 400"
+        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 10"
         " WHERE utc_timestamp >= '2026-03-10 23:45Z'",
     )
     anomaly("train", "--start", "2026-03-02", "--end", "2026-03-10", "--promote")

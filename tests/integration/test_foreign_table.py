@@ -108,7 +108,8 @@ def test_duplicate_rows_of_a_table_without_a_key_give_one_verdict(plant, setting
 
     found = verdicts(plant)[7, START + timedelta(minutes=30)]
     assert report.duplicates == 1
-    assert (found["reading"], found["quality"]) == (99.0, "duplicate")  # the highest value
+    # The highest value stands, and the readings after it contradict it.
+    assert (found["reading"], found["quality"]) == (99.0, "contradicted")
 
 
 def test_the_login_cannot_write_the_meter_table(plant, settings):
