@@ -77,7 +77,7 @@ class Meter:
     @property
     def too_close(self) -> timedelta:
         """Within which a second reading tells nothing."""
-        return self.interval / 30
+        return self.interval / 15
 
 
 @dataclass(frozen=True)
@@ -404,6 +404,8 @@ def _in_hindsight(meets: Meets, place: int) -> tuple[float | None, float | None,
     moves_again = last is not None and _leaps(meets, place) and not _is_still(meets, place)
     if moves_again and _right_before(meets, place) is not None and _is_stuck(meets, place - 1):
         return None, None, marks | {"catch_up"}
+    if moves_again and _stood_since_unknown(meets, place):
+        return None, None, marks | {"catch_up"}
     return power_kw, power_diff, marks
 
 
@@ -466,10 +468,56 @@ def _breaks(meets: Meets, place: int) -> bool:
 
 def _follows(meets: Meets, place: int) -> int | None:
     """The reading that one follows whose own predecessors it contradicts."""
-    if meets.leap_kw is None or not _breaks(meets, place):
+    if meets.leap_kw is None:
         return None
-    found = _comes_back_to(meets, place)
-    return _catches_up_with(meets, place) if found is None else found
+    found = _over_a_dip(meets, place)
+    if found is None and _breaks(meets, place):
+        found = None if _is_dip(meets, place) else _comes_back_to(meets, place)
+        found = _catches_up_with(meets, place) if found is None else found
+    return found
+
+
+def _over_a_dip(meets: Meets, place: int) -> int | None:
+    """The reading before a single one that fell, if this one goes on from it."""
+    fell = _sane_before(meets, place)
+    return _sane_before(meets, fell) if fell is not None and _is_dip(meets, fell) else None
+
+
+def _is_dip(meets: Meets, fell: int) -> bool:
+    """Whether a reading that fell was wrong, and not the one before it."""
+    if meets.leap_kw is None or not _falls(meets, fell):
+        return False
+    before, after = _sane_before(meets, fell), _sane_after(meets, fell)
+    longest = 2 * meets.meter.interval + 2 * meets.meter.too_close
+    if before is None or after is None or not _can_follow(meets, before, after, longest):
+        return False
+    earlier = _sane_before(meets, before)
+    if earlier is None or not _can_follow(meets, earlier, fell, 4 * meets.meter.interval):
+        return True
+    without = _slope(meets, earlier, before) - _slope(meets, before, after)
+    otherwise = _slope(meets, earlier, fell) - _slope(meets, fell, after)
+    return abs(without) <= abs(otherwise)
+
+
+def _can_follow(meets: Meets, before: int, after: int, longest: timedelta) -> bool:
+    rival, reading = meets.readings[before], meets.readings[after]
+    span, change = reading.at - rival.at, reading.value - rival.value
+    if span > longest:
+        return False
+    return -meets.tolerance(reading.value) <= change <= _allowed(meets, span)
+
+
+def _slope(meets: Meets, before: int, after: int) -> float:
+    rival, reading = meets.readings[before], meets.readings[after]
+    return (reading.value - rival.value) / ((reading.at - rival.at) // timedelta(microseconds=1))
+
+
+def _sane_after(meets: Meets, place: int) -> int | None:
+    """The next reading that is no garbage, with no gap in between that is too long."""
+    for later in range(place + 1, len(meets.readings)):
+        if abs(meets.readings[later].value) <= MOST_READING:
+            return later if _sane_before(meets, later) == place else None
+    return None
 
 
 def _comes_back_to(meets: Meets, place: int) -> int | None:
@@ -484,7 +532,8 @@ def _comes_back_to(meets: Meets, place: int) -> int | None:
             return None
         low = reading.value - _allowed(meets, reading.at - rival.at)
         if low <= rival.value <= reading.value + meets.tolerance(reading.value):
-            return before if _breaks(meets, after) else None
+            near = _falls(meets, place) and reading.at - rival.at <= 4 * meets.meter.interval
+            return before if near or _breaks(meets, after) else None
         after = before
     return None
 
@@ -492,8 +541,7 @@ def _comes_back_to(meets: Meets, place: int) -> int | None:
 def _catches_up_with(meets: Meets, place: int) -> int | None:
     """The first reading of a run of equal ones during which the machine can have drawn a leap."""
     last = _sane_before(meets, place)
-    often_flat = meets.profile is not None and not meets.hardly_flat
-    if last is None or not _leaps(meets, place) or often_flat or meets.profile is None:
+    if last is None or not _leaps(meets, place):
         return None
     start = _run_start(meets, last)
     before = _sane_before(meets, start)
@@ -502,6 +550,16 @@ def _catches_up_with(meets: Meets, place: int) -> int | None:
         return None
     change = reading.value - meets.readings[start].value
     return start if change <= _allowed(meets, reading.at - meets.readings[start].at) else None
+
+
+def _stood_since_unknown(meets: Meets, place: int) -> bool:
+    """Whether the readings before are equal, and nothing within a day shows since when."""
+    last = _sane_before(meets, place)
+    assert last is not None
+    start = _run_start(meets, last)
+    before = _sane_before(meets, start)
+    shown = before is not None and meets.readings[place].at - meets.readings[before].at <= REACH
+    return start != last and not shown
 
 
 def _hours(duration: timedelta) -> float:

@@ -121,7 +121,7 @@ def judge_readings(
     every = judge(hindsight, model.profiles, settings)
     quality = every[wanted]
     sound = quality < Quality.STUCK
-    scores = model.detector.score(hindsight, wanted & (every < Quality.STUCK))
+    scores = model.detector.score(hindsight.assign(quality=every), wanted & (every < Quality.STUCK))
     mine = hindsight[_JUDGED][wanted].reset_index(drop=True)
     score, expected = np.full(len(mine), np.nan), np.full(len(mine), np.nan)
     anomaly = np.zeros(len(mine), dtype=np.int64)

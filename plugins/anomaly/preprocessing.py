@@ -212,7 +212,7 @@ class PowerDiff(StatelessTransformer):
     Parameters
     ----------
     interval_minutes : int
-        The interval at which the meter is read. A reading less than a thirtieth of it
+        The interval at which the meter is read. A reading less than a fifteenth of it
         after another is compared with the one before that: a sliver of time tells nothing.
     max_gap_days : float
         A previous reading farther back counts as none.

@@ -178,10 +178,9 @@ def _look_for_contradictions(
     if not breaks.any.any():
         return
     run_start = np.searchsorted(rows, _run_starts(seen.measured["still"].to_numpy())[rows])
-    often_flat = ~_hardly_flat(profiles, place, settings)[rows]
-    settled = settle_breaks(course, breaks, run_start, often_flat)
-    moves_again = _after_long_stop(seen.measured, profiles, place, settings)[rows] & breaks.leaps
-    seen.mark(rows[moves_again], Quality.CATCH_UP, np.nan)
+    settled = settle_breaks(course, breaks, run_start)
+    stopped = _after_long_stop(seen.measured, profiles, place, settings)[rows] & breaks.leaps
+    seen.mark(rows[stopped | settled.moves_again], Quality.CATCH_UP, np.nan)
     back = np.flatnonzero(settled.follows >= 0)
     before = settled.follows[back]
     hours = (course.ticks[back] - course.ticks[before]) / _MICROSECONDS_PER_HOUR

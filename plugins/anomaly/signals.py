@@ -35,8 +35,6 @@ _BLOCK = 100_000  # readings at once, where each looks at several
 _NANO = 1e9
 _MOST_KW = 1e9  # what is beyond counts as this: sums stay within 64 bits
 _MICROSECONDS_PER_HOUR = 3_600_000_000
-_NO_POWER = [Quality.RESET, Quality.IMPOSSIBLE, Quality.CATCH_UP, Quality.CONTRADICTED]
-"""Meter faults that show in a day's readings around them; whether a meter is stuck does not."""
 
 
 def measure_signals(readings: "Readings", chosen: Ints, interval: timedelta) -> Floats:
@@ -147,8 +145,7 @@ class Readings:
         self.rows = usual.rows(measured["machine_id"].to_numpy())
         self.ticks = microseconds(measured["utc_timestamp"])
         self.cells, self.hours, self._week = usual.cells(self.ticks, self.rows)
-        quality = measured["quality"].to_numpy()
-        sound = measured["tells"].to_numpy() & ~np.isin(quality, _NO_POWER)
+        sound = measured["tells"].to_numpy() & (measured["quality"].to_numpy() < Quality.STUCK)
         power = np.where(sound, measured["power_kw"].to_numpy(), np.nan)
         self.power = np.clip(power, -_MOST_KW, _MOST_KW)
         self.expected_kw = usual.median.ravel()[self.cells]

@@ -248,12 +248,12 @@ def previous_rows(
 
 
 def too_close(interval_minutes: int) -> int:
-    """Microseconds within which a second reading tells nothing new: a thirtieth of the interval.
+    """Microseconds within which a second reading tells nothing new: a fifteenth of the interval.
 
     A gateway sends a reading again within seconds; a meter that reports each minute of a
     15-minute interval is still heard.
     """
-    return interval_minutes * 2_000_000
+    return interval_minutes * 4_000_000
 
 
 def microseconds(stamps: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -48,17 +48,17 @@ def settings(settings):
 def readings(database):
     """Ten days of two machines that draw what they always do, but for three leaps each."""
     insert(database, counters(10 * DAY))
-    for machine in (1, 2):
-        leap(database, *range(DAY, 7 * DAY, 2 * DAY), machine=machine)
+    for machine, kwh in ((1, 12), (2, 40)):
+        leap(database, *range(DAY, 7 * DAY, 2 * DAY), kwh=kwh, machine=machine)
 
 
-def leap(database, *quarters: int, kwh: float = 40, machine: int = 1) -> None:
+def leap(database, *quarters: int, kwh: float = 12, machine: int = 1) -> None:
     """Let a counter run ahead at some quarter-hours, and stay ahead."""
     for quarter in quarters:
         change(database, quarter, f"machine_{machine} + {kwh}", machine, onward=True)
 
 
-def take_back(database, *quarters: int, kwh: float = 40, machine: int = 1) -> None:
+def take_back(database, *quarters: int, kwh: float = 12, machine: int = 1) -> None:
     leap(database, *quarters, kwh=-kwh, machine=machine)
 
 
@@ -258,8 +258,11 @@ def test_a_machine_that_falls_silent_while_others_go_on_opens_an_incident_of_its
 
     execute(
         database,
-        "UPDATE anomaly.meter_readings SET machine_2 = 1e5 + extract(epoch FROM utc_timestamp)"
-        " / 1e6 WHERE utc_timestamp >= :t",
+        "UPDATE anomaly.meter_readings SET machine_2 = known.machine_2"
+        " + extract(epoch FROM meter_readings.utc_timestamp - known.utc_timestamp) / 360"
+        " FROM anomaly.meter_readings AS known WHERE known.utc_timestamp = :last"
+        " AND meter_readings.utc_timestamp >= :t",
+        last=at(FAULTS),
         t=at(FAULTS + 7),
     )
     tick(database, settings, FAULTS + 12)

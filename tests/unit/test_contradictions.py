@@ -24,8 +24,9 @@ def usual(count):
     return [3.0] * count
 
 
-def looked_back_at(readings, *, minutes=15, highest_kw=13.0, flat_share=0.0, **limits):
-    times = pd.date_range("2026-03-02", periods=len(readings), freq=f"{minutes}min", tz="UTC")
+def looked_back_at(readings, *, minutes=15, times=None, highest_kw=13.0, flat_share=0.0, **limits):
+    if times is None:
+        times = pd.date_range("2026-03-02", periods=len(readings), freq=f"{minutes}min", tz="UTC")
     long = pd.DataFrame(
         {"machine_id": 1, "utc_timestamp": times, "reading": readings, "duplicate": False}
     ).astype({"reading": float})
@@ -71,6 +72,34 @@ def test_garbage_that_changes_from_one_reading_to_the_next_is_wrong_throughout()
     assert looked_back_at(readings)["quality"][7:14].tolist() == [
         "ok", *["contradicted"] * 4, "catch_up", "ok",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [-40.0, -9.0, -3.5, 3.5, 5.0, 40.0])
+def test_a_single_small_error_is_the_meters_too(error):
+    readings = counter(*usual(12))
+    readings[6] += error
+
+    seen = looked_back_at(readings)
+
+    assert seen["quality"].tolist()[1:] == [
+        *["ok"] * 5, "contradicted", "catch_up", *["ok"] * 5,
+    ]  # fmt: skip
+    assert seen["power_kw"][7] == pytest.approx(12.0)
+
+
+def test_a_reading_sent_again_a_little_lower_says_nothing():
+    readings = pd.Series(counter(*usual(8)))
+    sent_again = readings[4] - 0.01
+    times = pd.date_range("2026-03-02", periods=9, freq="15min", tz="UTC").tolist()
+    times.insert(5, times[4] + pd.Timedelta(seconds=40))
+    values = [*readings[:5], sent_again, *readings[5:]]
+
+    seen = looked_back_at(values, times=times)
+
+    assert seen["quality"].tolist()[1:] == [
+        *["ok"] * 4, "contradicted", "catch_up", *["ok"] * 3,
+    ]  # fmt: skip
+    assert seen["power_kw"][6] == pytest.approx(12.0)
 
 
 def test_a_counter_that_counts_on_elsewhere_for_an_hour_was_wrong_meanwhile():
@@ -140,10 +169,19 @@ def test_a_counter_frozen_for_days_that_catches_up_has_no_power_at_that_moment()
     assert "belongs to the time before" in seen["reason"][place]
 
 
-def test_a_machine_that_often_stands_still_catches_nothing_up():
+def test_a_machine_that_often_stands_still_and_starts_has_caught_nothing_up():
     readings = counter(*usual(4), *[0.0] * 6, 3.0, *usual(4))
 
     assert set(looked_back_at(readings, flat_share=0.4)["quality"][1:]) == {"ok"}
+
+
+@pytest.mark.parametrize(("frozen", "told"), [(8, "contradicted"), (96 * 2, "ok")])
+def test_nor_does_it_draw_more_than_it_can_when_a_frozen_meter_catches_up(frozen, told):
+    readings = counter(*usual(4), *[0.0] * frozen, 3.0 * frozen, *usual(4))
+
+    seen = looked_back_at(readings, flat_share=0.4)
+
+    assert seen["quality"][4 + frozen :].tolist() == [told, "catch_up", *["ok"] * 4]
 
 
 def test_a_meter_that_has_not_moved_since_it_fell_is_stuck_at_once():

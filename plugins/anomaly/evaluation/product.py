@@ -74,9 +74,10 @@ class FittedSignals:
 
     def _score(self, frame: pd.DataFrame) -> Scored:
         measured = measured_readings(frame, self.settings)
-        faulty = judge_at_once(measured, self.profiles, self.settings) >= Quality.STUCK
+        quality = judge_at_once(measured, self.profiles, self.settings)
+        faulty = quality >= Quality.STUCK
         detector = self.trained.detector
-        readings = Readings(measured, detector.usual)
+        readings = Readings(measured.assign(quality=quality), detector.usual)
         signals = measure_signals(readings, np.arange(len(measured)), detector.interval)
         evidence = detector.evidence(signals, readings.rows).max(axis=1)
         return Scored(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.contradictions import REACH, Course, find_breaks
+from anomaly.contradictions import REACH, Course, find_breaks, longest_dip
 from anomaly.errors import SourceError
 from anomaly.postgres.current import judged_readings
 from anomaly.postgres.database import SCORER, Database, Transaction
@@ -227,9 +227,10 @@ class WindowReader:
 
     def _back(self, context: Context | None) -> timedelta:
         """How far before a window the readings of all machines are read."""
-        reach = max(context.reach, 2 * self.settings.interval) if context else REACH
-        # So that a reading right at the edge finds the one that it is compared with.
-        return reach + 2 * timedelta(microseconds=too_close(self.settings.interval_minutes))
+        reach = context.reach if context else REACH
+        # So that a reading right at the edge finds those that it is compared with.
+        interval = self.settings.interval // timedelta(microseconds=1)
+        return reach + timedelta(microseconds=longest_dip(interval))
 
     def _longest_back(self, back: timedelta) -> timedelta:
         """How far before a window the readings of a machine are read that needs more."""
@@ -265,7 +266,9 @@ class WindowReader:
         if self.settings.reading_kind is not ReadingKind.ENERGY_KWH:
             return []
         declared = measured.context[["machine_id", "max_power_kw"]].drop_duplicates("machine_id")
-        return _with_breaks(measured.context, measured.inside, context.leap_kw.capped(declared))
+        # A reading that follows a break settles it, though it is none itself.
+        near = measured.inside | np.append(measured.inside[1:], False)
+        return _with_breaks(measured.context, near, context.leap_kw.capped(declared))
 
     def _registered(self, every: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, bool]:
         """Rows of registered machines, and whether the window has others."""
@@ -314,6 +317,9 @@ class WindowReader:
             near = (sane["utc_timestamp"] < window.start - back + REACH).to_numpy()
             farthest.update(_with_breaks(sane, near, context.leap_kw.capped(known)))
         asked = {self._longest_back(back): farthest}
+        if context:
+            standing = set(_flat_from_the_start(sane, window.start, self.settings))
+            farthest |= standing & context.flat_matters
         if context and back < REACH:
             asked[REACH] = set(_flat_at_start(unique, window.start, self.settings))
             asked[REACH] &= context.flat_matters - farthest
@@ -355,6 +361,21 @@ def _flat_at_start(unique: pd.DataFrame, start: datetime, settings: Settings) ->
     rounding = 2 * settings.meter_resolution_kwh + 1e-6 * readings["max"].abs()
     still = readings["max"] - readings["min"] <= rounding  # a few too many do no harm
     return readings.index[still & readings.index.isin(after["machine_id"])].tolist()
+
+
+def _flat_from_the_start(sane: pd.DataFrame, start: datetime, settings: Settings) -> list[int]:
+    """Machines whose first two readings that were read are equal: stuck since before, perhaps."""
+    if len(sane) < 2:
+        return []
+    machine, reading = sane["machine_id"].to_numpy(), sane["reading"].to_numpy(float)
+    first = np.flatnonzero(np.diff(machine, prepend=np.nan) != 0)
+    first = first[(first + 1 < len(machine))]
+    first = first[machine[first + 1] == machine[first]]
+    rounding = 2 * settings.meter_resolution_kwh + 1e-6 * np.abs(reading[first])
+    equal = np.abs(reading[first + 1] - reading[first]) <= rounding
+    before = (sane["utc_timestamp"].iloc[first + 1] < start).to_numpy()
+    found: list[int] = machine[first[equal & before]].tolist()
+    return found
 
 
 def _is_id(key: str) -> bool:
