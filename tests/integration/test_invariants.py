@@ -724,8 +724,8 @@ def _register_a_changed_copy(deployment: Deployment) -> None:
         INSERT INTO anomaly.model_versions
             (version, detector, artefact, sha256, trained_from, trained_to, readings, parameters,
              library_versions, registered_by)
-        SELECT 4, detector, replace(artefact, 'v0001', 'v0004'), sha256, trained_from, trained_to, readings,
-               parameters, library_versions, 'tests'
+        SELECT 4, detector, replace(artefact, 'v0001', 'v0004'), sha256, trained_from, trained_to,
+               readings, parameters, library_versions, 'tests'
           FROM anomaly.model_versions WHERE version = 1
         RETURNING artefact
         """
