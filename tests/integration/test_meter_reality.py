@@ -380,7 +380,7 @@ def test_a_correction_far_into_a_flat_run_rescores_the_run_behind_it(trained, se
 
     score(trained, settings, 45, 46)
 
-    assert qualities(trained, 44, 45, 46, 50) == ["stuck", "reset", "ok", "ok"]
+    assert qualities(trained, 44, 45, 46, 50) == ["stuck", "contradicted", "catch_up", "ok"]
 
 
 # Late, corrected, deleted -----------------------------------------------------
