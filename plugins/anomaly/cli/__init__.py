@@ -335,7 +335,8 @@ def _print_status(found: Status) -> None:
     elif not found.problems:
         say("Nothing needs you.")
     facts = found.as_dict()
-    machines, runs, *_ = (facts.pop(name) for name in ("machines", "runs", "problems", "incidents"))
+    del facts["problems"], facts["incidents"], facts["skipped_advice"]  # said above
+    machines, runs = facts.pop("machines"), facts.pop("runs")
     print_facts("Status", facts)
     print_rows("Machines", machines, tuple(machines[0]) if machines else ())
     if runs:
