@@ -1,6 +1,7 @@
 """A window of the meter table, measured: with what precedes it, and machines it names first."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -200,21 +201,25 @@ class WindowReader:
         finite = self._finite(every)
         found = int(_inside(finite, window).sum())
         first = every["utc_timestamp"].min()
-        purged = self._purged(transaction, shape, window, back, first, machines)
         del raw, every  # of many machines each of these takes as much memory as the result
-        if purged is not None:
-            finite = pd.concat([purged, finite], ignore_index=True)
         unique = self._unique(finite)
         known = machine_limits(transaction)
-        earlier = self._earlier(transaction, shape, window, back, unique, known, context)
-        if len(earlier):
+        asked = self._asked_farther_back(unique, window, back, known, context)
+        purged = None
+        if any(asked.values()) or first > window.start - back + self.settings.interval:
+            purged = self._purged(transaction, shape, window, back, machines)
+        if purged is not None:
+            finite = pd.concat([purged[0], finite], ignore_index=True)
+            unique = self._unique(finite)
+        earlier = self._earlier(transaction, shape, window, back, asked)
+        if earlier is not None:
             unique = self._unique(pd.concat([earlier, finite], ignore_index=True))
         del finite, earlier
         unique = unique.drop(columns="ingested_at")
         measured = measure(self._steps.power_diff(unique), known, self.settings)
         inside = _inside(measured, window).to_numpy()
         if purged is not None:
-            inside = inside & (measured["utc_timestamp"] >= first).to_numpy()
+            inside = inside & (measured["utc_timestamp"] >= purged[1]).to_numpy()
         return MeasuredWindow(
             measured,
             inside,
@@ -242,21 +247,18 @@ class WindowReader:
         shape: SourceShape,
         window: Window,
         back: timedelta,
-        first: pd.Timestamp,
         machines: list[int] | None,
-    ) -> pd.DataFrame | None:
-        """Readings before the source's first that it no longer has, from their verdicts.
+    ) -> tuple[pd.DataFrame, datetime] | None:
+        """Readings that the source no longer has, from their verdicts, and where it begins.
 
         They only count where the source holds nothing at all for as long as a gap may last.
         """
-        if pd.isna(first) or first <= window.start - back + self.settings.interval:
-            return None
-        kept_from, oldest = first.to_pydatetime(), window.start - self._longest_back(back)
-        before = self.source.previous_reading(transaction, shape, kept_from)
-        if before is not None and before >= oldest:
+        oldest = window.start - self._longest_back(back)
+        kept_from = self.source.next_reading(transaction, shape, oldest)
+        if kept_from is None or kept_from <= oldest:
             return None
         found = judged_readings(transaction, Window(oldest, kept_from), machines)
-        return None if found.empty else found
+        return None if found.empty else (found, kept_from)
 
     def breaks(self, measured: MeasuredWindow, context: Context) -> list[int]:
         """Machines with a reading in the window that breaks with the one before it.
@@ -297,17 +299,15 @@ class WindowReader:
             return self._steps.machine_ids(finite)
         return finite
 
-    def _earlier(
+    def _asked_farther_back(
         self,
-        transaction: Transaction,
-        shape: SourceShape,
+        unique: pd.DataFrame,
         window: Window,
         back: timedelta,
-        unique: pd.DataFrame,
         known: pd.DataFrame,
         context: Context | None,
-    ) -> pd.DataFrame:
-        """Readings farther back than all were read, of the machines that need them."""
+    ) -> dict[timedelta, set[int]]:
+        """Machines that need readings from farther back than all were read, by how far."""
         least = timedelta(microseconds=too_close(self.settings.interval_minutes))
         is_sane = unique["reading"].abs() <= MOST_READING
         sane = unique if is_sane.all() else unique[is_sane]
@@ -323,6 +323,17 @@ class WindowReader:
         if context and back < REACH:
             asked[REACH] = set(_flat_at_start(unique, window.start, self.settings))
             asked[REACH] &= context.flat_matters - farthest
+        return asked
+
+    def _earlier(
+        self,
+        transaction: Transaction,
+        shape: SourceShape,
+        window: Window,
+        back: timedelta,
+        asked: Mapping[timedelta, set[int]],
+    ) -> pd.DataFrame | None:
+        """Readings of machines from farther back than all were read; None: none is needed."""
         found = []
         for reach, machines in asked.items():
             if machines and reach > back:
@@ -330,7 +341,8 @@ class WindowReader:
                 raw = self.source.read(transaction, shape, span, sorted(machines))
                 rows = self._finite(self._long(raw, span))
                 found.append(rows[rows["utc_timestamp"] < span.end])
-        return pd.concat(found, ignore_index=True) if found else unique[:0]
+        earlier = pd.concat(found, ignore_index=True) if found else None
+        return None if earlier is None or earlier.empty else earlier
 
 
 def _with_breaks(
