@@ -446,13 +446,16 @@ def earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: time
 def _course(
     measured: pd.DataFrame, quality: Ints, most_kw: Floats, settings: Settings
 ) -> tuple[Ints, Course]:
-    """The readings that are no garbage, as contradictions are looked for in, and their rows."""
+    """The readings that contradictions are looked for in: none is garbage, none told twice."""
     reading = measured["reading"].to_numpy(float)
     rows = np.flatnonzero(np.abs(reading) <= MOST_READING)
     lane = np.cumsum(np.isnan(measured["step_hours"].to_numpy()))
+    ticks = microseconds(measured["utc_timestamp"])
+    told_twice = (np.diff(lane[rows]) == 0) & (np.diff(ticks[rows]) == 0)
+    rows = np.delete(rows, 1 + np.flatnonzero(told_twice))
     course = Course(
         lane=lane[rows],
-        ticks=microseconds(measured["utc_timestamp"])[rows],
+        ticks=ticks[rows],
         reading=reading[rows],
         tolerance=_tolerance(reading[rows], settings),
         most_kw=most_kw[rows],

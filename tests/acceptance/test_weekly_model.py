@@ -171,11 +171,18 @@ def test_an_approval_that_nobody_gives_times_out_and_the_champion_stays(airflow,
 def test_a_version_trained_on_a_corrupted_week_is_refused_with_reasons(airflow, database, history):
     before = champion(database)
     week = {"a": history.start + timedelta(days=10), "b": history.start + timedelta(days=17)}
-    bounce = (
-        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 {} 60 WHERE utc_timestamp >= :a"
-        " AND utc_timestamp < :b AND extract(minute FROM utc_timestamp) IN (0, 30)"
+    execute(
+        database,
+        "CREATE TABLE anomaly.as_metered AS SELECT utc_timestamp, machine_1"
+        " FROM anomaly.meter_readings",
     )
-    execute(database, bounce.format("+"), **week)
+    three_times_as_fast = (
+        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 2 * ("
+        " least(machine_1, (SELECT machine_1 FROM anomaly.as_metered WHERE utc_timestamp = :b))"
+        " - (SELECT machine_1 FROM anomaly.as_metered WHERE utc_timestamp = :a))"
+        " WHERE utc_timestamp >= :a"
+    )
+    execute(database, three_times_as_fast, **week)
 
     run_id = airflow.trigger("retrain_model")
 
@@ -190,7 +197,12 @@ def test_a_version_trained_on_a_corrupted_week_is_refused_with_reasons(airflow, 
     )
     assert status == "refused"
     assert len(reasons) >= 1
-    execute(database, bounce.format("-"), **week)
+    execute(
+        database,
+        "UPDATE anomaly.meter_readings AS readings SET machine_1 = kept.machine_1"
+        " FROM anomaly.as_metered AS kept WHERE readings.utc_timestamp = kept.utc_timestamp",
+    )
+    execute(database, "DROP TABLE anomaly.as_metered")
 
 
 def test_the_form_puts_a_past_range_under_another_version_and_scores_it_anew(
