@@ -177,7 +177,7 @@ def _look_for_contradictions(
     breaks = find_breaks(course)
     if not breaks.any.any():
         return
-    run_start = np.searchsorted(rows, _run_starts(seen.measured["still"].to_numpy())[rows])
+    run_start = np.searchsorted(rows, _run_starts(_still_since(seen.measured))[rows])
     settled = settle_breaks(course, breaks, run_start)
     stopped = _after_long_stop(seen.measured, profiles, place, settings)[rows] & breaks.leaps
     seen.mark(rows[stopped | settled.moves_again], Quality.CATCH_UP, np.nan)
@@ -429,6 +429,18 @@ def _run_starts(still: Bools) -> Ints:
     return starts
 
 
+def _firsts(measured: pd.DataFrame) -> Bools:
+    """Whether each reading is the machine's first here; it may have been measured on earlier."""
+    firsts: Bools = np.diff(measured["machine_id"].to_numpy(), prepend=np.nan) != 0
+    return firsts
+
+
+def _still_since(measured: pd.DataFrame) -> Bools:
+    """Whether each reading is equal to the machine's one right before, and that one is here."""
+    since: Bools = measured["still"].to_numpy() & ~_firsts(measured)
+    return since
+
+
 def earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: timedelta) -> Ints:
     """Row of the machine's earliest reading no more than `longest` before each row."""
     if not len(ticks):
@@ -446,16 +458,13 @@ def earliest_within(machine: npt.NDArray[np.generic], ticks: Ints, longest: time
 def _course(
     measured: pd.DataFrame, quality: Ints, most_kw: Floats, settings: Settings
 ) -> tuple[Ints, Course]:
-    """The readings that contradictions are looked for in: none is garbage, none told twice."""
+    """The readings that are no garbage, as contradictions are looked for in, and their rows."""
     reading = measured["reading"].to_numpy(float)
     rows = np.flatnonzero(np.abs(reading) <= MOST_READING)
-    lane = np.cumsum(np.isnan(measured["step_hours"].to_numpy()))
-    ticks = microseconds(measured["utc_timestamp"])
-    told_twice = (np.diff(lane[rows]) == 0) & (np.diff(ticks[rows]) == 0)
-    rows = np.delete(rows, 1 + np.flatnonzero(told_twice))
+    lane = np.cumsum(_firsts(measured) | np.isnan(measured["step_hours"].to_numpy()))
     course = Course(
         lane=lane[rows],
-        ticks=ticks[rows],
+        ticks=microseconds(measured["utc_timestamp"])[rows],
         reading=reading[rows],
         tolerance=_tolerance(reading[rows], settings),
         most_kw=most_kw[rows],
@@ -491,7 +500,8 @@ def _after_long_stop(
     flat = measured["flat_hours"].to_numpy()
     stuck = _flat_too_long(flat, profiles, place, settings)
     still = measured["still"].to_numpy()
-    after: Bools = np.append(False, stuck[:-1]) & ~still & ~np.isnan(measured["step_hours"])
+    begins = _firsts(measured) | np.isnan(measured["step_hours"].to_numpy())
+    after: Bools = np.append(False, stuck[:-1]) & ~still & ~begins
     return after
 
 
@@ -500,7 +510,7 @@ def _flat_since_break(measured: pd.DataFrame, settings: Settings) -> Bools:
 
     What lies farther back than the reach says nothing, so that no window's start does.
     """
-    quality, still = measured["quality"].to_numpy(), measured["still"].to_numpy()
+    quality, still = measured["quality"].to_numpy(), _still_since(measured)
     ticks = microseconds(measured["utc_timestamp"])
     start = _run_starts(still)
     broken = np.isin(quality[start], [Quality.RESET, Quality.IMPOSSIBLE]) if len(start) else still

@@ -255,3 +255,34 @@ def test_what_lies_more_than_a_day_back_or_ahead_changes_nothing(steps, cut):
     columns = ["quality", "power_kw", "power_diff"]
     expected = whole[first:last].reset_index(drop=True)
     pd.testing.assert_frame_equal(part[columns][told], expected[columns][told])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("still", [0, 3, 60])
+def test_a_cut_between_machines_makes_them_none_the_same(still):
+    """What is trained on begins in the middle of each machine's readings."""
+    times = pd.date_range("2026-03-02", periods=120, freq="15min", tz="UTC")
+    readings = {
+        1: counter(*usual(119), start=LEVEL),
+        2: counter(*usual(30), *[0.0] * still, *usual(89 - still), start=LEVEL + 6),
+    }
+    long = pd.concat(
+        pd.DataFrame(
+            {"machine_id": machine, "utc_timestamp": times, "reading": reading, "duplicate": False}
+        )
+        for machine, reading in readings.items()
+    ).reset_index(drop=True)
+    known = pd.DataFrame({"machine_id": [1, 2], "max_power_kw": np.nan, "rolls_over_at": np.nan})
+    profile = {"readings": 999, "longest_flat_hours": 0.0, "flat_share": 0.0, "highest_kw": 13.0}
+    profiles = pd.DataFrame([profile] * 2, index=pd.Index([1, 2], name="machine_id"))
+    measured = measure(PowerDiff().transform(long), known, SETTINGS)
+    cut = measured[measured["utc_timestamp"] >= times[32]].reset_index(drop=True)
+
+    together = judge(in_hindsight(cut, profiles, SETTINGS), profiles, SETTINGS)
+
+    alone = [
+        judge(in_hindsight(rows.reset_index(drop=True), profiles, SETTINGS), profiles, SETTINGS)
+        for _, rows in cut.groupby("machine_id")
+    ]
+    assert together.tolist() == np.concatenate(alone).tolist()
+    assert (together[:88] == 0).all()
