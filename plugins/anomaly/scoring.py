@@ -159,7 +159,7 @@ class Scorer:
                     raise
                 # Each waits for a while of its own: of several at once one gets through.
                 longest = min(_LONGEST_PAUSE, 0.1 * 2**attempt)
-                time.sleep(random.uniform(0, longest))  # noqa: S311 - not for secrets
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - spreads waits, hides nothing
         raise AssertionError("unreachable")
 
     # One attempt --------------------------------------------------------

@@ -187,9 +187,11 @@ def test_the_plugin_scanner_executes_nothing_of_the_package():
 
 def ends_of(body):
     """What a task whose body runs in a deployment ends with."""
+    from airflow.sdk.exceptions import AirflowException
+
     import anomaly_wiring
 
-    with pytest.raises(Exception) as caught, anomaly_wiring.deployment():  # noqa: PT011
+    with pytest.raises(AirflowException) as caught, anomaly_wiring.deployment():
         body()
     return caught.value
 

@@ -91,7 +91,7 @@ class BoundedConnection(Connection):  # type: ignore[misc]  # psycopg2 has no ty
             timer.cancel()
 
 
-class BoundedCursor(Cursor):  # type: ignore[misc]
+class BoundedCursor(Cursor):  # type: ignore[misc]  # psycopg2 has no types here
     """A cursor whose statements and copies are bounded as its connection is."""
 
     def execute(self, *arguments: Any, **options: Any) -> None:

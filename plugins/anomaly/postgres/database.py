@@ -204,7 +204,10 @@ class Database:
 
 
 def _is_lost(connection: Connection) -> bool:
-    return connection.invalidated or bool(connection.connection.dbapi_connection.closed)  # type: ignore[union-attr]
+    if connection.invalidated:
+        return True
+    raw = connection.connection.dbapi_connection
+    return raw is None or bool(raw.closed)
 
 
 def int_array(numbers: Iterable[int]) -> str:

@@ -106,10 +106,9 @@ class DoubledHours:
         return found.assign(local=local, moment=moment)
 
     def _insert(self, line: Any, row: "pd.Series[Any]", *, alone: bool) -> None:
-        assert self._settings.zone is not None
-        first = clocks.usual_utc(clocks.as_local([row["local"]]), self._settings.zone)[0]
-        if alone and row["moment"] < pd.Timestamp(first, tz="UTC"):
-            self._refuse_unless_proven(line, row, pd.Timestamp(first, tz="UTC"))
+        second = self._second(row)
+        if alone and row["moment"] < second:
+            self._refuse_unless_proven(line, row, second)
         try:
             self._run("ingest_insert_hour", row)
         except pg.UniqueViolation:
@@ -128,6 +127,12 @@ class DoubledHours:
                 " reading the first would be taken for it: load both, or make the column a"
                 " timestamp with time zone; nothing was loaded"
             )
+
+    def _second(self, row: "pd.Series[Any]") -> pd.Timestamp:
+        """The later of the two moments at which the clocks showed the row's time."""
+        assert self._settings.zone is not None
+        usual = clocks.usual_utc(clocks.as_local([row["local"]]), self._settings.zone)
+        return pd.Timestamp(usual[0], tz="UTC")
 
     def _shown(self, row: "pd.Series[Any]") -> str:
         zone = self._settings.source_timezone
@@ -150,8 +155,7 @@ class DoubledHours:
     def _run(self, query: str, row: "pd.Series[Any]", **parts: Composable) -> None:
         reading = None if pd.isna(row["value"]) else float(row["value"])
         # A microsecond tells the hours apart where nothing else does.
-        usual = clocks.usual_utc(clocks.as_local([row["local"]]), self._settings.zone)[0]  # type: ignore[arg-type]
-        late = row["moment"] == pd.Timestamp(usual, tz="UTC")
+        late = row["moment"] == self._second(row)
         written: dict[str, Composable] = {}
         if self._shape.has_ingested_at:
             earlier = SQL("{}" if late else "{} - interval '1 microsecond'")
