@@ -53,7 +53,7 @@ class ArtefactError(AnomalyError):
     """A model file is missing, changed or of an unknown format; it was not opened."""
 
 
-class FolderTaken(ArtefactError):  # noqa: N818 - it says what happened
+class FolderTakenError(ArtefactError):
     """The folder of a new version is there already; nothing was written."""
 
 

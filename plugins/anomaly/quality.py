@@ -238,7 +238,7 @@ def profile(measured: pd.DataFrame) -> pd.DataFrame:
         for outliers; 0 where it never did).
     """
     still = measured["still"].to_numpy()
-    hours = _flat_hours(measured, still, longest=None)
+    hours = _flat_hours(measured, _still_since(measured), longest=None)
     power = measured["power_kw"].where(measured["power_kw"] > 0)
     machine = measured["machine_id"]
     usual = power.groupby(machine).quantile(_OUTLIERS)

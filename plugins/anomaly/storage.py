@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from anomaly.errors import ArtefactError, FolderTaken, SettingsError
+from anomaly.errors import ArtefactError, FolderTakenError, SettingsError
 
 MANIFEST = "manifest.json"
 """Tells whose a folder is: of objects it is written first and removed last."""
@@ -42,7 +42,7 @@ class Store(Protocol):
         Raises
         ------
         ArtefactError
-            FolderTaken, when it is there already; or when it cannot be written.
+            FolderTakenError, when it is there already; or when it cannot be written.
         """
 
     def names(self, folder: str) -> set[str] | None:
@@ -291,8 +291,8 @@ def _plain(name: str) -> str:
     return name
 
 
-def _taken(place: str) -> FolderTaken:
-    return FolderTaken(
+def _taken(place: str) -> FolderTakenError:
+    return FolderTakenError(
         f"{place} is there already, and nothing that exists is replaced: train again, for another"
         " number"
     )

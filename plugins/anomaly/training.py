@@ -14,7 +14,7 @@ import pandas as pd
 
 from anomaly.detector import Detector
 from anomaly.drift import Reference
-from anomaly.errors import ArtefactError, FolderTaken, TrainingError
+from anomaly.errors import ArtefactError, FolderTakenError, TrainingError
 from anomaly.evaluation.card import model_card, pictures
 from anomaly.evaluation.promotion import SHORTEST, Compared, Judgement, JudgingDays, compare
 from anomaly.evaluation.trials import CONTEXT
@@ -235,10 +235,11 @@ class Trainer:
         shape = self.reader.prepare(self.database, window, TRAINER)
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             machines = trainable_machines(transaction)["machine_id"].tolist()
-            measured = self.reader.read(transaction, shape, window).frame
+            read = self.reader.read(transaction, shape, window)
             if labels_through is None:
                 labels_through = int(transaction.value("newest_label"))
             labels = labels_during(transaction, machines, window.start, window.end, labels_through)
+        measured = read.frame
         if measured.empty:
             raise TrainingError(
                 f"{self.settings.source_name} has no readings in {window}: choose another range"
@@ -248,8 +249,9 @@ class Trainer:
             measured["utc_timestamp"].max() + self.settings.interval,
         )
         profiles = profile(measured)
-        measured = in_hindsight(measured, profiles, self.settings)
-        faulty = judge(measured, profiles, self.settings) >= Quality.STUCK
+        seen = in_hindsight(read.context, profiles, self.settings)
+        faulty = judge(seen, profiles, self.settings)[read.inside] >= Quality.STUCK
+        measured = seen[read.inside].reset_index(drop=True)
         left_out = faulty | _labelled(measured, labels, self.settings.interval)
         return measured[~left_out].reset_index(drop=True), labels_through
 
@@ -324,7 +326,7 @@ class Trainer:
             try:
                 artefact = self._write(draft, trained, details, shown)
                 break
-            except FolderTaken:  # by another database, or the draft was swept: draw again
+            except FolderTakenError:  # by another database, or the draft was swept: draw again
                 continue
         self._retire(by)
         self.sweep()

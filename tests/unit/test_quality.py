@@ -138,3 +138,21 @@ def test_a_profile_remembers_the_longest_flat_run():
 
     assert (row["longest_flat_hours"], row["readings"]) == (1.0, 8)
     assert row["flat_share"] == 5 / 8
+
+
+def test_a_flat_run_that_began_before_the_training_counts_from_its_first_reading():
+    times = pd.date_range("2026-03-02", periods=40, freq="15min", tz="UTC")
+    runs, stands = np.arange(40.0), np.minimum(np.arange(40.0), 10)
+    long = pd.DataFrame(
+        {
+            "machine_id": np.repeat([1, 2], 40),
+            "utc_timestamp": times.append(times),
+            "reading": np.append(runs, stands),
+            "duplicate": False,
+        }
+    )
+    machines = pd.DataFrame({"machine_id": [1, 2], "max_power_kw": np.nan, "rolls_over_at": np.nan})
+    everything = measure(PowerDiff().transform(long), machines, SETTINGS)
+    trained_on = everything[everything["utc_timestamp"] >= times[20]].reset_index(drop=True)
+
+    assert profile(trained_on)["longest_flat_hours"].to_dict() == {1: 0.0, 2: 19 / 4}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomaly.errors import FolderTaken, NoModelError
+from anomaly.errors import FolderTakenError, NoModelError
 from anomaly.postgres.database import Transaction
 from anomaly.registry import FAMILY, Artefact
 from anomaly.windows import Window, ceil_to_interval
@@ -106,11 +106,13 @@ def hold_draft(transaction: Transaction, draft: Draft) -> None:
 
     Raises
     ------
-    FolderTaken
+    FolderTakenError
         When it was swept already: nothing was written.
     """
     if not transaction.rows("hold_draft", version=draft.version, token=draft.token):
-        raise FolderTaken(f"version {draft.version} was swept before it was written: train again")
+        raise FolderTakenError(
+            f"version {draft.version} was swept before it was written: train again"
+        )
 
 
 def register_version(
