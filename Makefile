@@ -13,7 +13,7 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint bench bench-large vus lock
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ lint: $(STAMP) ## Style, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --verbose > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 
+docs: $(STAMP) ## Write the generated pages of docs/ again
+	PYTHONPATH=docs $(BIN)/python -m docgen
+
 bench: $(STAMP) ## Speed, as ratios against the plain way in the same run
 	$(BIN)/python -m benchmarks
 
@@ -53,9 +56,9 @@ bench-large: $(STAMP) ## A tick of 100,000 machines by signals; a year of 1,000 
 
 vus: $(VUS)/.installed ## VUS-PR of an evaluation (SCORES=file.npz, from `anomaly evaluate --scores file.npz`)
 	@test -f "$(SCORES)" || { echo "No file SCORES=$(SCORES): run anomaly evaluate --scores FILE.npz, then make vus SCORES=FILE.npz"; exit 1; }
-	@PYTHONPATH=plugins $(VUS)/bin/python -m anomaly.evaluation.volumes "$(SCORES)"
+	@PYTHONPATH=plugins $(VUS)/bin/python -m anomaly.evaluation.vus_pr "$(SCORES)"
 
-lock: $(STAMP) ## Write requirements*.txt anew from requirements*.in
+lock: $(STAMP) ## Write requirements*.txt again from requirements*.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements.txt requirements-s3.in -o requirements-s3.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-s3.txt requirements-dev.in -o requirements-dev.txt

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from anomaly.database.connection import Database
 from anomaly.demo.airflow_server import AirflowServer, AirflowServerError
-from anomaly.postgres.database import Database
 from anomaly.settings import Settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from benchmarks.airflow_clock import FOLDER, clock_file
 from benchmarks.clock import INNER
+from benchmarks.deployments import train_in_force
 from benchmarks.figures import Figure, saying
 from benchmarks.pipeline import QUARTER, START
 from benchmarks.wall_time import DAYS, FILL, MOST_SECONDS_OF_IMPORT
@@ -41,7 +41,7 @@ def measure(database: Database, settings: Settings) -> list[Figure]:
         connection.exec_driver_sql(FILL)
     last = START + timedelta(days=DAYS)
     learnt = Window(START, last - timedelta(days=1))
-    Trainer(database, settings).train(learnt, by="bench", put_in_force=True)
+    train_in_force(database, settings, learnt)
     with tempfile.TemporaryDirectory(prefix="anomaly-bench-airflow-") as name:
         folder = Path(name)
         airflow = _server(folder, database, settings)
@@ -94,7 +94,7 @@ def _server(folder: Path, database: Database, settings: Settings) -> AirflowServ
         anomaly_url=url.render_as_string(hide_password=False),
         environment={
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
-            "ANOMALY_MODELS_URL": settings.models_url,
+            "ANOMALY_MODELS_URL": settings.models.models_url,
             "ANOMALY_STALE_AFTER_HOURS": "0",  # the readings are of long ago
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])

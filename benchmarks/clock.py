@@ -26,7 +26,7 @@ class Clock:
         self.published = 0.0
         self._inner = [0.0]
 
-    def time(self, owner: type, method: str, part: str) -> None:
+    def time(self, owner: object, method: str, part: str) -> None:
         """Count what a method takes as `part`."""
         original: Callable[..., Any] = getattr(owner, method)
         self.taken.setdefault(part, 0.0)
@@ -51,18 +51,20 @@ class Clock:
         Adds the parts ``imports`` and `INNER`; ``bookkeeping`` is what else a tick does.
         """
         began = time.perf_counter()
-        from anomaly.postgres.migrations import check_migrated  # noqa: F401
-        from anomaly.postgres.readings import WindowReader
-        from anomaly.postgres.results import Publisher
-        from anomaly.postgres.source import MeterSource
-        from anomaly.scoring import Scorer
+        from anomaly.database.meter_table import MeterSource
+        from anomaly.database.migrations import check_migrated  # noqa: F401
+        from anomaly.scoring import ticks
+        from anomaly.scoring.judging import WindowJudge
+        from anomaly.scoring.publishing import Publisher
+        from anomaly.scoring.scorer import Scorer  # noqa: F401
+        from anomaly.scoring.window_reader import WindowReader
 
         self.taken["imports"] = time.perf_counter() - began
         for owner, method, part in (
             (MeterSource, "read", "read"),
             (WindowReader, "read", "transform"),
-            (Scorer, "_judge", "score"),
+            (WindowJudge, "verdicts", "score"),
             (Publisher, "publish", "write"),
-            (Scorer, "score_tick", "bookkeeping"),
+            (ticks, "score_tick", "bookkeeping"),
         ):
             self.time(owner, method, part)

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
+from anomaly.lifecycle.promotion import Promoter
+from anomaly.lifecycle.training import Trainer
 from anomaly.settings import Settings, load_settings
+from anomaly.windows import Window
 
 
 @contextmanager
@@ -20,8 +23,15 @@ def deployment() -> Iterator[tuple[Database, Settings]]:
         settings = load_settings({}, models_url=str(folder / "models"), chunk_days=92)
         with EmbeddedPostgres(folder / "postgres") as server:
             server.create_database("bench")
-            database = Database(server.url("bench"), settings)
-            migrate(database, settings)
+            database = Database(server.url("bench"), settings.database)
+            migrate(database, settings.meter_table)
             yield database, settings
             database.dispose()
             server.destroy()
+
+
+def train_in_force(database: Database, settings: Settings, window: Window) -> None:
+    """Train on a window, and let the version judge from the next reading on."""
+    trainer = Trainer(database, settings)
+    report = trainer.register(trainer.train(window), by="bench")
+    Promoter(database, settings).promote(report.version, by="bench", reason="trained")

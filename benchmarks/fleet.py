@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from anomaly.evaluation.injection import Event, Family, inject
-from anomaly.evaluation.product import measured_readings
-from anomaly.forest import fit_forest
+from anomaly.detectors.prototype import fit_forest
+from anomaly.detectors.signals.detector import SignalDetector
+from anomaly.detectors.signals.signals import measure_signals
+from anomaly.detectors.signals.training import train_signals
+from anomaly.evaluation.fault_injection import Event, Family, inject
+from anomaly.evaluation.our_detector import measured_readings
+from anomaly.readings.preprocessing import microseconds
 from anomaly.settings import Settings, load_settings
-from anomaly.signal_detector import SignalDetector
-from anomaly.signals import Readings, measure_signals
-from anomaly.steps import microseconds
 from anomaly.windows import Window
 from benchmarks.figures import Figure, saying
 
@@ -42,16 +43,18 @@ def measure(machines: int = MACHINES, settings: Settings | None = None) -> list[
     with saying(f"generating {machines} machines"):
         readings = fleet(machines)
         until = _MONDAY + timedelta(weeks=WEEKS - 1)
-        train = measured_readings(readings[readings["utc_timestamp"] < until], settings)
+        train = measured_readings(readings[readings["utc_timestamp"] < until], settings.meter)
         faulty, events = with_faults(readings, until, settings)
-        test = measured_readings(faulty, settings)
+        test = measured_readings(faulty, settings.meter)
     wanted = (test["utc_timestamp"] >= until).to_numpy()
     days = _days(test, wanted)
     truth = _faulty_days(days, events)
     truth = truth.drop(_unclear_days(events, truth), errors="ignore")
     with saying("detector signals"):
         began = time.perf_counter()
-        detector = SignalDetector.fit(train, _table(train, settings), settings)
+        detector = train_signals(
+            train, _table(train, settings), settings.meter, settings.training
+        ).detector
         training = time.perf_counter() - began
         ours = _precision(truth, days, _log_odds(detector, test)[wanted])
         began = time.perf_counter()
@@ -97,7 +100,7 @@ def with_faults(
     """The last week and the two days before it, with faults on some machines."""
     chosen = readings["machine_id"] % round(1 / FAULTY) == 0
     window = Window(until, until + timedelta(weeks=1))
-    injected = inject(readings[chosen], window=window, seed=0, settings=settings)
+    injected = inject(readings[chosen], window=window, seed=0, meter=settings.meter)
     both = pd.concat([readings[~chosen], injected.readings], ignore_index=True)
     shown = both[both["utc_timestamp"] >= until - timedelta(days=2)]
     return shown.sort_values(["machine_id", "utc_timestamp"], ignore_index=True), injected.events
@@ -105,13 +108,14 @@ def with_faults(
 
 def _table(train: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     flat = (train["change"] == 0).groupby(train["machine_id"]).mean()
-    often_flat = flat > settings.stuck_flat_share
+    often_flat = flat > settings.meter.stuck_flat_share
     return pd.DataFrame({"time_zone": "UTC", "alert_budget": np.nan, "often_flat": often_flat})
 
 
 def _one_hot_scores(train: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> Floats:
-    """The prototype's forest with a column a machine, however many; a tree sees 256 readings."""
-    one_hot = settings.model_copy(update={"forest_one_hot_machines": len(train)})
+    """The prototype's forest with a column per machine, however many; a tree sees 256 readings."""
+    machines = train["machine_id"].nunique()
+    one_hot = settings.training.model_copy(update={"forest_one_hot_machines": machines})
     pipeline = fit_forest(train.sample(_SHOWN, random_state=0), one_hot)
     parts = np.array_split(np.arange(len(test)), max(1, len(test) // _SHOWN))
     return -np.concatenate([pipeline.score_samples(test.iloc[part]) for part in parts])
@@ -119,8 +123,8 @@ def _one_hot_scores(train: pd.DataFrame, test: pd.DataFrame, settings: Settings)
 
 def _log_odds(detector: SignalDetector, test: pd.DataFrame) -> Floats:
     """The score before it is squeezed into 0 to 1, where the surest would tie."""
-    readings = Readings(test, detector.usual)
-    signals = measure_signals(readings, np.arange(len(test)), detector.interval)
+    readings = detector.readings(test)
+    signals = measure_signals(readings, np.arange(len(test)))
     evidence = detector.evidence(signals, readings.rows).max(axis=1)
     odds: Floats = evidence - detector.limit[readings.rows]
     return odds

@@ -9,10 +9,10 @@ import sys
 import time
 from datetime import datetime
 
-from anomaly.postgres.database import Database
+from anomaly.database.connection import Database
 from anomaly.settings import DetectorName, Settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
+from benchmarks.deployments import train_in_force
 from benchmarks.figures import Figure, in_a_process, memory, saying
 from benchmarks.pipeline import (
     QUARTER,
@@ -45,11 +45,11 @@ def measure(
     database: Database, settings: Settings, sizes: tuple[int, ...] = READINGS
 ) -> list[Figure]:
     """Score ever longer ranges of one table, each from nothing."""
-    chosen = long_layout(settings).model_copy(update={"detector": DetectorName.PROTOTYPE})
+    chosen = long_layout(settings).changed(detector=DetectorName.PROTOTYPE)
     with saying(f"a long meter table of {sizes[-1]:,} readings"):
         make_long_table(database)
         fill_in_postgres(database, sizes[-1] // MACHINES)
-    Trainer(database, chosen).train(TRAINED, by="bench", put_in_force=True)
+    train_in_force(database, chosen, TRAINED)
     figures, per_million = [], {}
     for readings in sizes:
         taken = _score(database, chosen, readings)
@@ -101,7 +101,7 @@ def _score(database: Database, settings: Settings, readings: int) -> dict[str, f
     url = database.engine.url.render_as_string(hide_password=False)
     with saying(f"{readings:,} readings"):
         taken: dict[str, float] = in_a_process(
-            "benchmarks.large", url, settings.models_url, end.isoformat()
+            "benchmarks.large", url, settings.models.models_url, end.isoformat()
         )
     if taken["scored"] != readings:
         raise AssertionError(f"{taken['scored']} of {readings} readings were scored")
@@ -110,16 +110,17 @@ def _score(database: Database, settings: Settings, readings: int) -> dict[str, f
 
 def run(url: str, models: str, end: str) -> None:
     """Score from the first reading on, and print seconds and the peak of resident memory."""
-    from anomaly.postgres.results import RunContext
-    from anomaly.schema import Origin
-    from anomaly.scoring import Job, Scorer
+    from anomaly.database.results import Origin
+    from anomaly.database.scoring_runs import RequestedBy
+    from anomaly.scoring.publishing import Job
+    from anomaly.scoring.scorer import Scorer
     from anomaly.settings import load_settings
 
     settings = long_layout(load_settings({}, models_url=models))
     window = Window(START, datetime.fromisoformat(end))
     began = time.perf_counter()
-    report = Scorer(Database(url, settings), settings).score_range(
-        window, Job(Origin.BACKFILL, RunContext("bench"))
+    report = Scorer(Database(url, settings.database), settings).score_range(
+        window, Job(Origin.BACKFILL, RequestedBy("bench"))
     )
     taken = time.perf_counter() - began
     print(json.dumps({"seconds": taken, "megabytes": memory(), **report.counts()}))

@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import IsolationForest
 
-from anomaly.postgres.database import Database
-from anomaly.postgres.results import WRITTEN, RunContext
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.database.connection import Database
+from anomaly.database.results import COLUMNS as RESULT_COLUMNS
+from anomaly.database.results import Origin
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
 from anomaly.settings import DetectorName, Layout, Settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
+from benchmarks.deployments import train_in_force
 from benchmarks.figures import Figure, saying, seconds
 
 MACHINES, TICKS = 1_000, 1_000
@@ -26,8 +28,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 WINDOW = Window(START, START + TICKS * QUARTER)
 TRAINED = Window(START, START + timedelta(days=7))
-JOB = Job(Origin.BACKFILL, RunContext("bench"))
-COLUMNS = ", ".join(name for name, _ in WRITTEN)
+JOB = Job(Origin.BACKFILL, RequestedBy("bench"))
+NAMES = [column.name for column in RESULT_COLUMNS]
+COLUMNS = ", ".join(NAMES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def measure(database: Database, settings: Settings) -> list[Figure]:
     plain = plain_steps(database)
     figures = []
     for detector in DetectorName:
-        chosen = settings.model_copy(update={"detector": detector})
+        chosen = settings.changed(detector=detector)
         figures += _measure(database, chosen, plain)
         forget_results(database)
         with database.engine.begin() as connection:
@@ -61,21 +64,21 @@ def measure(database: Database, settings: Settings) -> list[Figure]:
 
 
 def _measure(database: Database, settings: Settings, plain: dict[str, float]) -> list[Figure]:
-    with saying(f"training {settings.detector}"):
-        Trainer(database, settings).train(TRAINED, by="bench", put_in_force=True)
+    with saying(f"training {settings.training.detector}"):
+        train_in_force(database, settings, TRAINED)
     scorer = Scorer(database, settings)
-    with saying(f"{settings.detector}: a million readings, then again, then the floor"):
+    with saying(f"{settings.training.detector}: a million readings, then again, then the floor"):
         first = seconds(lambda: scorer.score_range(WINDOW, JOB))
         before = wal(database)
         again = seconds(lambda: scorer.score_range(WINDOW, JOB))
         written = wal(database) - before
         floor = measure_floor(database)
-    name = f"1e6 readings, long, {settings.detector}"
+    name = f"1e6 readings, long, {settings.training.detector}"
     base = f"floor {floor.total:.2f} s (COPY out {floor.read:.2f}, in {floor.write:.2f})"
     total = sum(plain.values())
     shares = ", ".join(f"{step} {taken:.1f}" for step, taken in plain.items())
     plainly = f"{total:.1f} s ({shares})"
-    single = settings.detector is DetectorName.PROTOTYPE
+    single = settings.training.detector is DetectorName.PROTOTYPE
     twice, fifteen = (2, 15) if single else (None, None)
     return [
         Figure.at_most(f"{name}: empty range", first, "s", base, floor.total, twice),
@@ -87,13 +90,11 @@ def _measure(database: Database, settings: Settings, plain: dict[str, float]) ->
 
 def long_layout(settings: Settings) -> Settings:
     """The settings for the benchmark's own meter table."""
-    return settings.model_copy(
-        update={
-            "source_schema": "plant",
-            "source_table": "readings",
-            "source_layout": Layout.LONG,
-            "training_min_days": 0.1,
-        }
+    return settings.changed(
+        source_schema="plant",
+        source_table="readings",
+        source_layout=Layout.LONG,
+        training_min_days=0.1,
     )
 
 
@@ -144,7 +145,7 @@ def forget_results(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             "TRUNCATE anomaly.anomaly_results, anomaly.anomaly_results_history,"
-            " anomaly.scoring_runs, anomaly.incidents"
+            " anomaly.scoring_runs, anomaly.incidents, anomaly.acknowledgements"
         )
 
 
@@ -226,8 +227,8 @@ def plain_write(database: Database, long: pd.DataFrame) -> None:
     results = long.assign(
         power_kw=long["power_diff"],
         anomaly_score=-long["score"],
-        reason=np.where(
-            long["anomaly"], "unusual: " + long["power_diff"].round(1).astype(str), None
+        reason=("unusual: " + long["power_diff"].round(1).astype(str)).where(
+            long["anomaly"].astype(bool), None
         ),
         quality="ok",
         origin="backfill",
@@ -244,6 +245,6 @@ def plain_write(database: Database, long: pd.DataFrame) -> None:
             " expected_kw float8, run_id int8, scored_at timestamptz,"
             " PRIMARY KEY (machine_id, utc_timestamp))"
         )
-        results[[name for name, _ in WRITTEN]].to_sql(
+        results[NAMES].to_sql(
             "plain_results", connection, if_exists="append", index=False, chunksize=1000
         )

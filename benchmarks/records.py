@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anomaly.schema import MACHINES, METERS, OTHER_METERS
+from anomaly.readings.record import MACHINES, METERS, OTHER_METERS
 from anomaly.settings import Settings, load_settings
 from benchmarks.figures import Figure, in_a_process, memory, saying, seconds
 
@@ -23,7 +23,7 @@ SIZES = (1, 1_000, 10_000)
 FASTER = 10
 REPEATS = {1: 40, 1_000: 10, 10_000: 5}
 
-_MODEL, _FOREST = "model", "forest.joblib"
+_MODEL, _FOREST = "isolation_forest/v0001", "forest.joblib"
 Record = dict[str, Any]
 
 
@@ -66,23 +66,25 @@ def train(folder: Path) -> None:
     """One forest in both shapes: scikit-learn's object, and our model's files."""
     import joblib
 
-    from anomaly.drift import Reference
-    from anomaly.forest import PrototypeDetector, fit_forest
-    from anomaly.model import Model
-    from anomaly.preprocessing import build_pipeline
-    from anomaly.quality import measure as measure_readings
-    from anomaly.quality import profile
-    from anomaly.registry import artefact_files
+    from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+    from anomaly.models.artefacts import artefact_files
+    from anomaly.models.drift import Reference
+    from anomaly.models.model import Model
+    from anomaly.readings.measuring import measure as measure_readings
+    from anomaly.readings.meter_faults import profile_machines
+    from anomaly.readings.transformers import build_pipeline
 
     settings = _settings()
-    readings = build_pipeline(settings)[:7].fit_transform(pd.DataFrame(make_records(4_000, seed=4)))
+    readings = build_pipeline(settings.meter_table, settings.meter)[:7].fit_transform(
+        pd.DataFrame(make_records(4_000, seed=4))
+    )
     limits = pd.DataFrame({"machine_id": readings["machine_id"].unique()})
     limits = limits.assign(max_power_kw=np.nan, rolls_over_at=np.nan)
-    measured = measure_readings(readings, limits, settings)
-    pipeline = fit_forest(measured, settings)
-    detector = PrototypeDetector.compile(pipeline, settings)
-    model = Model(detector, profile(measured), "energy_kwh", 15, Reference.of(measured))
-    (folder / _MODEL).mkdir()
+    measured = measure_readings(readings, limits, settings.meter)
+    pipeline = fit_forest(measured, settings.training)
+    detector = PrototypeDetector.compile(pipeline, settings.meter)
+    model = Model(detector, profile_machines(measured), "energy_kwh", 15, Reference.of(measured))
+    (folder / _MODEL).mkdir(parents=True)
     for name, content in artefact_files(model, pipeline, {}).items():
         (folder / _MODEL / name).write_bytes(content)
     joblib.dump(pipeline[-1], folder / _FOREST)
@@ -92,14 +94,14 @@ def ours(folder: Path) -> Callable[[list[Record]], object]:
     """The library's call, on a model opened from its files."""
     import hashlib
 
-    from anomaly.records import judge_records
-    from anomaly.registry import Artefact, Registry
+    from anomaly.models.artefacts import Artefact, Registry
+    from anomaly.scoring.record_scoring import judge_records
 
     files = (folder / _MODEL).iterdir()
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     model = Registry(str(folder)).load(Artefact(_MODEL, hashes))
     settings = _settings()
-    return lambda records: judge_records(records, model, settings)
+    return lambda records: judge_records(records, model, settings.meter_table, settings.meter)
 
 
 def prototype(folder: Path) -> Callable[[list[Record]], object]:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.ensemble import IsolationForest
 
-from anomaly.forest import PrototypeDetector, fit_forest
+from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+from anomaly.detectors.step_table import StepTable, compile_forest
 from anomaly.settings import load_settings
-from anomaly.step_table import StepTable, compile_forest
 from benchmarks.figures import Figure, saying, seconds
 
 NUMBERS = 1_000_000
@@ -95,13 +95,13 @@ def _measure(title: str, forest: IsolationForest, numbers: Floats) -> list[Figur
 
 
 def _machines(count: int) -> Figure:
-    """The forest with a column a machine, on machines that it knows and one that it does not."""
+    """The forest with a column per machine, on machines that it knows and one that it does not."""
     random = np.random.default_rng(3)
     readings = pd.DataFrame({"machine_id": random.integers(1, 6, 20_000)})
     readings["power_diff"] = random.standard_t(3, 20_000) * readings["machine_id"]
     settings = load_settings({})
-    pipeline = fit_forest(readings, settings)
-    detector = PrototypeDetector.compile(pipeline, settings)
+    pipeline = fit_forest(readings, settings.training)
+    detector = PrototypeDetector.compile(pipeline, settings.meter)
     asked = pd.DataFrame({"machine_id": random.integers(1, 7, count)})
     asked["power_diff"] = adversarial(pipeline[-1], count, random)
     ours = detector.score(asked, np.ones(count, dtype=bool))

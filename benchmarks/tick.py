@@ -12,13 +12,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from anomaly.postgres.database import Database
-from anomaly.postgres.results import RunContext
-from anomaly.scoring import Scorer
+from anomaly.database.connection import Database
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.ticks import score_tick
 from anomaly.settings import DetectorName, Settings, load_settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
-from benchmarks.deployments import deployment
+from benchmarks.deployments import deployment, train_in_force
 from benchmarks.figures import PAGE, Figure, memory, print_table, saying, write_page
 from benchmarks.pipeline import QUARTER, START, fill_long_table, long_layout, make_long_table
 
@@ -43,17 +43,17 @@ def measure(
     database: Database, settings: Settings, case: Case = PROTOTYPE, machines: int = MACHINES
 ) -> list[Figure]:
     """Train, let a first tick go by, and measure the second."""
-    chosen = long_layout(settings).model_copy(update={"detector": case.detector})
+    chosen = long_layout(settings).changed(detector=case.detector)
     last = START + timedelta(hours=case.hours)
     with saying(f"a long meter table of {machines:,} machines, {case.hours} h"):
         make_long_table(database)
         fill_long_table(database, machines, (last - START) // QUARTER)
     with saying(f"training {case.detector}"):
-        Trainer(database, chosen).train(Window(START, last), by="bench", put_in_force=True)
+        train_in_force(database, chosen, Window(START, last))
     url = database.engine.url.render_as_string(hide_password=False)
     for moment in (last - QUARTER, last):
         with saying(f"the tick of {moment:%H:%M}"):
-            command = [sys.executable, "-m", "benchmarks.tick", url, chosen.models_url]
+            command = [sys.executable, "-m", "benchmarks.tick", url, chosen.models.models_url]
             command += [case.detector, moment.isoformat()]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
     taken = json.loads(done.stdout)
@@ -70,9 +70,8 @@ def run(url: str, models: str, detector: str, moment: str) -> None:
     began = time.perf_counter()
     settings = long_layout(load_settings({}, models_url=models, detector=detector))
     end = datetime.fromisoformat(moment)
-    report = Scorer(Database(url, settings), settings).score_tick(
-        Window(end - QUARTER, end), RunContext("bench")
-    )
+    scorer = Scorer(Database(url, settings.database), settings)
+    report = score_tick(scorer, Window(end - QUARTER, end), RequestedBy("bench"))
     seconds = time.perf_counter() - began
     print(json.dumps({"seconds": seconds, "megabytes": memory(), **report.counts()}))
 

@@ -16,7 +16,7 @@ import sys  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
-    from anomaly.postgres.database import Database
+    from anomaly.database.connection import Database
     from anomaly.settings import Settings
     from benchmarks.figures import Figure
 
@@ -38,8 +38,8 @@ def measure(database: "Database", settings: "Settings") -> "list[Figure]":
     """The middle of several ticks, each a quarter-hour later, after one that fills caches."""
     from datetime import timedelta
 
-    from anomaly.training import Trainer
     from anomaly.windows import Window
+    from benchmarks.deployments import train_in_force
     from benchmarks.figures import Figure, saying
     from benchmarks.pipeline import QUARTER, START
 
@@ -48,7 +48,7 @@ def measure(database: "Database", settings: "Settings") -> "list[Figure]":
     last = START + timedelta(days=DAYS)
     with saying(f"{TICKS} ticks of five machines, a process each"):
         learnt = Window(START, last - timedelta(days=1))
-        Trainer(database, settings).train(learnt, by="bench", put_in_force=True)
+        train_in_force(database, settings, learnt)
         ticks = [
             _tick(database, settings, (last - k * QUARTER).isoformat())
             for k in range(TICKS, -1, -1)
@@ -66,7 +66,7 @@ def _tick(database: "Database", settings: "Settings", start: str) -> dict[str, f
     url = database.engine.url.render_as_string(hide_password=False)
     # Python keeps the compiled modules unless told otherwise; compiling is not what is measured.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    arguments = [url, settings.models_url, start, str(time.time())]
+    arguments = [url, settings.models.models_url, start, str(time.time())]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.wall_time", *arguments],
         check=True,
@@ -91,21 +91,22 @@ def run(url: str, models: str, start: str, started: str) -> None:
 
     from datetime import datetime, timedelta
 
-    from anomaly.postgres.database import Database
-    from anomaly.postgres.migrations import check_migrated
-    from anomaly.postgres.results import RunContext
-    from anomaly.scoring import Scorer
+    from anomaly.database.connection import Database
+    from anomaly.database.migrations import check_migrated
+    from anomaly.database.scoring_runs import RequestedBy
+    from anomaly.scoring.scorer import Scorer
+    from anomaly.scoring.ticks import score_tick
     from anomaly.settings import load_settings
     from anomaly.windows import Window
 
     began = time.perf_counter()
     settings = load_settings({}, models_url=models)
-    database = Database(url, settings)
+    database = Database(url, settings.database)
     check_migrated(database)
     opened = time.perf_counter() - began
     moment = datetime.fromisoformat(start)
-    interval = Window(moment, moment + timedelta(minutes=settings.interval_minutes))
-    report = Scorer(database, settings).score_tick(interval, RunContext("bench"))
+    interval = Window(moment, moment + timedelta(minutes=settings.meter.interval_minutes))
+    report = score_tick(Scorer(database, settings), interval, RequestedBy("bench"))
     if not report.scored:
         raise AssertionError("nothing was scored")
     clock.taken["bookkeeping"] += opened

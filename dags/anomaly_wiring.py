@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, Context
 
-from anomaly.settings import Settings, load_settings
+from anomaly.settings import DagSettings, Settings
 
 if TYPE_CHECKING:
-    from anomaly.postgres.database import Database
-    from anomaly.postgres.results import RunContext, ScoreReport
-    from anomaly.promoting import Promoted
+    from anomaly.database.connection import Database
+    from anomaly.database.scoring_runs import RequestedBy
+    from anomaly.lifecycle.promotion import Promoted
+    from anomaly.scoring.publishing import ScoreReport
     from anomaly.windows import Window
 
 CONNECTION = "anomaly_db"
@@ -28,46 +29,45 @@ SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
 MODELS = Asset("anomaly_models", uri="x-anomaly://models/in-force")
 
 
-def default_args(settings: Settings, run_timeout: timedelta) -> dict[str, Any]:
+def default_args(dag_settings: DagSettings, run_timeout: timedelta) -> dict[str, Any]:
     """What every task carries: owner, pool, retries, its end and what to call when it fails.
 
     A task has half of its run's time, so that a retry of one that hangs still fits in.
     """
     task_timeout = run_timeout / 2
     arguments: dict[str, Any] = {
-        "owner": settings.dag_owner,
-        "pool": settings.dag_pool,
-        "retries": settings.dag_retries,
-        "retry_delay": timedelta(seconds=settings.dag_retry_delay_seconds),
+        "owner": dag_settings.dag_owner,
+        "pool": dag_settings.dag_pool,
+        "retries": dag_settings.dag_retries,
+        "retry_delay": timedelta(seconds=dag_settings.dag_retry_delay_seconds),
     }
     arguments["execution_timeout"] = task_timeout
-    if settings.dag_failure_callback:
-        arguments["on_failure_callback"] = _callback(settings.dag_failure_callback)
+    if dag_settings.dag_failure_callback:
+        arguments["on_failure_callback"] = _callback(dag_settings.dag_failure_callback)
     return arguments
 
 
 @contextmanager
-def deployment() -> Iterator[tuple[Database, Settings]]:
-    """Open the database of the connection ``anomaly_db``, with the settings.
+def deployment(settings: Settings) -> Iterator[Database]:
+    """Open the database of the connection ``anomaly_db``.
 
     A failure ends the task with one line that says what to do: at once where no retry can
-    mend it, else to be retried.
+    help, else to be retried.
     """
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+    from anomaly.database.connection import Database
+    from anomaly.database.explained_errors import EXPLAINED, explained
+    from anomaly.database.migrations import check_migrated
     from anomaly.errors import AnomalyError, DatabaseError, RefusedError, StaleAttemptError
-    from anomaly.postgres.database import Database
-    from anomaly.postgres.failures import EXPLAINED, explained
-    from anomaly.postgres.migrations import check_migrated
     from anomaly.wording import without_secrets
 
     try:
-        settings = load_settings()
-        database = Database(Connection.get(CONNECTION).get_uri(), settings)
+        database = Database(Connection.get(CONNECTION).get_uri(), settings.database)
         try:
             check_migrated(database)
-            yield database, settings
+            yield database
         finally:
             database.dispose()
     except (AnomalyError, *EXPLAINED) as error:
@@ -109,12 +109,12 @@ def due_at(context: Context, interval: timedelta) -> datetime:
     return floor_to_interval(run.run_after, interval)
 
 
-def run_context(context: Context) -> RunContext:
+def requested_by(context: Context) -> RequestedBy:
     """Who asks: for the ledger."""
-    from anomaly.postgres.results import RunContext
+    from anomaly.database.scoring_runs import RequestedBy
 
     dag_run = context["dag_run"]
-    return RunContext(dag_run.dag_id, dag_run.dag_id, dag_run.run_id)
+    return RequestedBy(dag_run.dag_id, dag_run.dag_id, dag_run.run_id)
 
 
 def announce(context: Context, asset: Asset, window: Window, **details: Any) -> None:

@@ -24,7 +24,14 @@ from __future__ import annotations
 from airflow.sdk import Param, dag, get_current_context, task
 
 from anomaly.settings import load_settings
-from anomaly_wiring import FIRST_DAY, SCORES, announce_scores, default_args, deployment, run_context
+from anomaly_wiring import (
+    FIRST_DAY,
+    SCORES,
+    announce_scores,
+    default_args,
+    deployment,
+    requested_by,
+)
 
 MOST_CHUNKS = 500  # almost ten years of weeks; Airflow maps at most 1,024 tasks
 
@@ -37,8 +44,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=settings.longest_run,
-    default_args=default_args(settings, settings.longest_run),
+    dagrun_timeout=settings.dags.longest_run,
+    default_args=default_args(settings.dags, settings.dags.longest_run),
     params={
         "start": Param(
             type="string",
@@ -60,32 +67,33 @@ def backfill_scores() -> None:
         from anomaly.windows import Window
 
         context = get_current_context()
-        with deployment() as (_, settings):
+        with deployment(settings):
             asked = Window.parse(context["params"]["start"], context["params"]["end"])
-            window = asked.due(context["dag_run"].run_after, settings.interval)
-            chunks = -((window.start - window.end) // settings.chunk)
+            window = asked.due(context["dag_run"].run_after, settings.meter.interval)
+            chunks = -((window.start - window.end) // settings.scoring.chunk)
             if chunks > MOST_CHUNKS:
                 raise WindowError(
-                    f"{window} is {chunks:,} chunks of {settings.chunk_days} days, at most"
+                    f"{window} is {chunks:,} chunks of {settings.scoring.chunk_days} days, at most"
                     f" {MOST_CHUNKS} are scored by one run: give a shorter range, or raise"
                     " ANOMALY_CHUNK_DAYS"
                 )
             return [
                 {"start": chunk.start.isoformat(), "end": chunk.end.isoformat()}
-                for chunk in window.chunks(settings.chunk)
+                for chunk in window.chunks(settings.scoring.chunk)
             ]
 
     @task(outlets=[SCORES], max_active_tis_per_dagrun=2)
     def score_chunk(start: str, end: str) -> dict[str, int]:
         """Score one chunk."""
-        from anomaly.schema import Origin
-        from anomaly.scoring import Job, Scorer
+        from anomaly.database.results import Origin
+        from anomaly.scoring.publishing import Job
+        from anomaly.scoring.scorer import Scorer
         from anomaly.windows import Window
 
         context = get_current_context()
         window = Window.parse(start, end)
-        with deployment() as (database, settings):
-            job = Job(Origin.BACKFILL, run_context(context))
+        with deployment(settings) as database:
+            job = Job(Origin.BACKFILL, requested_by(context))
             report = Scorer(database, settings).score_range(window, job)
         return announce_scores(context, window, report)
 

@@ -3,7 +3,7 @@
 
 Trigger it with a version's number and a reason. Without a start the version judges from the
 next interval that is not yet scored, and verdicts that are out stay. With a start it judges all
-readings from there on, with an end as well only the readings between; these are scored anew,
+readings from there on, with an end as well only the readings between; these are scored again,
 and the verdicts they had go to the history. What it replaces stays on record:
 `anomaly models list --on DATE` tells which version was live.
 
@@ -35,7 +35,7 @@ from anomaly_wiring import (
     announce_promotion,
     default_args,
     deployment,
-    run_context,
+    requested_by,
 )
 
 settings = load_settings()
@@ -47,8 +47,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=settings.longest_run,
-    default_args=default_args(settings, settings.longest_run),
+    dagrun_timeout=settings.dags.longest_run,
+    default_args=default_args(settings.dags, settings.dags.longest_run),
     params={
         "version": Param(type="integer", minimum=1, title="Version"),
         "reason": Param(type="string", minLength=1, title="Reason", description="For the record"),
@@ -56,7 +56,7 @@ settings = load_settings()
             None,
             type=["null", "string"],
             title="Start",
-            description="Empty: verdicts that are out stay. Else: scored anew from here on",
+            description="Empty: verdicts that are out stay. Else: scored again from here on",
         ),
         "end": Param(
             None, type=["null", "string"], title="End", description="Not included; empty: for good"
@@ -70,9 +70,9 @@ def promote_model() -> None:
 
     @task(outlets=[MODELS])
     def promote() -> dict[str, Any]:
-        """Rewrite the version map, and score anew what was asked to be."""
+        """Rewrite the version map, and score again what was asked to be."""
         from anomaly.errors import WindowError
-        from anomaly.promoting import Promoter
+        from anomaly.lifecycle.promotion import Promoter
         from anomaly.windows import parse_moment
 
         context = get_current_context()
@@ -81,7 +81,7 @@ def promote_model() -> None:
             "by": f"{run.dag_id} {run.run_id}, {run.triggering_user_name or 'unknown'}",
             "reason": params["reason"],
         }
-        with deployment() as (database, settings):
+        with deployment(settings) as database:
             promoter = Promoter(database, settings)
             if not params["start"]:
                 if params["end"]:
@@ -92,7 +92,7 @@ def promote_model() -> None:
                     params["version"],
                     parse_moment(params["start"]),
                     parse_moment(params["end"]) if params["end"] else None,
-                    context=run_context(context),
+                    requested_by=requested_by(context),
                     **record,
                 )
         return announce_promotion(context, promoted)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import Context, CronDataIntervalTimetable, Param, dag, get_current_context, task
 
-from anomaly.settings import Settings, load_settings
+from anomaly.settings import MeterSettings, ScoringSettings, load_settings
 from anomaly_wiring import (
     FIRST_DAY,
     SCORES,
@@ -33,7 +33,7 @@ from anomaly_wiring import (
     deployment,
     due_at,
     interval_of,
-    run_context,
+    requested_by,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=settings.longest_run,
-    default_args=default_args(settings, settings.longest_run),
+    dagrun_timeout=settings.dags.longest_run,
+    default_args=default_args(settings.dags, settings.dags.longest_run),
     params={
         "start": Param(None, type=["null", "string"], title="Start", description="Empty: 30 days"),
         "end": Param(None, type=["null", "string"], title="End", description="Empty: now"),
@@ -63,15 +63,15 @@ def reconcile_scores() -> None:
     @task(outlets=[SCORES])
     def reconcile() -> dict[str, int]:
         """Compare, and re-score what differs."""
-        from anomaly.reconciling import Reconciler
-        from anomaly.schema import Origin
+        from anomaly.database.results import Origin
+        from anomaly.scoring.reconciling import Reconciler
 
         context = get_current_context()
         backfill = context["dag_run"].run_type == "backfill"
-        with deployment() as (database, settings):
-            window = range_of(context, settings)
+        with deployment(settings) as database:
+            window = range_of(context, settings.meter, settings.scoring)
             report = Reconciler(database, settings).reconcile(
-                window, run_context(context), origin=Origin.BACKFILL if backfill else Origin.LATE
+                window, requested_by(context), origin=Origin.BACKFILL if backfill else Origin.LATE
             )
         found = ("compared", "missing", "changed", "deleted")
         counts = {name: getattr(report, name) for name in found} | report.scores.counts()
@@ -81,17 +81,17 @@ def reconcile_scores() -> None:
     reconcile()
 
 
-def range_of(context: Context, settings: Settings) -> Window:
+def range_of(context: Context, meter: MeterSettings, scoring: ScoringSettings) -> Window:
     """The range of the form, the run's own day (native backfill), or the last days."""
     from anomaly.windows import Window, parse_moment
 
     run = context["dag_run"]
     if run.run_type == "backfill":
-        return interval_of(context, timedelta(days=1)).due(run.run_after, settings.interval)
+        return interval_of(context, timedelta(days=1)).due(run.run_after, meter.interval)
     start, end = context["params"]["start"], context["params"]["end"]
-    until = parse_moment(end) if end else due_at(context, settings.interval)
-    since = parse_moment(start) if start else until - settings.reconcile_horizon
-    return Window(since, until).due(run.run_after, settings.interval)
+    until = parse_moment(end) if end else due_at(context, meter.interval)
+    since = parse_moment(start) if start else until - scoring.reconcile_horizon
+    return Window(since, until).due(run.run_after, meter.interval)
 
 
 reconcile_scores()

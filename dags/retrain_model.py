@@ -47,7 +47,7 @@ from anomaly_wiring import (
 )
 
 settings = load_settings()
-approval = timedelta(hours=settings.approval_timeout_hours)
+approval = timedelta(hours=settings.gate.approval_timeout_hours)
 
 
 @dag(
@@ -56,8 +56,8 @@ approval = timedelta(hours=settings.approval_timeout_hours)
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=settings.longest_run + approval,
-    default_args=default_args(settings, settings.longest_run),
+    dagrun_timeout=settings.dags.longest_run + approval,
+    default_args=default_args(settings.dags, settings.dags.longest_run),
     tags=["anomaly", "training"],
     doc_md=__doc__,
 )
@@ -67,18 +67,18 @@ def retrain_model() -> None:
     @task.branch
     def train() -> str:
         """Train, judge, register; name the task that comes next."""
-        from anomaly.evaluation.card import comparison_table, verdict_in_words
-        from anomaly.promoting import next_step
-        from anomaly.training import Trainer
+        from anomaly.lifecycle.model_card import comparison_table, verdict_in_words
+        from anomaly.lifecycle.promotion import next_step
+        from anomaly.lifecycle.training import Trainer
 
         context = get_current_context()
         run, instance = context["dag_run"], context["ti"]
-        with deployment() as (database, settings):
+        with deployment(settings) as database:
             trainer = Trainer(database, settings)
-            due = due_at(context, settings.interval)
+            due = due_at(context, settings.meter.interval)
             by = f"{run.dag_id} {run.run_id}"
             report = trainer.challenge(trainer.default_window(due), by=by, due=due)
-            step = next_step(report, settings)
+            step = next_step(report.judgement, settings.gate)
         judgement = report.judgement
         words = f"{verdict_in_words(judgement)}\n\n{comparison_table(judgement)}"
         print(f"version {report.version}, model card {report.card}\n{words}")
@@ -94,13 +94,13 @@ def retrain_model() -> None:
         body="{{ ti.xcom_pull(task_ids='train', key='words') }}",
         defaults=ApprovalOperator.REJECT,
         response_timeout=approval,
-        execution_timeout=approval + settings.longest_run / 2,  # it ends itself before
+        execution_timeout=approval + settings.dags.longest_run / 2,  # it ends itself before
     )
 
     @task(outlets=[MODELS], trigger_rule="none_failed_min_one_success")
     def promote() -> dict[str, Any]:
         """Put the version in force that was judged."""
-        from anomaly.promoting import Promoter
+        from anomaly.lifecycle.promotion import Promoter
 
         context = get_current_context()
         run, instance = context["dag_run"], context["ti"]
@@ -108,7 +108,7 @@ def retrain_model() -> None:
             key: instance.xcom_pull(task_ids="train", key=key)
             for key in ("version", "champion", "card")
         }
-        with deployment() as (database, settings):
+        with deployment(settings) as database:
             promoted = Promoter(database, settings).promote(
                 trained["version"],
                 by=f"{run.dag_id} {run.run_id}",

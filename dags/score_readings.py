@@ -2,12 +2,19 @@
 ### Score new readings, every 15 minutes
 
 Reads the readings whose interval has ended, judges each by the model version in
-force at its own time, and writes one verdict a reading to `anomaly.anomaly_results`.
+force at its own time, and writes one verdict per reading to `anomaly.anomaly_results`.
 
-**What a run covers.** From the end of what earlier runs covered (the *watermark*,
-kept in `anomaly.scoring_runs`) less two hours for late readings, to the end of its
-interval; then older readings that were written since the last run. After an outage
-of any length the next run catches up; nothing has to be triggered by hand.
+**What a run covers.** First, older readings that were written since the last run.
+Then its window: from the end of what earlier runs covered (the *watermark*, kept in
+`anomaly.scoring_runs`) less two hours for late readings, to the end of its interval.
+After an outage of any length the next run catches up; nothing has to be triggered by
+hand.
+
+**Why older readings come first.** The next run looks only at rows written since the
+newest `ingested_at` that a published live window has read (less an hour's overlap).
+If the window were published first and the worker were killed before the late part,
+the run would already count as covered, and the next one would no longer see the late
+rows. `reconcile_scores` would find them the next morning.
 
 **Safe to repeat.** Clearing a task, two attempts at once or a kill at any moment
 neither lose nor double a verdict: a window is published whole, in one transaction.
@@ -17,7 +24,7 @@ neither lose nor double a verdict: a window is published whole, in one transacti
 | message | what to do |
 |---|---|
 | no model version is in force | run the DAG `retrain_model`; the next run here scores what came in since |
-| cannot connect | mend the database or the connection `anomaly_db`; retries follow by themselves |
+| cannot connect | repair the database, or correct the connection `anomaly_db`; retries follow by themselves |
 | ... lacks 000n_....sql | run `anomaly migrate` |
 | artefact changed / missing | restore the folder below `ANOMALY_MODELS_URL`, or promote another version |
 | `check_freshness` failed | the meters deliver nothing: look at what fills the meter table |
@@ -40,7 +47,7 @@ from anomaly_wiring import (
     default_args,
     deployment,
     interval_of,
-    run_context,
+    requested_by,
 )
 
 settings = load_settings()
@@ -53,8 +60,8 @@ settings = load_settings()
     catchup=False,
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
-    dagrun_timeout=settings.scoring_run,
-    default_args=default_args(settings, settings.scoring_run),
+    dagrun_timeout=settings.dags.scoring_run(settings.meter.interval),
+    default_args=default_args(settings.dags, settings.dags.scoring_run(settings.meter.interval)),
     tags=["anomaly", "scoring"],
     doc_md=__doc__,
 )
@@ -64,12 +71,13 @@ def score_readings() -> None:
     @task(outlets=[SCORES])
     def score() -> dict[str, int]:
         """Score what is due and not yet covered."""
-        from anomaly.scoring import Scorer
+        from anomaly.scoring.scorer import Scorer
+        from anomaly.scoring.ticks import score_tick
 
         context = get_current_context()
-        with deployment() as (database, settings):
-            interval = interval_of(context, settings.interval)
-            report = Scorer(database, settings).score_tick(interval, run_context(context))
+        with deployment(settings) as database:
+            interval = interval_of(context, settings.meter.interval)
+            report = score_tick(Scorer(database, settings), interval, requested_by(context))
         return announce_scores(context, interval, report)
 
     @task
@@ -81,19 +89,20 @@ def score_readings() -> None:
 
 
 def fail_when_stale(context: Context) -> str:
-    """Fail the task when the newest reading ended longer ago than ``settings.stale_after``."""
+    """Fail the task when the newest reading ended longer ago than the settings allow."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from anomaly.status import is_stale, newest_reading
+    from anomaly.operations.status import is_stale, newest_reading
 
-    with deployment() as (database, settings):
-        as_of = interval_of(context, settings.interval).end
-        newest = newest_reading(database, settings, as_of)
-        if is_stale(newest, settings, as_of):
+    with deployment(settings) as database:
+        as_of = interval_of(context, settings.meter.interval).end
+        newest = newest_reading(database, settings.meter_table, settings.meter, as_of)
+        if is_stale(newest, settings.meter, settings.scoring, as_of):
+            stale_after = settings.scoring.stale_after(settings.meter.interval)
             raise AirflowFailException(
-                f"the newest reading in {settings.source_name} is of {newest}, and ended more than"
-                f" {settings.stale_after / timedelta(hours=1):g} h before {as_of}: look at what"
-                " fills the table"
+                f"the newest reading in {settings.meter_table.source_name} is of {newest}, and"
+                f" ended more than {stale_after / timedelta(hours=1):g} h before {as_of}: look at"
+                " what fills the table"
             )
         return f"newest reading: {newest}"
 

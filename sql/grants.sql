@@ -1,12 +1,12 @@
 -- What each role may do; run by `anomaly migrate` as anomaly_owner, safe to repeat.
 
-GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
+GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
 
--- To lock a row takes the right to update it. BI log-ins have none: nobody but these roles can
--- hold up a publication.
+-- To lock a row, a role needs the right to update it. BI log-ins do not have it, so only these
+-- roles can block a publication.
 GRANT SELECT, UPDATE ON anomaly.locks TO anomaly_scorer, anomaly_trainer;
-GRANT SELECT ON anomaly.schema_migrations TO anomaly_scorer, anomaly_trainer, anomaly_api;
+GRANT SELECT ON anomaly.schema_migrations TO anomaly_scorer, anomaly_trainer;
 REVOKE ALL ON anomaly.schema_migrations FROM PUBLIC;
 
 -- The scorer writes verdicts, their history, incidents and the ledger, and adds machines.
@@ -22,7 +22,7 @@ GRANT USAGE ON SEQUENCE anomaly.fencing_token TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_scorer;
 
--- The trainer registers versions and keeps the version map; verdicts it only reads.
+-- The trainer registers versions and writes the version map. It only reads verdicts.
 GRANT SELECT ON anomaly.anomaly_results, anomaly.scoring_runs, anomaly.incidents, anomaly.labels
     TO anomaly_trainer;
 GRANT SELECT, INSERT ON anomaly.machines, anomaly.model_versions, anomaly.model_in_force
@@ -32,12 +32,6 @@ GRANT UPDATE (superseded_at, unfinished) ON anomaly.model_in_force TO anomaly_tr
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.model_drafts TO anomaly_trainer;
 GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 
--- The API reads.
-GRANT SELECT ON anomaly.anomaly_results, anomaly.anomaly_results_history, anomaly.scoring_runs,
-    anomaly.machines, anomaly.model_versions, anomaly.model_in_force, anomaly.incidents,
-    anomaly.labels, anomaly.acknowledgements TO anomaly_api;
-GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_api;
-
--- BI tools see the views and nothing else.
+-- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;
 GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_bi;

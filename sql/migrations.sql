@@ -1,7 +1,7 @@
--- What has been applied; made before anything else, safe to repeat.
+-- The table of applied migrations; created before anything else, safe to repeat.
 --
--- Then one migration at a time: only the owner can lock its table. Of two that start at once on
--- an empty database the second one waits here until the first has ended.
+-- Only one migration runs at a time: only the owner can lock this table. If two start at the same
+-- time on an empty database, the second waits here until the first has ended.
 
 DO $$
 BEGIN
@@ -12,7 +12,7 @@ BEGIN
         applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
 EXCEPTION WHEN unique_violation OR duplicate_schema OR duplicate_table THEN
-    NULL; -- the other one has made them
+    NULL; -- the other migration has created them
 END
 $$;
 LOCK TABLE anomaly.schema_migrations IN EXCLUSIVE MODE;
@@ -21,4 +21,4 @@ COMMENT ON COLUMN anomaly.schema_migrations.name IS 'File in sql/migrations';
 COMMENT ON COLUMN anomaly.schema_migrations.sha256 IS 'Hash of the text that was applied';
 COMMENT ON COLUMN anomaly.schema_migrations.applied_at IS 'When';
 
-GRANT USAGE ON SCHEMA anomaly TO anomaly_scorer, anomaly_trainer, anomaly_api;
+GRANT USAGE ON SCHEMA anomaly TO anomaly_scorer, anomaly_trainer;

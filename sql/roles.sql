@@ -1,17 +1,17 @@
--- The roles, each with the least it needs; run by `anomaly migrate`, safe to repeat.
+-- The roles, each with the least rights that it needs; run by `anomaly migrate`, safe to repeat.
 --
--- Nobody logs in as one of these: a login is made a member, and a task becomes
--- its role with SET ROLE. Roles belong to the whole cluster, so another
--- database may have made them already, perhaps at this very moment.
+-- Nobody logs in as one of these roles. A log-in is made a member, and a task acts as its role
+-- with SET ROLE. Roles belong to the whole cluster, so another database may have created them
+-- already, or may be creating them at the same time.
 
 DO $$
 DECLARE
     role_name text;
-    -- Before Postgres 16 every member may SET ROLE; since then it is a right of its own.
+    -- Before Postgres 16 every member may SET ROLE; since 16 that is a separate right.
     acting    text := CASE WHEN current_setting('server_version_num')::int >= 160000
                            THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
-    -- Roles are the cluster's: who owns one deployment must not become the owner of another.
+    -- Roles belong to the cluster: the owner of one deployment must not own another one.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'anomaly_owner')
        AND NOT pg_has_role(current_user, 'anomaly_owner', 'MEMBER') THEN
         RAISE insufficient_privilege USING MESSAGE = format(
@@ -20,16 +20,15 @@ BEGIN
     END IF;
 
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api',
-        'anomaly_bi'
+        'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_bi'
     ] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
-                -- For a login made directly of a role; tasks, which SET ROLE, bring their own.
+                -- For a log-in that is this role itself; tasks use SET ROLE and set their own
+                -- limits. The limits are chosen.
                 EXECUTE format('ALTER ROLE %I SET statement_timeout = %L', role_name,
-                               CASE role_name WHEN 'anomaly_bi' THEN '60s'
-                                              WHEN 'anomaly_api' THEN '30s' ELSE '15min' END);
+                               CASE role_name WHEN 'anomaly_bi' THEN '60s' ELSE '15min' END);
                 EXECUTE format('ALTER ROLE %I SET lock_timeout = %L', role_name, '30s');
                 EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L',
                                role_name, CASE role_name WHEN 'anomaly_bi' THEN '5min'
@@ -40,22 +39,22 @@ BEGIN
         END;
     END LOOP;
 
-    -- The login that migrates may act as the roles that tasks take on. Where an
-    -- administrator has granted them already there is nothing to do.
+    -- The log-in that migrates may act as the roles that tasks use. If an administrator has
+    -- granted them already, there is nothing to do.
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
+        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer'
     ] LOOP
         IF NOT pg_has_role(current_user, role_name, acting) THEN
             BEGIN
                 EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
             EXCEPTION WHEN internal_error THEN
-                NULL; -- another database of the cluster grants the same just now
+                NULL; -- another database of the cluster grants the same at this moment
             END;
         END IF;
     END LOOP;
 
-    -- Who may read the meter table: one role to grant it to, three that have it.
-    FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer', 'anomaly_api'] LOOP
+    -- The right to read the meter table is granted to one role, and two roles are members of it.
+    FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer'] LOOP
         IF NOT pg_has_role(role_name, 'anomaly_source', 'MEMBER') THEN
             BEGIN
                 EXECUTE format('GRANT anomaly_source TO %I', role_name);
@@ -69,7 +68,7 @@ BEGIN
         BEGIN
             EXECUTE format('GRANT CREATE ON DATABASE %I TO anomaly_owner', current_database());
         EXCEPTION WHEN internal_error THEN
-            NULL; -- another migration of this database grants the same just now
+            NULL; -- another migration of this database grants the same at this moment
         END;
     END IF;
     IF NOT has_database_privilege('anomaly_owner', current_database(), 'CREATE') THEN

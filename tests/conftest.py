@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
 from anomaly.settings import Settings, load_settings
+from command_line import CommandLine
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # A crash of the test server costs nothing, so it need not wait for the disk.
@@ -41,8 +42,8 @@ def migrated(postgres: EmbeddedPostgres) -> str:
     """Name of a migrated, empty database to copy."""
     postgres.create_database("migrated")
     settings = load_settings()
-    database = Database(postgres.url("migrated"), settings)
-    migrate(database, settings)
+    database = Database(postgres.url("migrated"), settings.database)
+    migrate(database, settings.meter_table)
     database.dispose()
     return "migrated"
 
@@ -58,10 +59,18 @@ def database(postgres: EmbeddedPostgres, migrated: str, settings: Settings) -> I
     """Copy the migrated database for one test."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     postgres.create_database(name, template=migrated)
-    database = Database(postgres.url(name), settings)
+    database = Database(postgres.url(name), settings.database)
     yield database
     database.dispose()
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Iterator[CommandLine]:
+    """Runs commands of the command line."""
+    runner = CommandLine()
+    yield runner
+    runner.close()
 
 
 @pytest.fixture(scope="session")

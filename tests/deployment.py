@@ -1,23 +1,27 @@
 """What tests do to a deployment: put readings in, train, score, and read verdicts back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 from sqlalchemy import text
 
-from anomaly.postgres.database import Database
-from anomaly.postgres.results import RunContext, ScoreReport
-from anomaly.schema import VERDICT_COLUMNS, Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.database.connection import Database
+from anomaly.database.results import VERDICT_COLUMNS, Origin
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.lifecycle.promotion import Promoter
+from anomaly.lifecycle.training import Trainer, TrainingReport
+from anomaly.scoring.publishing import Job, ScoreReport
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.ticks import score_tick
 from anomaly.settings import Settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
 
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 QUARTER = timedelta(minutes=15)
-CONTEXT = RunContext("test")
+TESTS = RequestedBy("test")
 
 
 def at(quarter: int) -> datetime:
@@ -88,21 +92,34 @@ def rows(database: Database, query: str, **parameters: object) -> list[tuple]:
         return [tuple(row) for row in connection.execute(text(query), parameters)]
 
 
+def register_trained(database: Database, settings: Settings, window: Window) -> TrainingReport:
+    """Train on a window and register the version, unjudged."""
+    trainer = Trainer(database, settings)
+    return trainer.register(trainer.train(window), by="test")
+
+
+def train_in_force(database: Database, settings: Settings, window: Window) -> TrainingReport:
+    """Train on a window, and let the version judge from the next reading on."""
+    report = register_trained(database, settings, window)
+    promoted = Promoter(database, settings).promote(report.version, by="test", reason="trained")
+    return replace(report, promoted=True, effective_from=promoted.effective_from)
+
+
 def train(database: Database, settings: Settings, end: int = 96 * 8) -> int:
     """Train on the readings up to a quarter-hour, and put the version in force."""
     window = Window(START, at(end))
-    return Trainer(database, settings).train(window, by="test", put_in_force=True).version
+    return train_in_force(database, settings, window).version
 
 
 def score(database: Database, settings: Settings, start: int, end: int, **job) -> ScoreReport:
     """Score quarter-hours `start` to `end` as a backfill."""
-    options = {"origin": Origin.BACKFILL, "context": CONTEXT} | job
+    options = {"origin": Origin.BACKFILL, "requested_by": TESTS} | job
     return Scorer(database, settings).score_range(Window(at(start), at(end)), Job(**options))
 
 
 def tick(database: Database, settings: Settings, end: int) -> ScoreReport:
     """Run the scheduled scoring whose interval ends at a quarter-hour."""
-    return Scorer(database, settings).score_tick(Window(at(end - 1), at(end)), CONTEXT)
+    return score_tick(Scorer(database, settings), Window(at(end - 1), at(end)), TESTS)
 
 
 def verdicts(database: Database) -> dict[tuple[int, datetime], Mapping[str, object]]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from anomaly.preprocessing import PowerDiff
-from anomaly.quality import measure
+from anomaly.readings.measuring import measure
+from anomaly.readings.transformers import PowerDiff
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({})
@@ -46,9 +46,11 @@ def measured(power_by_machine):
 
 
 def measure_readings(readings, settings=SETTINGS):
-    diff = PowerDiff(settings.interval_minutes, settings.max_gap_days).transform(readings)
+    diff = PowerDiff(settings.meter.interval_minutes, settings.meter.max_gap_days).transform(
+        readings
+    )
     machines = pd.DataFrame({"machine_id": readings["machine_id"].unique()})
-    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), settings)
+    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), settings.meter)
 
 
 def machines(*ids, **columns):

@@ -1,31 +1,30 @@
-"""Every setting of the product, read once from ``ANOMALY_*`` at an entry point and handed down."""
+"""Every setting of the product, read once from ``ANOMALY_*`` at an entry point and handed down.
+
+Settings come in groups. A function takes the group that it reads (`MeterSettings`, say), so its
+signature shows what it depends on. A field has the name of its environment variable in lower
+case: ``meter.interval_minutes`` is ``ANOMALY_INTERVAL_MINUTES``.
+"""
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings.exceptions import SettingsError as SourceError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anomaly.errors import SettingsError
 
 PREFIX = "ANOMALY_"
 MOST_ALERTS = 1000.0
-"""The largest alert budget, incidents a machine and week: six an hour."""
+"""The largest alert budget, in incidents per machine and week: six an hour."""
 
 
 class Layout(StrEnum):
-    """How the meter table is laid out: a column a machine, or a row a machine-reading."""
+    """How the meter table is laid out: one column per machine, or one row per reading."""
 
     WIDE = "wide"
     LONG = "long"
@@ -46,14 +45,14 @@ class TimestampLabel(StrEnum):
 
 
 class DetectorName(StrEnum):
-    """Which detector is trained: several signals a machine, or the prototype's one."""
+    """Which detector is trained: several signals per machine, or the prototype's single one."""
 
     SIGNALS = "signals"
     PROTOTYPE = "prototype"
 
 
 class StatusSeverity(StrEnum):
-    """From which severity on an open incident makes `anomaly status` exit with 3."""
+    """The lowest severity at which an open incident makes `anomaly status` exit with 3."""
 
     NOTICE = "notice"
     WARNING = "warning"
@@ -62,48 +61,53 @@ class StatusSeverity(StrEnum):
 
 
 class Promotion(StrEnum):
-    """What becomes of a challenger that the gate lets through: in force, asked about, or kept."""
+    """What happens to a challenger that passes the gate: put in force, ask a person, or wait."""
 
     AUTO = "auto"
     APPROVE = "approve"
     MANUAL = "manual"
 
 
-class Settings(BaseSettings):
-    """The product's settings; each field is the environment variable ``ANOMALY_<FIELD>``.
+class Group(BaseModel):
+    """Settings that are read together."""
 
-    Raises
-    ------
-    SettingsError
-        From `load_settings`, naming the variable, the value found and what is allowed.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DatabaseSettings(Group):
+    """The product's own database, and how long a statement, a lock or an idle transaction may last.
+
+    0 seconds: no limit.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *others: PydanticBaseSettingsSource,
-        **named: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from `load_settings` alone, which says where it reads."""
-        return (init_settings,)
-
-    # Where things are
     database_url: str = Field("", description="Postgres URL for the command line")
+    statement_timeout_seconds: int = Field(
+        900, ge=0, le=2_000_000, description="a statement; 0: no limit"
+    )
+    lock_timeout_seconds: int = Field(
+        300, ge=0, le=2_000_000, description="waiting for a lock; 0: no limit"
+    )
+    idle_timeout_seconds: int = Field(1800, ge=0, description="an idle transaction; 0: no limit")
+
+
+class ModelSettings(Group):
+    """Where the files of model versions are kept, and how many."""
+
     models_url: str = Field(
         "models/", description="folder, file:// or s3:// URL of the model artefacts"
     )
+    keep_versions: int = Field(
+        20, ge=0, description="newest versions whose files are kept in any case; 0: all"
+    )
 
-    # The meter table: somebody else's, only ever read
+
+class MeterTableSettings(Group):
+    """The meter table: it belongs to somebody else and is only read."""
+
     source_schema: str = Field("anomaly", min_length=1, description="schema of the meter table")
     source_table: str = Field("meter_readings", min_length=1, description="the meter table")
     source_layout: Layout = Field(
-        Layout.WIDE, description="`wide`: a column a machine; `long`: a row a machine-reading"
+        Layout.WIDE, description="`wide`: one column per machine; `long`: one row per reading"
     )
     source_timestamp_column: str = Field(
         "utc_timestamp", min_length=1, description="when the reading was taken"
@@ -120,9 +124,39 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='wide layout: {"Column": machine_id}; empty: every machine_<n>',
     )
-    source_timezone: str = Field(
-        "", description="zone of timestamps stored without one, and of machines that are new"
-    )
+
+    @field_validator("source_machines", mode="before")
+    @classmethod
+    def _machines_are_json(cls, machines: object) -> object:
+        try:
+            return json.loads(machines) if isinstance(machines, str) else machines
+        except ValueError:
+            raise ValueError('write JSON, for example {"Pump A": 1}') from None
+
+    @field_validator("source_machines")
+    @classmethod
+    def _machine_ids_are_distinct(cls, machines: dict[str, int]) -> dict[str, int]:
+        if len(set(machines.values())) != len(machines):
+            raise ValueError("two columns map to the same machine id; give each its own")
+        return machines
+
+    @model_validator(mode="after")
+    def _long_layout_needs_columns(self) -> Self:
+        if self.source_layout is Layout.LONG and not (
+            self.source_machine_column and self.source_value_column
+        ):
+            raise ValueError("the long layout needs source_machine_column and source_value_column")
+        return self
+
+    @property
+    def source_name(self) -> str:
+        """The meter table as people write it."""
+        return f"{self.source_schema}.{self.source_table}"
+
+
+class MeterSettings(Group):
+    """What a reading is, how often there is one, and when its meter is at fault."""
+
     reading_kind: ReadingKind = Field(
         ReadingKind.ENERGY_KWH,
         description="`energy_kwh`: a cumulative counter; `power_w`: mean power",
@@ -131,16 +165,55 @@ class Settings(BaseSettings):
     timestamp_label: TimestampLabel = Field(
         TimestampLabel.START, description="which end of its interval a timestamp names"
     )
+    source_timezone: str = Field(
+        "", description="zone of timestamps stored without one, and of machines that are new"
+    )
+    max_gap_days: float = Field(
+        7.0, gt=0, le=31, description="a previous reading farther back counts as none"
+    )
+    meter_resolution_kwh: float = Field(
+        0.001, ge=0, description="a counter that falls by no more has not fallen, kWh"
+    )
+    stuck_margin_hours: float = Field(
+        2.0,
+        ge=0,
+        description="how much longer than ever in training is stuck, two intervals at least",
+    )
+    stuck_flat_share: float = Field(
+        0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
+    )
 
-    # Windows
+    @field_validator("source_timezone")
+    @classmethod
+    def _zone_exists(cls, name: str) -> str:
+        if name and name not in available_timezones():
+            raise ValueError("not a time zone name; write one such as 'Europe/Berlin' or 'UTC'")
+        return name
+
+    @property
+    def interval(self) -> timedelta:
+        """Length of one reading's interval."""
+        return timedelta(minutes=self.interval_minutes)
+
+    @property
+    def max_gap(self) -> timedelta:
+        """A previous reading farther back than this counts as none."""
+        return timedelta(days=self.max_gap_days)
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """Zone of timestamps stored without one; None: such timestamps are refused."""
+        return ZoneInfo(self.source_timezone) if self.source_timezone else None
+
+
+class ScoringSettings(Group):
+    """Which windows are scored, how much at once, and when the source is stale."""
+
     lateness_hours: float = Field(
         2.0,
         ge=0,
         le=24 * 7,
         description="how far behind a tick looks again, two intervals at least; 0: not",
-    )
-    max_gap_days: float = Field(
-        7.0, gt=0, le=31, description="a previous reading farther back counts as none"
     )
     chunk_days: int = Field(
         7, ge=1, le=366, description="the longest range that is read and published at once"
@@ -169,20 +242,29 @@ class Settings(BaseSettings):
         description="age of the newest reading that is a fault, two intervals at least; 0: never",
     )
 
-    # Meter faults
-    meter_resolution_kwh: float = Field(
-        0.001, ge=0, description="a counter that falls by no more has not fallen, kWh"
-    )
-    stuck_margin_hours: float = Field(
-        2.0,
-        ge=0,
-        description="how much longer than ever in training is stuck, two intervals at least",
-    )
-    stuck_flat_share: float = Field(
-        0.02, ge=0, le=1, description="a machine flat more often than this is never called stuck"
-    )
+    @property
+    def chunk(self) -> timedelta:
+        """The longest range that is read and published at once."""
+        return timedelta(days=self.chunk_days)
 
-    # Incidents
+    @property
+    def reconcile_horizon(self) -> timedelta:
+        """How far back a reconciliation looks by default."""
+        return timedelta(days=self.reconcile_days)
+
+    def lateness(self, interval: timedelta) -> timedelta:
+        """How far behind its interval a tick looks again: at least two intervals, unless 0."""
+        lateness = timedelta(hours=self.lateness_hours)
+        return max(lateness, 2 * interval) if lateness else lateness
+
+    def stale_after(self, interval: timedelta) -> timedelta:
+        """How long after the end of the newest reading the source is at fault."""
+        return max(timedelta(hours=self.stale_after_hours), 2 * interval)
+
+
+class IncidentSettings(Group):
+    """When abnormal readings become an incident, and when they are a new normal."""
+
     dropout_hours: float = Field(
         1.0, gt=0, le=24 * 31, description="how long a silent machine is no incident yet"
     )
@@ -200,12 +282,25 @@ class Settings(BaseSettings):
         description="from which severity on an open incident makes `anomaly status` exit with 3",
     )
 
-    # The detector and its training
+    @property
+    def dropout(self) -> timedelta:
+        """How long a machine may be silent before that is an incident."""
+        return timedelta(hours=self.dropout_hours)
+
+    @property
+    def settle_after(self) -> timedelta:
+        """How long a machine may be abnormal before that is its new normal."""
+        return timedelta(hours=self.settle_after_hours)
+
+
+class TrainingSettings(Group):
+    """Which detector is trained, and on which readings."""
+
     detector: DetectorName = Field(
         DetectorName.SIGNALS, description="which detector a training trains"
     )
     alert_budget: float = Field(
-        1.0, gt=0, le=MOST_ALERTS, description="incidents a machine and week that are bearable"
+        1.0, gt=0, le=MOST_ALERTS, description="incidents per machine and week that are bearable"
     )
     forest_trees: int = Field(350, ge=1, le=10_000, description="trees of the forest")
     forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")
@@ -225,7 +320,21 @@ class Settings(BaseSettings):
     )
     training_min_days: float = Field(7.0, gt=0, le=3660, description="least history to train on")
 
-    # What becomes of a trained version; a first one is always put in force
+    def missing_history(self, days: float) -> str:
+        """How much is missing to train on `days` of readings, in words; empty: it is enough."""
+        if days >= self.training_min_days:
+            return ""
+        return (
+            f"{max(days, 0):.1f} days of readings to train on, at least"
+            f" {self.training_min_days:g} are needed (the newest {self.judging_days:g} days judge"
+            f" and are left out): wait for {self.training_min_days - days:.1f} more days, load"
+            " older readings, or set ANOMALY_TRAINING_MIN_DAYS"
+        )
+
+
+class GateSettings(Group):
+    """When a newly trained version may replace the one in force; a first version always may."""
+
     promotion: Promotion = Field(
         Promotion.AUTO,
         description="after the gate: `auto`: put in force; `approve`: ask in Airflow;"
@@ -252,11 +361,11 @@ class Settings(BaseSettings):
     gate_missing_share: float = Field(
         0.0, ge=0, le=1, description="most machines that the champion knows and it does not"
     )
-    keep_versions: int = Field(
-        20, ge=0, description="newest versions whose files are kept in any case; 0: all"
-    )
 
-    # What the DAGs carry
+
+class DagSettings(Group):
+    """What the DAGs and their tasks carry."""
+
     dag_owner: str = Field("anomaly", description="owner of every task")
     dag_pool: str = Field("default_pool", description="pool of every task")
     dag_retries: int = Field(3, ge=0, le=100, description="retries of every task")
@@ -275,110 +384,56 @@ class Settings(BaseSettings):
         "", description="dotted path of what to call when a task fails"
     )
 
-    # How long a statement, a lock or an idle transaction may take
-    statement_timeout_seconds: int = Field(
-        900, ge=0, le=2_000_000, description="a statement; 0: no limit"
-    )
-    lock_timeout_seconds: int = Field(
-        300, ge=0, le=2_000_000, description="waiting for a lock; 0: no limit"
-    )
-    idle_timeout_seconds: int = Field(1800, ge=0, description="an idle transaction; 0: no limit")
-
-    @field_validator("source_timezone")
-    @classmethod
-    def _zone_exists(cls, name: str) -> str:
-        if name and name not in available_timezones():
-            raise ValueError("not a time zone name; write one such as 'Europe/Berlin' or 'UTC'")
-        return name
-
-    @field_validator("source_machines")
-    @classmethod
-    def _machine_ids_are_distinct(cls, machines: dict[str, int]) -> dict[str, int]:
-        if len(set(machines.values())) != len(machines):
-            raise ValueError("two columns map to the same machine id; give each its own")
-        return machines
-
-    @model_validator(mode="after")
-    def _long_layout_needs_columns(self) -> Self:
-        if self.source_layout is Layout.LONG and not (
-            self.source_machine_column and self.source_value_column
-        ):
-            raise ValueError("the long layout needs source_machine_column and source_value_column")
-        return self
-
     @property
-    def interval(self) -> timedelta:
-        """Length of one reading's interval."""
-        return timedelta(minutes=self.interval_minutes)
+    def longest_run(self) -> timedelta:
+        """Longest run of every DAG but the scheduled scoring."""
+        return timedelta(hours=self.dag_longest_hours)
 
-    @property
-    def lateness(self) -> timedelta:
-        """How far behind its interval a tick looks again: two intervals at least, unless 0."""
-        lateness = timedelta(hours=self.lateness_hours)
-        return max(lateness, 2 * self.interval) if lateness else lateness
-
-    @property
-    def stale_after(self) -> timedelta:
-        """How long after the end of the newest reading the source is at fault."""
-        return max(timedelta(hours=self.stale_after_hours), 2 * self.interval)
-
-    @property
-    def max_gap(self) -> timedelta:
-        """A previous reading farther back than this counts as none."""
-        return timedelta(days=self.max_gap_days)
-
-    @property
-    def chunk(self) -> timedelta:
-        """The longest range that is read and published at once."""
-        return timedelta(days=self.chunk_days)
-
-    @property
-    def scoring_run(self) -> timedelta:
+    def scoring_run(self, interval: timedelta) -> timedelta:
         """Longest run of the scheduled scoring."""
         if self.dag_scoring_hours:
             return timedelta(hours=self.dag_scoring_hours)
-        return max(timedelta(hours=1), 2 * self.interval)
+        return max(timedelta(hours=1), 2 * interval)
 
-    @property
-    def longest_run(self) -> timedelta:
-        """Longest run of any other DAG."""
-        return timedelta(hours=self.dag_longest_hours)
 
-    @property
-    def reconcile_horizon(self) -> timedelta:
-        """How far back a reconciliation looks unless told otherwise."""
-        return timedelta(days=self.reconcile_days)
+class Settings(BaseModel):
+    """All groups of settings."""
 
-    @property
-    def dropout(self) -> timedelta:
-        """How long a silent machine is no incident yet."""
-        return timedelta(hours=self.dropout_hours)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
-    def settle_after(self) -> timedelta:
-        """How long a machine may be abnormal before that is its new normal."""
-        return timedelta(hours=self.settle_after_hours)
+    database: DatabaseSettings = DatabaseSettings()
+    models: ModelSettings = ModelSettings()
+    meter_table: MeterTableSettings = MeterTableSettings()
+    meter: MeterSettings = MeterSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    incidents: IncidentSettings = IncidentSettings()
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
+    dags: DagSettings = DagSettings()
 
-    @property
-    def zone(self) -> ZoneInfo | None:
-        """Zone of naive source timestamps, or None when they are refused."""
-        return ZoneInfo(self.source_timezone) if self.source_timezone else None
+    def values(self) -> dict[str, Any]:
+        """Every field of every group by its own name, as plain JSON values."""
+        groups = self.model_dump(mode="json").values()
+        return {name: value for group in groups for name, value in group.items()}
 
-    def missing_history(self, days: float) -> str:
-        """How much is missing to train on `days` of readings, in words; empty: it is enough."""
-        if days >= self.training_min_days:
-            return ""
-        return (
-            f"{max(days, 0):.1f} days of readings to train on, at least"
-            f" {self.training_min_days:g} are needed (the newest {self.judging_days:g} days judge"
-            f" and are left out): wait for {self.training_min_days - days:.1f} more days, load"
-            " older readings, or set ANOMALY_TRAINING_MIN_DAYS"
-        )
+    def changed(self, **fields: object) -> Self:
+        """The same settings but for some fields, each named without its group."""
+        given = _by_group(fields)
+        changed = {
+            group: type(getattr(self, group)).model_validate(
+                getattr(self, group).model_dump() | values
+            )
+            for group, values in given.items()
+        }
+        return self.model_copy(update=changed)
 
-    @property
-    def source_name(self) -> str:
-        """The meter table as people write it."""
-        return f"{self.source_schema}.{self.source_table}"
+
+GROUPS: dict[str, type[Group]] = {
+    name: group for name, group in get_type_hints(Settings).items() if name in Settings.model_fields
+}
+"""The groups of `Settings`, by name."""
+
+_GROUP_OF = {field: name for name, group in GROUPS.items() for field in group.model_fields}
 
 
 def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -389,7 +444,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     environment : mapping of str to str, optional
         Where ``ANOMALY_*`` is looked up; default ``os.environ``.
     **overrides : object
-        Fields that win over the environment.
+        Fields that win over the environment, each named without its group.
 
     Raises
     ------
@@ -399,25 +454,29 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     variables = os.environ if environment is None else environment
     _refuse_misspelt_names(variables)
     try:
-        return Settings.model_validate(_read(variables) | overrides)
+        return Settings.model_validate(_by_group(_read(variables) | overrides))
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(issue) for issue in error.errors())) from None
-    except SourceError:
-        value = variables.get(PREFIX + "SOURCE_MACHINES")
-        raise SettingsError(
-            f'{PREFIX}SOURCE_MACHINES is {value!r}: write JSON, for example {{"Pump A": 1}}'
-        ) from None
+
+
+def _by_group(fields: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    groups: dict[str, dict[str, object]] = {}
+    for name, value in fields.items():
+        if name not in _GROUP_OF:
+            raise SettingsError(f"{PREFIX}{name.upper()} is not a setting")
+        groups.setdefault(_GROUP_OF[name], {})[name] = value
+    return groups
 
 
 def _read(variables: Mapping[str, str]) -> dict[str, object]:
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in variables.items() if value}
-    return source()
+    """The fields that variables set, as texts; a variable without a value sets none."""
+    given = {name.upper(): value for name, value in variables.items() if value}
+    return {field: given[name] for field in _GROUP_OF if (name := PREFIX + field.upper()) in given}
 
 
 def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
     """Refuse what looks like a setting; other programs' ``ANOMALY_*`` variables are left alone."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in _GROUP_OF}
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
@@ -425,8 +484,10 @@ def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
                 raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
 
 
-def _explain(issue: Mapping[str, object]) -> str:
-    location = issue["loc"]
-    name = PREFIX + str(location[0]).upper() if location else "settings"  # type: ignore[index]
+def _explain(issue: Any) -> str:
+    """Say a problem of pydantic's, whose place is a group and a field, or a group alone."""
     message = str(issue["msg"]).removeprefix("Value error, ")
-    return f"{name} is {issue['input']!r}: {message}" if location else message
+    place = issue["loc"]
+    if len(place) < 2:
+        return message
+    return f"{PREFIX}{str(place[1]).upper()} is {issue['input']!r}: {message}"

@@ -7,7 +7,10 @@ import unicodedata
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
 _IN_URL = re.compile(r"(://[^\s:/@?]*):[^\s]*@")  # to the last @: an unescaped one is part of it
 _IN_QUERY = re.compile(r"\b((?:ssl|pg)?pass(?:word|file)?)\s*=\s*[^&\s,;]+", re.IGNORECASE)
-_SAYS_LITTLE_KW, _MOST_TIMES = 0.1, 10  # beyond these a share of the usual tells nothing
+_SAYS_LITTLE_KW = 0.1
+"""Per cent of a usual power below this say little. Chosen: a small number makes any share large."""
+_MOST_TIMES = 10
+"""Power farther from usual than so many times the usual is given in kW, not in per cent. Chosen."""
 
 
 def kilowatts(power: float) -> str:

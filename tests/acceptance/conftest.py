@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import migrate
 from anomaly.demo.airflow_server import AirflowServer
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import floor_to_interval
 from deployment import QUARTER
@@ -52,8 +52,8 @@ def anomaly_url(postgres: EmbeddedPostgres, database_name: str) -> str:
 @pytest.fixture(scope="module")
 def database(anomaly_url: str, settings: Settings) -> Iterator[Database]:
     """Migrate it."""
-    database = Database(anomaly_url, settings)
-    migrate(database, settings)
+    database = Database(anomaly_url, settings.database)
+    migrate(database, settings.meter_table)
     yield database
     database.dispose()
 
@@ -68,7 +68,7 @@ def today() -> datetime:
 def environment(chosen: dict[str, object], settings: Settings) -> dict[str, str]:
     """Return the settings as Airflow and the command line read them."""
     return {
-        "ANOMALY_MODELS_URL": settings.models_url,
+        "ANOMALY_MODELS_URL": settings.models.models_url,
         "ANOMALY_DAG_RETRY_DELAY_SECONDS": "1",
         **{f"ANOMALY_{name.upper()}": str(value) for name, value in chosen.items()},
     }

@@ -6,9 +6,8 @@ from datetime import timedelta
 import psutil
 import pytest
 
-from anomaly.training import Trainer
 from anomaly.windows import Window
-from deployment import QUARTER, counters_until, insert, rows
+from deployment import QUARTER, counters_until, insert, rows, train_in_force
 from integration_settings import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,7 +24,7 @@ def history(database, settings, today):
     insert(database, frame)
     first = frame["utc_timestamp"].min()
     window = Window(first, first + timedelta(days=3))
-    Trainer(database, settings).train(window, by="test", put_in_force=True)
+    train_in_force(database, settings, window)
     return frame
 
 

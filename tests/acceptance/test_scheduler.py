@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from anomaly.training import Trainer
 from anomaly.windows import Window
-from deployment import QUARTER, counters_until, execute, insert, rows
+from deployment import QUARTER, counters_until, execute, insert, rows, train_in_force
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,7 +22,7 @@ def history(database, settings, today):
     execute(database, "UPDATE anomaly.meter_readings SET ingested_at = utc_timestamp")
     first = frame["utc_timestamp"].min()
     window = Window(first, first + timedelta(days=3))  # the last week judges
-    Trainer(database, settings).train(window, by="test", put_in_force=True)
+    train_in_force(database, settings, window)
     return frame
 
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from anomaly.postgres.results import RunContext
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
-from anomaly.training import Trainer
+from anomaly.database.results import Origin
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
 from anomaly.windows import Window
-from deployment import counters_until, execute, insert, rows
+from deployment import counters_until, execute, insert, rows, train_in_force
 from integration_settings import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,8 +39,8 @@ def history(database, settings, today):
     everything = Window(today - timedelta(days=24, hours=1), today - timedelta(hours=1))
     insert(database, counters_until(everything.end, 24 * DAY))
     window = Window(everything.start, everything.start + timedelta(days=10))
-    Trainer(database, settings).train(window, by="test", put_in_force=True)
-    Scorer(database, settings).score_range(everything, Job(Origin.BACKFILL, RunContext("test")))
+    train_in_force(database, settings, window)
+    Scorer(database, settings).score_range(everything, Job(Origin.BACKFILL, RequestedBy("test")))
     return everything
 
 
@@ -241,7 +241,7 @@ def test_rolling_back_scores_anew_what_the_version_judged(anomaly, database, his
 def test_a_tampered_version_is_refused_before_a_reading_is_read(
     airflow, database, settings, history
 ):
-    file = Path(settings.models_url) / "isolation_forest/v0001/scoring.npz"
+    file = Path(settings.models.models_url) / "isolation_forest/v0001/scoring.npz"
     content = file.read_bytes()
     before = rows(database, "SELECT count(*), max(run_id) FROM anomaly.scoring_runs")
     file.write_bytes(content[:-1])
@@ -286,7 +286,7 @@ def test_a_training_killed_before_it_registers_leaves_a_whole_version_or_none(
     airflow, database, settings, postgres
 ):
     ((highest,),) = rows(database, "SELECT max(version) FROM anomaly.model_versions")
-    family = Path(settings.models_url) / "isolation_forest"
+    family = Path(settings.models.models_url) / "isolation_forest"
     with held(database, "anomaly.model_versions"):
         run_id = airflow.trigger("retrain_model")
         waiting(database, postgres).kill()

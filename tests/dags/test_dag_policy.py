@@ -129,6 +129,26 @@ def test_parsing_imports_nothing_heavy(record_property):
     assert [name for name in heavy if name not in airflows_own] == []
 
 
+def test_a_task_reads_the_settings_once():
+    """Each DAG file reads them when it is parsed; no task, and nothing it calls, does again."""
+    readers = {
+        path.relative_to(PROJECT).parts[:3]
+        for path in sorted((PROJECT / "plugins").rglob("*.py"))
+        if "load_settings(" in path.read_text()
+    }
+    assert {parts[2] for parts in readers} <= {"settings.py", "cli", "demo"}
+    for path in sorted((PROJECT / "dags").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        everywhere = [node for node in ast.walk(tree) if _loads_settings(node)]
+        at_the_top = [node for node in tree.body if isinstance(node, ast.Assign)]
+        assert len(everywhere) == sum(_loads_settings(node.value) for node in at_the_top), path
+        assert len(everywhere) == (path.stem != "anomaly_wiring"), path
+
+
+def _loads_settings(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "load_settings"
+
+
 def test_a_setting_that_is_wrong_stops_the_dag_with_its_name(monkeypatch, airflow_metadata):
     from airflow.dag_processing.dagbag import DagBag
 
@@ -190,8 +210,9 @@ def ends_of(body):
     from airflow.sdk.exceptions import AirflowException
 
     import anomaly_wiring
+    from anomaly.settings import load_settings
 
-    with pytest.raises(AirflowException) as caught, anomaly_wiring.deployment():
+    with pytest.raises(AirflowException) as caught, anomaly_wiring.deployment(load_settings()):
         body()
     return caught.value
 
@@ -231,3 +252,21 @@ def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
         assert isinstance(ended, AirflowFailException) is (error in lasting), error
         assert len(str(ended).splitlines()) == 1
         assert ended.__suppress_context__, "no traceback of what is explained"
+
+
+def test_a_database_that_lacks_a_migration_fails_a_task_at_once(
+    monkeypatch, airflow_metadata, database
+):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from deployment import execute
+
+    url = database.engine.url.set(drivername="postgres").render_as_string(hide_password=False)
+    monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", url)
+    monkeypatch.syspath_prepend(PROJECT / "dags")
+    execute(database, "DELETE FROM anomaly.schema_migrations WHERE name LIKE '0009%'")
+
+    ended = ends_of(lambda: None)
+
+    assert isinstance(ended, AirflowFailException)
+    assert "run `anomaly migrate`" in str(ended)

@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anomaly.postgres import binary
+from anomaly.database import binary_copy
 from deployment import execute, rows
 
 KINDS = (
@@ -49,7 +49,7 @@ def test_any_rows_survive_the_way_into_a_table(database, data):
     with database.engine.begin() as connection:
         connection.connection.cursor().copy_expert(
             "COPY public.copied FROM STDIN (FORMAT binary)",
-            binary.CopyInput(frame, KINDS, rows_at_once=5),
+            binary_copy.CopyInput(frame, KINDS, rows_at_once=5),
         )
 
     def comparable(values):

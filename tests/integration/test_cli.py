@@ -2,19 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
-import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from anomaly.cli import app
-from deployment import counters, delete, execute, insert, rows
+from anomaly.cli.app import app
+from anomaly.windows import floor_to_interval
+from command_line import ANOMALY
+from deployment import QUARTER, counters, counters_until, delete, execute, insert, rows
 from integration_settings import SMALL
 
 DAY = 96
-ANOMALY = Path(sys.executable).with_name("anomaly")
 
 
 @pytest.fixture
@@ -25,26 +27,29 @@ def environment(database, settings, tmp_path):
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "ANOMALY_DATABASE_URL": url,
-        "ANOMALY_MODELS_URL": settings.models_url,
+        "ANOMALY_MODELS_URL": settings.models.models_url,
         **{f"ANOMALY_{name.upper()}": str(value) for name, value in SMALL.items()},
     }
 
 
 @pytest.fixture
-def anomaly(environment):
+def anomaly(command_line, environment):
     """Run a command against the test's database."""
 
     def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [ANOMALY, *arguments],
-            env=environment | changed,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        return command_line.run([*arguments], environment | changed)
 
     return run
+
+
+def test_the_installed_script_is_the_same_command_line(anomaly, environment):
+    for arguments in (("status",), ("score", "--start", "soon", "--end", "2026-03-03"), ("x",)):
+        script = subprocess.run(
+            [ANOMALY, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        forked = anomaly(*arguments)
+        assert (script.returncode, script.stderr) == (forked.returncode, forked.stderr)
+        assert script.returncode in (1, 2, 3)
 
 
 def test_from_a_csv_file_to_verdicts(anomaly, tmp_path, database):
@@ -204,7 +209,7 @@ def test_models_and_status_speak_of_what_is_there(anomaly, database):
     assert status.returncode == 3  # readings of March are stale by now
     found = json.loads(status.stdout)
     assert found["model_version"] == 1
-    assert any("the newest reading is of 2026-03-13 23:45" in line for line in found["problems"])
+    assert any("the newest reading is from 2026-03-13 23:45" in line for line in found["problems"])
     assert "needs attention" in anomaly("status").stdout
 
 
@@ -219,6 +224,23 @@ def test_reconcile_reports_what_it_repaired(anomaly, database):
     )
 
     assert (report["deleted"], report["scores"]["retracted"]) == (2, 2)
+
+
+def test_a_reconciliation_repairs_what_status_counts(anomaly, database):
+    insert(database, counters_until(floor_to_interval(datetime.now(UTC), QUARTER), 20 * DAY))
+    anomaly("train", "--promote")
+    days = {"ANOMALY_RECONCILE_DAYS": "2"}
+
+    counted = json.loads(anomaly("status", "--json", **days).stdout)
+    found = json.loads(anomaly("reconcile", "--dry-run", "--json", **days).stdout)
+    table = anomaly("reconcile", "--dry-run", **days).stdout
+    anomaly("reconcile", **days)
+    left = json.loads(anomaly("status", "--json", **days).stdout)
+
+    assert 0 < counted["unscored"] <= found["missing"]
+    assert "Would be reconciled" in table
+    assert re.search(r"missing\W+(\d+)", table)[1] == str(found["missing"])
+    assert (left["unscored"], left["outdated"], left["without_reading"]) == (0, 0, 0)
 
 
 def test_versions_are_promoted_rolled_back_and_looked_up(anomaly, database):
@@ -253,7 +275,7 @@ def test_versions_are_verified_and_reproduced(anomaly, database, settings):
 
     sound = json.loads(anomaly("models", "verify", "--json").stdout)
     reproduced = json.loads(anomaly("models", "reproduce", "1", "--json").stdout)
-    (Path(settings.models_url) / "isolation_forest/v0001/extra.py").write_text("boom")
+    (Path(settings.models.models_url) / "isolation_forest/v0001/extra.py").write_text("boom")
     broken = anomaly("models", "verify")
 
     assert sound == [{"version": 1, "sound": True, "problem": ""}]
@@ -298,6 +320,7 @@ def test_a_refused_version_is_registered_and_not_put_in_force(anomaly, database)
         (("models", "show", "9"), {}, "there is no model version 9"),
         (("models", "reproduce", "9"), {}, "there is no model version 9"),
         (("models", "list", "--on", "monday"), {}, "'monday' is not a date"),
+        (("models", "list", "--on", "2026-03-02", "--csv"), {}, "--csv does not go with it"),
         (
             ("models", "verify"),
             {"ANOMALY_MODELS_URL": "ftp://x"},

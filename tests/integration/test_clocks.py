@@ -16,16 +16,18 @@ from hypothesis import strategies as st
 from hypothesis_profiles import PROPERTY
 from hypothesis_profiles import settings as hypothesis_settings
 
-from anomaly import clocks
-from anomaly.postgres.database import Database
-from anomaly.reconciling import Reconciler
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.database.connection import Database
+from anomaly.database.results import Origin
+from anomaly.lifecycle.training import Trainer
+from anomaly.operations.status import newest_reading, status
+from anomaly.readings import local_clocks
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.reconciling import Reconciler
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.ticks import score_tick
 from anomaly.settings import load_settings
-from anomaly.status import newest_reading, status
-from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
-from deployment import CONTEXT, execute, rows
+from deployment import TESTS, execute, rows, train_in_force
 from integration_settings import SMALL
 
 QUARTER = timedelta(minutes=15)
@@ -60,7 +62,7 @@ def nights(draw):
     zone = draw(st.sampled_from(ZONES))
     year = draw(st.integers(2000, 2037))
     begins, ends = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
-    found = clocks.changes(ZoneInfo(zone), begins, ends)
+    found = local_clocks.changes(ZoneInfo(zone), begins, ends)
     at = draw(st.sampled_from([change.at for change in found] or [begins + timedelta(days=200)]))
     label = draw(st.sampled_from(["start", "end"]))
     return Night(
@@ -78,10 +80,10 @@ def as_stored(night, start):
     """Label of an interval as the table holds it."""
     zone = ZoneInfo(night.zone)
     if night.label == "start":
-        return clocks.local_time(start, zone)
+        return local_clocks.local_time(start, zone)
     if night.ends_as_start:
-        return clocks.local_time(start, zone) + QUARTER
-    return clocks.local_time(start + QUARTER, zone)
+        return local_clocks.local_time(start, zone) + QUARTER
+    return local_clocks.local_time(start + QUARTER, zone)
 
 
 def write(database, night, start, now, written_column):
@@ -89,7 +91,7 @@ def write(database, night, start, now, written_column):
     step = (start - night.start) / QUARTER
     moment = now - timedelta(seconds=20)
     if night.written == "timestamp":
-        moment = clocks.local_time(moment, ZoneInfo(night.zone))
+        moment = local_clocks.local_time(moment, ZoneInfo(night.zone))
     for machine in MACHINES:
         reading = 1000 + step * machine + 0.1 * (step * 7 % 5)
         values = {"taken": as_stored(night, start), "machine": machine, "kwh": reading}
@@ -124,7 +126,7 @@ def trained(postgres, migrated, tmp_path_factory):
             lateness_hours=night.lateness,
             **SMALL,
         )
-        database = Database(postgres.url(name), settings)
+        database = Database(postgres.url(name), settings.database)
         written = f", written {night.written}" if night.written else ""
         execute(
             database,
@@ -134,9 +136,7 @@ def trained(postgres, migrated, tmp_path_factory):
             " t, m, extract(epoch FROM t - '1999-06-01') / 3600 * m + random() FROM unnest(ARRAY[1,"
             " 2]) AS m, generate_series(timestamp '1999-06-01', '1999-06-04', '15 min') AS t",
         )
-        Trainer(database, settings).train(
-            Window.parse("1999-06-01", "1999-06-03"), by="test", put_in_force=True
-        )
+        train_in_force(database, settings, Window.parse("1999-06-01", "1999-06-03"))
         execute(database, "TRUNCATE plant.log")
         yield database, settings
         database.dispose()
@@ -156,15 +156,15 @@ def tick_through(database, settings, night):
         if number == LATE_FROM:
             for late in sorted(n for n in night.late if n < LATE_FROM):
                 write(database, night, intervals[late], now, night.written)
-        scorer.score_tick(Window(start, now), CONTEXT)
-        newest = newest_reading(database, settings, now)
+        score_tick(scorer, Window(start, now), TESTS)
+        newest = newest_reading(database, settings.meter_table, settings.meter, now)
         assert newest is None or newest < now
 
     for late in sorted(n for n in night.late if n >= LATE_FROM):
         write(database, night, intervals[late], intervals[-1] + QUARTER, night.written)
     end = intervals[-1] + QUARTER
     Reconciler(database, settings).reconcile(
-        Window(night.start - timedelta(days=1), end), CONTEXT, allow_retract=True
+        Window(night.start - timedelta(days=1), end), TESTS, allow_retract=True
     )
 
     return intervals
@@ -186,7 +186,7 @@ def check_all_there(database, settings, night):
     now = status(database, settings, intervals[-1] + QUARTER)
     assert (now.unscored, now.outdated, now.without_reading, now.stale) == (0, 0, 0, False)
     again = Scorer(database, settings).score_range(
-        Window(night.start, intervals[-1] + QUARTER), Job(Origin.BACKFILL, CONTEXT)
+        Window(night.start, intervals[-1] + QUARTER), Job(Origin.BACKFILL, TESTS)
     )
     assert (again.inserted, again.updated, again.retracted) == (0, 0, 0)
 
@@ -200,7 +200,24 @@ def test_no_night_of_any_clock_leaves_a_tick_that_fails_or_a_reading_without_its
         check_all_there(database, settings, night)
 
 
+MINUTE_PAST_MIDNIGHT = Night(
+    "America/St_Johns",
+    datetime(2005, 10, 30, 2, 31, tzinfo=UTC),
+    "end",
+    ends_as_start=True,
+    lateness=1,
+    late=frozenset(),
+    written=None,
+)
+
+
+def test_a_clock_that_is_set_a_minute_past_midnight_loses_no_reading(trained):
+    with trained(MINUTE_PAST_MIDNIGHT) as (database, settings):
+        check_all_there(database, settings, MINUTE_PAST_MIDNIGHT)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @given(night=nights())
 @hypothesis_settings(PROPERTY, max_examples=60, derandomize=False)
 def test_nor_does_any_of_many_more_nights(trained, night):
@@ -229,7 +246,7 @@ def test_the_missing_hour_of_a_table_that_holds_it_once_is_no_incident(berlin):
             write(database, BERLIN, start, start + QUARTER, None)
 
     Scorer(database, settings).score_range(
-        Window(BERLIN.start, BERLIN.start + INTERVALS * QUARTER), Job(Origin.BACKFILL, CONTEXT)
+        Window(BERLIN.start, BERLIN.start + INTERVALS * QUARTER), Job(Origin.BACKFILL, TESTS)
     )
 
     assert rows(database, "SELECT reason FROM anomaly.incidents WHERE kind = 'meter'") == []
@@ -263,11 +280,11 @@ def test_a_row_that_no_clock_can_show_costs_nothing_but_itself(berlin):
     )
     end = BERLIN.start + INTERVALS * QUARTER
 
-    Scorer(database, settings).score_tick(Window(end - QUARTER, end), CONTEXT)
-    Reconciler(database, settings).reconcile(Window(BERLIN.start, end), CONTEXT)
+    score_tick(Scorer(database, settings), Window(end - QUARTER, end), TESTS)
+    Reconciler(database, settings).reconcile(Window(BERLIN.start, end), TESTS)
     found = status(database, settings, end)
     window = Trainer(
-        database, settings.model_copy(update={"judging_days": 0.0, "training_min_days": 0.2})
+        database, settings.changed(judging_days=0.0, training_min_days=0.2)
     ).default_window(end)
 
     assert (found.newest_reading, found.future_readings) == (end - QUARTER, 4)

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from sqlalchemy import text
 
-from anomaly.postgres.current import compare_current, read_current
-from anomaly.postgres.database import SCORER
-from anomaly.schema import QUALITY_NAMES, VERDICT_COLUMNS
+from anomaly.database.connection import SCORER
+from anomaly.database.results import VERDICT_COLUMNS, read_current
+from anomaly.readings.quality import QUALITY_NAMES
+from anomaly.scoring.comparison import compare_verdicts
 from anomaly.windows import Window
 from deployment import at, counters, execute, insert, rows, score, train
 
@@ -39,7 +40,7 @@ SELECT machine_id, utc_timestamp FROM anomaly.anomaly_results AS r
 def test_differences_are_those_that_postgres_finds(
     database, settings, monkeypatch, seed, machines, at_once
 ):
-    monkeypatch.setattr("anomaly.postgres.current._MACHINES_AT_ONCE", at_once)
+    monkeypatch.setattr("anomaly.database.results._MACHINES_AT_ONCE", at_once)
     insert(database, counters(3 * DAY))
     train(database, settings, end=2 * DAY)
     score(database, settings, 0, 3 * DAY)
@@ -49,7 +50,7 @@ def test_differences_are_those_that_postgres_finds(
 
     with database.transaction(SCORER, read_only=True) as transaction:
         current = read_current(transaction, Window(at(0), at(2 * DAY)), machines)
-    found = compare_current(attempt, current)
+    found = compare_verdicts(attempt, current)
 
     ours = attempt[KEY].assign(
         new=found.new, changed=found.changed, reading_changed=found.reading_changed

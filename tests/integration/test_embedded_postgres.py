@@ -395,7 +395,7 @@ def test_a_folder_that_pg_ctl_cannot_quote_is_refused(tmp_path):
 
 
 def test_a_folder_without_postgres_is_no_bin_directory(tmp_path):
-    with pytest.raises(EmbeddedPostgresError, match="holds no initdb"):
+    with pytest.raises(EmbeddedPostgresError, match="has no initdb"):
         EmbeddedPostgres(tmp_path / "pg", binaries=tmp_path)
 
 

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import migrate
+from anomaly.database.results import Origin
 from anomaly.errors import DatabaseError, SourceError
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
 from anomaly.settings import load_settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
-from deployment import CONTEXT, START, rows, verdicts
+from deployment import START, TESTS, rows, train_in_force, verdicts
 from integration_settings import SMALL
 
 DAYS = 3
@@ -66,7 +66,7 @@ def plant(postgres, database, settings):
             connection.execute(text(f"GRANT {role} TO {login}"))
         connection.execute(text('GRANT USAGE ON SCHEMA "Plant Data" TO anomaly_source'))
         connection.execute(text('GRANT SELECT ON "Plant Data"."Meter Readings" TO anomaly_source'))
-    ours = Database(postgres.url(name, login, "secret"), settings)
+    ours = Database(postgres.url(name, login, "secret"), settings.database)
     yield ours
     ours.dispose()
     with database.engine.begin() as connection:
@@ -76,8 +76,8 @@ def plant(postgres, database, settings):
 
 def train_and_score(database, settings):
     window = Window(START, START + timedelta(days=DAYS))
-    Trainer(database, settings).train(window, by="test", put_in_force=True)
-    return Scorer(database, settings).score_range(window, Job(Origin.BACKFILL, CONTEXT))
+    train_in_force(database, settings, window)
+    return Scorer(database, settings).score_range(window, Job(Origin.BACKFILL, TESTS))
 
 
 def test_a_foreign_table_is_trained_on_and_scored(plant, settings):
@@ -124,7 +124,7 @@ def test_the_login_cannot_write_the_meter_table(plant, settings):
 
 
 def test_naive_timestamps_are_refused_until_their_zone_is_set(plant, settings):
-    unset = settings.model_copy(update={"source_timezone": ""})
+    unset = settings.changed(source_timezone="")
 
     with pytest.raises(SourceError, match="has no time zone: set ANOMALY_SOURCE_TIMEZONE"):
         train_and_score(plant, unset)
@@ -143,7 +143,7 @@ def test_naive_timestamps_are_refused_until_their_zone_is_set(plant, settings):
 )
 def test_a_table_unlike_the_settings_is_refused_by_name(plant, settings, changed, message):
     with pytest.raises(SourceError, match=message):
-        train_and_score(plant, settings.model_copy(update=changed))
+        train_and_score(plant, settings.changed(**changed))
 
 
 def test_migrate_says_which_grants_the_owner_has_to_run(postgres, plant, settings, database):
@@ -153,12 +153,12 @@ def test_migrate_says_which_grants_the_owner_has_to_run(postgres, plant, setting
     owner = f"owner_{name}"
     postgres.create_user(owner, "secret", may_create_roles=True)
     with database.engine.begin() as connection:
-        for role in ("anomaly_owner", "anomaly_scorer", "anomaly_trainer", "anomaly_api"):
+        for role in ("anomaly_owner", "anomaly_scorer", "anomaly_trainer"):
             connection.execute(text(f"GRANT {role} TO {owner} WITH ADMIN OPTION"))
         connection.execute(text(f"ALTER DATABASE {name} OWNER TO {owner}"))
-    ours = Database(postgres.url(name, owner, "secret"), settings)
+    ours = Database(postgres.url(name, owner, "secret"), settings.database)
 
-    report = migrate(ours, settings)
+    report = migrate(ours, settings.meter_table)
 
     ours.dispose()
     with database.engine.begin() as connection:
@@ -169,11 +169,11 @@ def test_migrate_says_which_grants_the_owner_has_to_run(postgres, plant, setting
 
 
 def test_an_unreachable_database_is_named_without_its_password(settings):
-    nowhere = Database("postgres://me:hunter2@127.0.0.1:1/plant", settings)
+    nowhere = Database("postgres://me:hunter2@127.0.0.1:1/plant", settings.database)
 
     with pytest.raises(DatabaseError, match=r"cannot connect to .*127\.0\.0\.1:1/plant") as error:
         Scorer(nowhere, settings).score_range(
             Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
-            Job(Origin.BACKFILL, CONTEXT),
+            Job(Origin.BACKFILL, TESTS),
         )
     assert "hunter2" not in str(error.value)

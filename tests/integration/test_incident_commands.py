@@ -16,16 +16,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from anomaly.cli import app
-from anomaly.postgres.database import Database
-from anomaly.postgres.results import RunContext
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.cli.app import app
+from anomaly.database.connection import Database
+from anomaly.database.results import Origin
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
 from anomaly.settings import load_settings
-from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
 from anomaly.wording import printable
-from deployment import QUARTER, execute, insert, rows
+from deployment import QUARTER, execute, insert, rows, train_in_force
 
 DAY = 96
 QUARTERS = 29 * DAY
@@ -40,7 +40,7 @@ def template(postgres, migrated, tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     settings = load_settings(models_url=str(models))
     postgres.create_database("commands", template=migrated)
-    database = Database(postgres.url("commands"), settings)
+    database = Database(postgres.url("commands"), settings.database)
     random = np.random.default_rng(4)
     power = random.normal(16, 0.5, (QUARTERS, 2))
     power[-28:, 1] += 20
@@ -48,16 +48,14 @@ def template(postgres, migrated, tmp_path_factory):
     frame.insert(0, "utc_timestamp", [end - n * QUARTER for n in range(QUARTERS, 0, -1)])
     insert(database, frame)
     start = frame["utc_timestamp"].iloc[0]
-    Trainer(database, settings).train(
-        Window(start, end - DAY * QUARTER), by="test", put_in_force=True
-    )
+    train_in_force(database, settings, Window(start, end - DAY * QUARTER))
     execute(
         database,
         "UPDATE anomaly.machines SET time_zone = 'Asia/Kathmandu', name = :name, site = '[hall]'"
         " WHERE machine_id = 3",
         name=NAME,
     )
-    job = Job(Origin.LIVE, RunContext("test"))
+    job = Job(Origin.LIVE, RequestedBy("test"))
     Scorer(database, settings).score_range(Window(start, end), job)
     database.dispose()
     yield "commands", models
@@ -71,7 +69,7 @@ def plant(postgres, template):
     name = f"plant_{os.urandom(6).hex()}"
     postgres.create_database(name, template=source)
     settings = load_settings(models_url=str(models))
-    database = Database(postgres.url(name), settings)
+    database = Database(postgres.url(name), settings.database)
     yield Plant(database, postgres.url(name), str(models))
     database.dispose()
     postgres.drop_database(name)
@@ -226,7 +224,7 @@ def test_the_page_of_an_incident_shows_readings_labels_and_who_took_it_on(plant)
         assert len(line) <= 80
     assert any("-" in line[54:] for line in drawn)
     assert all(word in page for word in ("Shift A", "bearing", "Ann", "real", "Asia/Kathmandu"))
-    assert "... 26 readings more" in plant.run("incidents", "show", plant.number, "--readings", 10)
+    assert "... 26 more readings" in plant.run("incidents", "show", plant.number, "--readings", 10)
 
 
 def test_the_page_of_an_incident_as_json_holds_the_same(plant):
@@ -340,7 +338,7 @@ def test_status_leads_with_what_needs_somebody_and_its_exit_code_says_from_which
 def test_status_says_so_when_nothing_needs_anybody(plant):
     plant.run("incidents", "--acknowledge", plant.number)
 
-    assert plant.run("status").splitlines()[0] == "Nothing needs you."
+    assert plant.run("status").splitlines()[0] == "Nothing needs attention."
 
 
 def test_windows_without_a_reading_or_a_change_are_left_out_of_the_last_ones(plant):
@@ -358,14 +356,23 @@ def test_windows_without_a_reading_or_a_change_are_left_out_of_the_last_ones(pla
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("incidents", "--tz", "Mars/Base"), "--tz is 'Mars/Base', which is no time zone: write"),
+        (
+            ("incidents", "--tz", "Mars/Base"),
+            "--tz is 'Mars/Base', which is not a time zone: write",
+        ),
         (("incidents", "--json", "--csv"), "--json and --csv exclude each other: write one"),
-        (("incidents", "show", 99), "there is no incident 99: `anomaly incidents` lists them"),
-        (("incidents", "show", 10**30), f"there is no incident {10**30}: `anomaly incidents`"),
-        (("label", "--incident", 99, "real"), "there is no incident 99: `anomaly incidents`"),
+        (("incidents", "show", 99), "there is no incident 99: `anomaly incidents --all`"),
+        (
+            ("incidents", "show", 10**30),
+            f"there is no incident {10**30}: ",
+        ),
+        (("label", "--incident", 99, "real"), "there is no incident 99: `anomaly incidents --all`"),
         (("label", "--incident", 1, "3", "real"), "--incident 1 has a machine and a range of its"),
-        (("label", "3", "real"), "'3 real' is no machine with a range: write a machine, what it"),
-        (("label", "3", "broken"), "'broken' is no label: write one of real, false_alarm,"),
+        (
+            ("label", "3", "real"),
+            "'3 real' is not a machine with a range: write a machine, what it",
+        ),
+        (("label", "3", "broken"), "'broken' is not a label: write one of real, false_alarm,"),
         (("labels", "remove", 99), "there is no label 99: `anomaly labels list` lists them"),
         (("labels", "list", "--machine", "x"), "no machine is called 'x': write"),
     ],

@@ -24,11 +24,11 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def deployed(postgres, migrated, tmp_path_factory):
     """Six weeks of two noisy machines on Berlin's clock, trained on four, scored whole."""
-    from anomaly.postgres.database import Database
+    from anomaly.database.connection import Database
 
     settings = load_settings(models_url=str(tmp_path_factory.mktemp("models")))
     postgres.create_database("energy", template=migrated)
-    database = Database(postgres.url("energy"), settings)
+    database = Database(postgres.url("energy"), settings.database)
     random = np.random.default_rng(3)
     power = random.normal(16, 1.2, (END, 2)).clip(min=0.5)
     for begin, end, more in FAULTS.values():

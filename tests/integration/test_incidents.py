@@ -2,18 +2,22 @@
 
 import pytest
 
+from anomaly.database.results import Origin
 from anomaly.errors import LabelError, MachineError
-from anomaly.incidents import LabelName
-from anomaly.labelling import acknowledge, label
-from anomaly.reconciling import Reconciler
+from anomaly.incidents.labels import LabelName
+from anomaly.incidents.operator_feedback import acknowledge, label
+from anomaly.incidents.refresh import refresh_incidents
+from anomaly.lifecycle.training import Trainer
+from anomaly.operations.status import RATED, status
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.reconciling import Reconciler
+from anomaly.scoring.scorer import Scorer
 from anomaly.settings import load_settings
-from anomaly.status import RATED, status
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import (
-    CONTEXT,
     QUARTER,
     START,
+    TESTS,
     at,
     change,
     counters,
@@ -24,6 +28,7 @@ from deployment import (
     score,
     tick,
     train,
+    train_in_force,
 )
 from integration_settings import SMALL
 
@@ -40,7 +45,7 @@ def settings(settings):
     Six of the 1,536 readings trained on are leaps: the threshold lies between them and the rest.
     """
     return load_settings(
-        {}, models_url=settings.models_url, **SMALL | {"forest_contamination": 5.5 / 1535}
+        {}, models_url=settings.models.models_url, **SMALL | {"forest_contamination": 5.5 / 1535}
     )
 
 
@@ -81,7 +86,7 @@ def incidents(database, *, kind: str = "machine", machine: int = 1) -> list[tupl
 
 def reconcile(database, settings):
     window = Window(at(TRAINED), at(10 * DAY))
-    return Reconciler(database, settings).reconcile(window, CONTEXT, allow_retract=True)
+    return Reconciler(database, settings).reconcile(window, TESTS, allow_retract=True)
 
 
 @pytest.fixture
@@ -171,6 +176,21 @@ def live(database, settings, readings):
     return number
 
 
+def test_publishing_hands_out_the_incidents_that_it_opened_and_closed(database, settings, readings):
+    train(database, settings, TRAINED)
+    leap(database, FAULTS)
+
+    opened = tick(database, settings, FAULTS + 1).incidents
+    again = tick(database, settings, FAULTS + 1).incidents
+    closed = tick(database, settings, FAULTS + 5).incidents
+
+    ((number, *_),) = incidents(database)
+    assert [incident.incident_id for incident in opened.opened] == [number]
+    assert opened.closed == []
+    assert number not in [change.now.incident_id for change in again.changes]
+    assert [incident.incident_id for incident in closed.closed] == [number]
+
+
 def test_an_incident_is_open_while_it_lasts_and_closed_an_hour_later(database, settings, live):
     tick(database, settings, FAULTS + 4)
     assert incidents(database) == [(live, "open", FAULTS, FAULTS, None)]
@@ -182,8 +202,15 @@ def test_an_incident_is_open_while_it_lasts_and_closed_an_hour_later(database, s
 
 
 def test_maintenance_silences_an_incident_until_it_outlasts_it(database, settings, live):
-    label(database, settings, "1", Window(at(FAULTS), at(FAULTS + 2)),
-          LabelName.MAINTENANCE, by="tests")  # fmt: skip
+    label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "1",
+        Window(at(FAULTS), at(FAULTS + 2)),
+        LabelName.MAINTENANCE,
+        by="tests",
+    )
     assert incidents(database)[0][1] == "silenced"
 
     leap(database, FAULTS + 2)
@@ -192,8 +219,15 @@ def test_maintenance_silences_an_incident_until_it_outlasts_it(database, setting
 
 
 def test_maintenance_announced_beforehand_silences_what_comes_in_it(database, settings, live):
-    label(database, settings, "machine_2", Window(at(FAULTS + 1), at(FAULTS + 9)),
-          LabelName.MAINTENANCE, by="tests")  # fmt: skip
+    label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "machine_2",
+        Window(at(FAULTS + 1), at(FAULTS + 9)),
+        LabelName.MAINTENANCE,
+        by="tests",
+    )
     leap(database, FAULTS + 2, kwh=80, machine=2)
     tick(database, settings, FAULTS + 3)
 
@@ -204,15 +238,25 @@ def test_maintenance_announced_beforehand_silences_what_comes_in_it(database, se
     ("said", "state"), [(LabelName.REAL, "acknowledged"), (LabelName.FALSE_ALARM, "closed")]
 )
 def test_a_label_acts_on_the_incident_at_once(database, settings, live, said, state):
-    done = label(database, settings, "1", Window(at(FAULTS), at(FAULTS + 1)), said, by="tests")
+    done = label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "1",
+        Window(at(FAULTS), at(FAULTS + 1)),
+        said,
+        by="tests",
+    )
 
     assert (done.incidents_changed, incidents(database)[0][1]) == (1, state)
 
 
 def test_a_label_that_was_a_mistake_is_undone_by_the_next(database, settings, live):
     during = Window(at(FAULTS), at(FAULTS + 1))
-    label(database, settings, "1", during, LabelName.FALSE_ALARM, by="tests")
-    label(database, settings, "1", during, LabelName.REAL, by="tests")
+    label(
+        database, settings.meter, settings.incidents, "1", during, LabelName.FALSE_ALARM, by="tests"
+    )
+    label(database, settings.meter, settings.incidents, "1", during, LabelName.REAL, by="tests")
 
     (machine, *_) = status(database, settings, IN_FOUR_WEEKS).machines
 
@@ -221,7 +265,10 @@ def test_a_label_that_was_a_mistake_is_undone_by_the_next(database, settings, li
 
 
 def test_an_incident_taken_on_stays_so_until_it_is_over(database, settings, live):
-    assert acknowledge(database, settings, live, by="a person on duty") == "acknowledged"
+    assert (
+        acknowledge(database, settings.meter, settings.incidents, live, by="a person on duty")
+        == "acknowledged"
+    )
     leap(database, FAULTS + 2)
     tick(database, settings, FAULTS + 3)
     assert incidents(database) == [(live, "acknowledged", FAULTS, FAULTS + 2, None)]
@@ -229,16 +276,24 @@ def test_an_incident_taken_on_stays_so_until_it_is_over(database, settings, live
     tick(database, settings, FAULTS + 9)
     assert incidents(database) == [(live, "closed", FAULTS, FAULTS + 2, None)]
     with pytest.raises(LabelError, match="only an open one can be acknowledged"):
-        acknowledge(database, settings, live, by="tests")
+        acknowledge(database, settings.meter, settings.incidents, live, by="tests")
 
 
 def test_unknown_incidents_and_machines_are_named(database, settings, live):
     with pytest.raises(LabelError, match="no incident 99"):
-        acknowledge(database, settings, 99, by="tests")
+        acknowledge(database, settings.meter, settings.incidents, 99, by="tests")
     with pytest.raises(
         MachineError, match="no machine is called 'press': write an id, one of 1, 2"
     ):
-        label(database, settings, "press", Window(at(0), at(1)), LabelName.REAL, by="tests")
+        label(
+            database,
+            settings.meter,
+            settings.incidents,
+            "press",
+            Window(at(0), at(1)),
+            LabelName.REAL,
+            by="tests",
+        )
 
 
 def test_a_machine_that_falls_silent_while_others_go_on_opens_an_incident_of_its_meter(
@@ -293,7 +348,7 @@ def test_training_leaves_out_what_was_no_normal_and_keeps_false_alarms(
 ):
     trainer = Trainer(database, settings)
     window = Window(at(0), at(TRAINED))
-    everything = trainer.train(window).readings
+    everything = len(trainer.train(window).sound)
     day = Window(at(DAY), at(2 * DAY))
     for name, left_out in [
         (LabelName.FALSE_ALARM, 0),
@@ -301,18 +356,33 @@ def test_training_leaves_out_what_was_no_normal_and_keeps_false_alarms(
         (LabelName.MAINTENANCE, DAY),
         (LabelName.METER_FAULT, DAY),
     ]:
-        label(database, settings, "1", day, name, by="tests")
-        assert everything - trainer.train(window).readings == left_out, name
-    label(database, settings, "1", day, LabelName.FALSE_ALARM, by="tests")
-    assert trainer.train(window).readings == everything
+        label(database, settings.meter, settings.incidents, "1", day, name, by="tests")
+        assert everything - len(trainer.train(window).sound) == left_out, name
+    label(database, settings.meter, settings.incidents, "1", day, LabelName.FALSE_ALARM, by="tests")
+    assert len(trainer.train(window).sound) == everything
 
 
 def test_precision_is_what_people_said_of_the_alerts(database, settings, scored):
     leap(database, 9 * DAY + 40)
     reconcile(database, settings)
-    label(database, settings, "1", Window(at(FAULTS), at(FAULTS + 1)), LabelName.REAL, by="tests")
-    label(database, settings, "1", Window(at(9 * DAY + 40), at(9 * DAY + 41)),
-          LabelName.FALSE_ALARM, by="tests")  # fmt: skip
+    label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "1",
+        Window(at(FAULTS), at(FAULTS + 1)),
+        LabelName.REAL,
+        by="tests",
+    )
+    label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "1",
+        Window(at(9 * DAY + 40), at(9 * DAY + 41)),
+        LabelName.FALSE_ALARM,
+        by="tests",
+    )
     execute(database, "UPDATE anomaly.machines SET alert_budget = 2 WHERE machine_id = 2")
 
     first, second, *_ = status(database, settings, IN_FOUR_WEEKS).machines
@@ -337,8 +407,15 @@ def test_what_a_maintenance_silenced_throughout_is_no_alert(database, settings, 
     counted = {}
     for name, start in [("throughout", 9 * DAY + 39), ("at its end", 9 * DAY + 41)]:
         execute(database, "DELETE FROM anomaly.labels")
-        label(database, settings, "1", Window(at(start), at(9 * DAY + 60)),
-              LabelName.MAINTENANCE, by="tests")  # fmt: skip
+        label(
+            database,
+            settings.meter,
+            settings.incidents,
+            "1",
+            Window(at(start), at(9 * DAY + 60)),
+            LabelName.MAINTENANCE,
+            by="tests",
+        )
         if name == "at its end":
             leap(database, 9 * DAY + 42)
             reconcile(database, settings)
@@ -363,3 +440,28 @@ def test_an_incident_speaks_only_of_verdicts_in_the_same_transaction(database, s
         database, "SELECT count(*) FROM anomaly.anomaly_results WHERE utc_timestamp > :t",
         t=at(FAULTS),
     ) == [(0,)]  # fmt: skip
+
+
+def test_a_meter_that_is_read_every_ninety_minutes_is_not_quiet_between_its_readings(
+    database, settings, monkeypatch
+):
+    slow = settings.changed(interval_minutes=90)
+    interval = slow.meter.interval
+    frame = counters(8 * DAY // 6).assign(
+        utc_timestamp=lambda frame: [START + n * interval for n in range(len(frame))]
+    )
+    insert(database, frame)
+    train_in_force(database, slow, Window(START, START + 100 * interval))
+    refreshed = []
+
+    def refresh(transaction, change, *arguments):
+        refreshed.append(change)
+        return refresh_incidents(transaction, change, *arguments)
+
+    monkeypatch.setattr("anomaly.scoring.publishing.refresh_incidents", refresh)
+    Scorer(database, slow).score_range(
+        Window(START + 100 * interval, START + 120 * interval), Job(Origin.BACKFILL, TESTS)
+    )
+
+    (change,) = refreshed
+    assert set(change.quiet) == {3, 4, 5}  # columns of the wide table without a reading

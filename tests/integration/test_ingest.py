@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from psycopg2.sql import SQL
 
-from anomaly import ingest as ingest_module
+from anomaly.database.connection import Database
 from anomaly.demo import feeder
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.feeder import append_missing
 from anomaly.errors import DatabaseError, IngestError, SourceError
-from anomaly.ingest import IngestReport, ingest
-from anomaly.postgres.database import Database
+from anomaly.loading import files as ingest_module
+from anomaly.loading.files import IngestReport, ingest
 from anomaly.settings import Settings, load_settings
 
 START = datetime(2017, 3, 7, tzinfo=UTC)
@@ -58,7 +58,7 @@ def load(database: Database, settings: Settings, tmp_path: Path) -> Load:
     def load(content: str) -> IngestReport:
         file = tmp_path / "readings.csv"
         file.write_text(content)
-        return ingest(database, settings, file)
+        return ingest(database, settings.meter_table, settings.meter, file)
 
     return load
 
@@ -171,7 +171,9 @@ def test_power_is_refused_where_a_counter_is_expected(load: Load, database: Data
 def test_the_real_readings_are_loaded_to_the_last_digit(
     database: Database, settings: Settings, shared_data: Path
 ) -> None:
-    report = ingest(database, settings, shared_data / "industrial3_15min.csv")
+    report = ingest(
+        database, settings.meter_table, settings.meter, shared_data / "industrial3_15min.csv"
+    )
 
     assert (report.rows, report.inserted, report.readings) == (6605, 6605, 33_025)
     last = query(database, "SELECT max(machine_1) FROM anomaly.meter_readings")
@@ -191,7 +193,7 @@ def test_somebody_elses_wide_table_is_not_written(database: Database, tmp_path: 
     settings = load_settings({}, source_schema="public", source_table="meters")
 
     with pytest.raises(IngestError, match=r"public\.meters is somebody else's wide table"):
-        ingest(database, settings, tmp_path / "readings.csv")
+        ingest(database, settings.meter_table, settings.meter, tmp_path / "readings.csv")
 
 
 # All or nothing -----------------------------------------------------------
@@ -199,13 +201,14 @@ def test_somebody_elses_wide_table_is_not_written(database: Database, tmp_path: 
 LOADING = """
 import sys
 from pathlib import Path
-from anomaly import ingest
-from anomaly.postgres.database import Database
+from anomaly.loading import files as ingest
+from anomaly.database.connection import Database
 from anomaly.settings import load_settings
 
 ingest.CHUNK_ROWS = 100
 settings = load_settings()
-ingest.ingest(Database(sys.argv[1], settings), settings, Path(sys.argv[2]))
+database = Database(sys.argv[1], settings.database)
+ingest.ingest(database, settings.meter_table, settings.meter, Path(sys.argv[2]))
 """
 
 
@@ -229,7 +232,7 @@ def test_a_load_killed_half_way_leaves_nothing(
     assert stored(database) == []
     pipe.unlink()
     pipe.write_text(HEADER + rows(5000))
-    assert ingest(database, settings, pipe).inserted == 5000
+    assert ingest(database, settings.meter_table, settings.meter, pipe).inserted == 5000
 
 
 def staged_by_now(database: Database) -> bool:
@@ -281,7 +284,11 @@ def test_two_loads_at_once_follow_each_other(
     file.write_text(HEADER + rows(2000))
     reports: list[IngestReport] = []
     loads = [
-        threading.Thread(target=lambda: reports.append(ingest(database, settings, file)))
+        threading.Thread(
+            target=lambda: reports.append(
+                ingest(database, settings.meter_table, settings.meter, file)
+            )
+        )
         for _ in range(2)
     ]
 
@@ -324,7 +331,9 @@ def load_long(database: Database, tmp_path: Path) -> Callable[..., IngestReport]
     def load(content: str, **overrides: object) -> IngestReport:
         file = tmp_path / "readings.csv"
         file.write_text(content)
-        return ingest(database, long_settings(**overrides), file)
+        return ingest(
+            database, long_settings(**overrides).meter_table, long_settings(**overrides).meter, file
+        )
 
     return load
 
@@ -545,7 +554,7 @@ def ordinary_login(
     """The same database, as a login that may nothing yet."""
     query(database, "CREATE ROLE ingest_login LOGIN PASSWORD 'secret'")
     name = str(database.engine.url.database)
-    theirs = Database(postgres.url(name, "ingest_login", "secret"), settings)
+    theirs = Database(postgres.url(name, "ingest_login", "secret"), settings.database)
     yield theirs
     theirs.dispose()
     query(database, "DROP OWNED BY ingest_login; DROP ROLE ingest_login")
@@ -558,7 +567,7 @@ def test_our_own_table_is_written_by_a_login_that_may_act_as_its_owner(
     file = tmp_path / "readings.csv"
     file.write_text(HEADER + FIRST)
 
-    assert ingest(ordinary_login, settings, file).inserted == 1
+    assert ingest(ordinary_login, settings.meter_table, settings.meter, file).inserted == 1
 
 
 def test_a_login_that_may_not_is_refused_with_the_next_step(
@@ -568,7 +577,7 @@ def test_a_login_that_may_not_is_refused_with_the_next_step(
     file.write_text(HEADER + FIRST)
 
     with pytest.raises(DatabaseError, match="run `anomaly migrate`, or grant the role"):
-        ingest(ordinary_login, settings, file)
+        ingest(ordinary_login, settings.meter_table, settings.meter, file)
 
 
 def test_a_foreign_table_is_written_by_the_login_itself(
@@ -580,7 +589,10 @@ def test_a_foreign_table_is_written_by_the_login_itself(
     file = tmp_path / "readings.csv"
     file.write_text(LONG + "2017-03-07T00:00Z,1,5\n")
 
-    assert ingest(ordinary_login, long_settings(), file).inserted == 1
+    assert (
+        ingest(ordinary_login, long_settings().meter_table, long_settings().meter, file).inserted
+        == 1
+    )
 
 
 def test_a_foreign_table_without_the_right_is_refused_with_the_next_step(
@@ -591,7 +603,7 @@ def test_a_foreign_table_without_the_right_is_refused_with_the_next_step(
     file.write_text(LONG + "2017-03-07T00:00Z,1,5\n")
 
     with pytest.raises(DatabaseError, match="let the table's owner grant SELECT, INSERT and"):
-        ingest(ordinary_login, long_settings(), file)
+        ingest(ordinary_login, long_settings().meter_table, long_settings().meter, file)
 
 
 # The demo's feeder --------------------------------------------------------

@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import (
+from hypothesis import event, given
+from hypothesis import strategies as st
+from hypothesis_profiles import PROPERTY
+
+import anomaly.scoring.scorer
+import oracle
+from anomaly.database.connection import Database
+from anomaly.database.scoring_runs import draw_token
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.errors import ArtefactError, StaleAttemptError
+from anomaly.models.artefacts import Artefact, Registry
+from anomaly.scoring.scorer import Scorer
+from anomaly.windows import Window
+from oracle_deployment import (
     BACKFILL,
     BASE,
     LOCAL_ENDS,
@@ -27,20 +40,6 @@ from deployments import (
     Record,
     differences,
 )
-from hypothesis import event, given
-from hypothesis import strategies as st
-from hypothesis_profiles import PROPERTY
-
-import anomaly.scoring
-import oracle
-from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.errors import ArtefactError, StaleAttemptError
-from anomaly.postgres.database import TRAINER, Database
-from anomaly.postgres.results import draw_token
-from anomaly.postgres.versions import promote
-from anomaly.registry import Artefact, Registry
-from anomaly.scoring import Scorer
-from anomaly.windows import Window
 
 RANGE = timedelta(days=3)
 END = BASE + RANGE
@@ -493,7 +492,7 @@ def test_an_attempt_that_read_before_another_loses_even_with_the_higher_token(
         record.cells["machine_1"] = 2.0
         wide.rewrite(record)
         with monkeypatch.context() as tokens:
-            tokens.setattr(anomaly.scoring, "draw_token", lambda database: older_token)
+            tokens.setattr(anomaly.scoring.scorer, "draw_token", lambda database: older_token)
             Scorer(wide.database, wide.settings).score_window(Window(BASE, END), BACKFILL)
 
     _after_reading(wide.scorer, monkeypatch, overtake)
@@ -508,11 +507,11 @@ def test_an_attempt_overtaken_while_it_reads_the_verdicts_that_are_there_starts_
 ) -> None:
     record = Record(BASE, {"machine_1": 1.0}, BASE)
     wide.write([record])
-    current = wide.scorer._current
+    current = wide.scorer._read_current
     overtaken = []
 
     def interrupted(*args: Any) -> Any:
-        monkeypatch.setattr(wide.scorer, "_current", current)
+        monkeypatch.setattr(wide.scorer, "_read_current", current)
         found = None if before else current(*args)
         record.cells["machine_1"] = 2.0
         wide.rewrite(record)
@@ -521,7 +520,7 @@ def test_an_attempt_overtaken_while_it_reads_the_verdicts_that_are_there_starts_
         )
         return current(*args) if found is None else found
 
-    monkeypatch.setattr(wide.scorer, "_current", interrupted)
+    monkeypatch.setattr(wide.scorer, "_read_current", interrupted)
     report = wide.scorer.score_window(Window(BASE, END), BACKFILL)
 
     assert ([other.inserted for other in overtaken], report.unchanged) == ([1], 1)
@@ -536,7 +535,7 @@ def test_one_connection_is_enough(wide: Deployment) -> None:
         " GRANT anomaly_scorer TO lonely"
     )
     url = wide.database.engine.url.set(username="lonely", password="secret")
-    lonely = Database(url.render_as_string(hide_password=False), wide.settings)
+    lonely = Database(url.render_as_string(hide_password=False), wide.settings.database)
     try:
         report = Scorer(lonely, wide.settings).score_window(Window(BASE, END), BACKFILL)
     finally:
@@ -572,7 +571,7 @@ def test_a_dozen_overtakings_in_a_row_give_up_without_a_trace(
     wide: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide.write([Record(BASE, {"machine_1": 1.0}, BASE)])
-    judge = wide.scorer._judge
+    judge = wide.scorer.judge.verdicts
     overtakings = []
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
@@ -580,8 +579,8 @@ def test_a_dozen_overtakings_in_a_row_give_up_without_a_trace(
         Scorer(wide.database, wide.settings).score_window(Window(BASE, END), BACKFILL)
         return judge(*args, **kwargs)
 
-    monkeypatch.setattr(wide.scorer, "_judge", overtaken)
-    monkeypatch.setattr("anomaly.scoring._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(wide.scorer.judge, "verdicts", overtaken)
+    monkeypatch.setattr("anomaly.scoring.scorer._LONGEST_PAUSE", 0.0)
     with pytest.raises(StaleAttemptError, match="overlapping"):
         wide.scorer.score_window(Window(BASE, END), BACKFILL)
 
@@ -600,8 +599,7 @@ def test_a_promotion_while_a_window_is_read_makes_the_attempt_start_again(
     wide.score(BASE, BASE + 4 * QUARTER)
 
     def promote_another() -> None:
-        with wide.database.transaction(TRAINER) as transaction:
-            promote(transaction, 2, QUARTER, by="tests", reason="")
+        wide.promote(2)
 
     _after_reading(wide.scorer, monkeypatch, promote_another)
     wide.scorer.score_window(Window(BASE, END), BACKFILL)
@@ -630,7 +628,7 @@ def artefact(wide: Deployment, tmp_path: Path) -> tuple[Registry, Artefact, Path
     ((folder, sha256),) = wide.execute(
         "SELECT artefact, sha256 FROM anomaly.model_versions WHERE version = 1"
     )
-    source = Path(wide.settings.models_url) / folder
+    source = Path(wide.settings.models.models_url) / folder
     copy = tmp_path / "models" / folder
     shutil.copytree(source, copy)
     return Registry(str(tmp_path / "models")), Artefact(folder, sha256), copy
@@ -730,7 +728,7 @@ def _register_a_changed_copy(deployment: Deployment) -> None:
         RETURNING artefact
         """
     )
-    copy = Path(deployment.settings.models_url) / folder
+    copy = Path(deployment.settings.models.models_url) / folder
     shutil.copytree(copy.with_name("v0001"), copy)
     with (copy / "model.joblib").open("ab") as file:
         file.write(b"!")
@@ -761,11 +759,11 @@ def _after_reading(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, interruption: Callable[[], object]
 ) -> None:
     """Let something happen once, after an attempt has read and before it publishes."""
-    judge = scorer._judge
+    judge = scorer.judge.verdicts
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(scorer, "_judge", judge)
+        monkeypatch.setattr(scorer.judge, "verdicts", judge)
         interruption()
         return judge(*args, **kwargs)
 
-    monkeypatch.setattr(scorer, "_judge", interrupted)
+    monkeypatch.setattr(scorer.judge, "verdicts", interrupted)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from anomaly.postgres.database import Database
+from anomaly.database.connection import Database
 from deployment import at, counters, execute, insert, rows, score, train
 from integration_settings import SMALL
 
@@ -42,10 +42,10 @@ def base(postgres, migrated, tmp_path_factory):
     models = tmp_path_factory.mktemp("base") / "models"
     settings = load_settings({}, models_url=str(models), **SMALL)
     postgres.create_database("killed_base", template=migrated)
-    database = Database(postgres.url("killed_base"), settings)
+    database = Database(postgres.url("killed_base"), settings.database)
     insert(database, counters(8 * DAY))
     for number in range(3):
-        train(database, settings.model_copy(update={"random_seed": number}), end=5 * DAY)
+        train(database, settings.changed(random_seed=number), end=5 * DAY)
         score(database, settings, number * 2 * DAY, (number + 1) * 2 * DAY)
     database.dispose()
     return "killed_base", models
@@ -75,7 +75,7 @@ class Twin:
 
         self.url = url.replace("+psycopg2", "")
         self.settings = load_settings({}, models_url=str(models), **SMALL)
-        self.database = Database(url, self.settings)
+        self.database = Database(url, self.settings.database)
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(models.parent),
@@ -254,7 +254,7 @@ def test_a_training_killed_before_it_is_registered_leaves_nothing_once_it_is_rep
     for query in (drafts, versions):
         assert rows(killed.database, query) == rows(whole.database, query)
     folders = sorted(
-        path.name for path in Path(killed.settings.models_url).glob("isolation_forest/*")
+        path.name for path in Path(killed.settings.models.models_url).glob("isolation_forest/*")
     )
     assert folders == ["v0001", "v0002", "v0003", "v0005"]  # 4 was drawn, and swept
 

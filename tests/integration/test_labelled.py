@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from anomaly.database.connection import Database
+from anomaly.database.labelled_readings import read_labels
 from anomaly.errors import SourceError
-from anomaly.evaluation.labelled import as_labelled, is_csv, read_labelled
-from anomaly.postgres.database import Database
-from anomaly.postgres.labelled import read_labels
+from anomaly.evaluation.labelled_readings import as_labelled, is_csv, read_labelled
 from anomaly.settings import load_settings
 from deployment import execute
 
@@ -28,7 +28,11 @@ def pump(database):
 
 def labelled(database, name, settings=SETTINGS):
     with database.transaction(read_only=True) as transaction:
-        return as_labelled(read_labels(transaction, name, settings), settings)
+        return as_labelled(
+            read_labels(transaction, name, settings.meter_table),
+            settings.meter_table,
+            settings.meter,
+        )
 
 
 def test_a_table_is_read_as_the_file_that_it_could_be(database, pump, tmp_path):
@@ -46,7 +50,7 @@ def test_a_table_is_read_as_the_file_that_it_could_be(database, pump, tmp_path):
         }
     ).to_csv(file, index=False)
 
-    same = read_labelled(file, SETTINGS)
+    same = read_labelled(file, SETTINGS.meter_table, SETTINGS.meter)
 
     pd.testing.assert_frame_equal(found.readings, same.readings)
     assert found.events == same.events
@@ -93,7 +97,9 @@ def test_a_table_that_cannot_be_judged_is_refused(database, pump, change, name, 
 
 def test_a_table_that_the_log_in_may_not_read_says_what_to_grant(database, postgres, pump):
     postgres.create_user("stranger", "secret")
-    stranger = Database(postgres.url(database.engine.url.database, "stranger", "secret"), SETTINGS)
+    stranger = Database(
+        postgres.url(database.engine.url.database, "stranger", "secret"), SETTINGS.database
+    )
     try:
         with pytest.raises(SourceError, match=r"may not read lab\.pumps: .* grant SELECT"):
             labelled(stranger, "lab.pumps")

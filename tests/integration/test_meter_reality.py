@@ -5,18 +5,19 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 
+from anomaly.database.machines import register_machines
+from anomaly.database.results import Origin
 from anomaly.errors import SourceError
-from anomaly.postgres.machines import register_machines
-from anomaly.reconciling import Reconciler
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.operations.status import is_stale, status
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.reconciling import Reconciler
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.window_reader import WindowReader
 from anomaly.settings import Layout, load_settings
-from anomaly.status import is_stale, status
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import (
-    CONTEXT,
     START,
+    TESTS,
     at,
     change,
     counters,
@@ -27,6 +28,7 @@ from deployment import (
     score,
     tick,
     train,
+    train_in_force,
     verdicts,
 )
 from integration_settings import SMALL
@@ -44,7 +46,7 @@ def trained(database, settings):
 
 def reconcile(database, settings, start=0, end=3 * DAY, **options):
     window = Window(at(start), at(end))
-    return Reconciler(database, settings).reconcile(window, CONTEXT, **options)
+    return Reconciler(database, settings).reconcile(window, TESTS, **options)
 
 
 def qualities(database, *quarters, machine=1):
@@ -107,7 +109,7 @@ def test_a_machine_that_appears_starts_as_learning(trained, settings):
 
 
 def test_a_leap_of_a_machine_that_is_new_to_the_fleet_is_an_incident(database, settings):
-    settings = load_settings({}, models_url=settings.models_url, training_min_days=7)
+    settings = load_settings({}, models_url=settings.models.models_url, training_min_days=7)
     readings, leap = counters(10 * DAY, machines=4), 9 * DAY + 40
     readings.loc[: 8 * DAY - 1, "machine_4"] = None
     readings.loc[leap:, "machine_4"] += 20
@@ -121,7 +123,8 @@ def test_a_leap_of_a_machine_that_is_new_to_the_fleet_is_an_incident(database, s
     assert (found["anomaly_score"] > 0.5, found["expected_kw"]) == (True, None)
     assert found["reason"].endswith("; not trained yet")
     ((started_at, excess),) = rows(
-        database, "SELECT started_at, excess_kwh FROM anomaly.incidents WHERE machine_id = 4"
+        database,
+        "SELECT started_at, excess_kwh FROM anomaly.incidents WHERE machine_id = 4",
     )
     assert (started_at, excess) == (at(leap), None)
 
@@ -155,7 +158,7 @@ def test_a_machine_with_a_single_reading_gets_a_verdict(trained, settings):
 
 
 def test_times_that_name_the_interval_s_end_are_stored_as_its_start(trained, settings):
-    ends = load_settings({}, models_url=settings.models_url, timestamp_label="end", **SMALL)
+    ends = load_settings({}, models_url=settings.models.models_url, timestamp_label="end", **SMALL)
 
     score(trained, ends, 10, 12)
 
@@ -185,7 +188,7 @@ def test_a_local_day_of_23_hours_and_one_of_25_lose_no_machine(database, setting
     execute(database, "GRANT SELECT ON anomaly.local_readings TO anomaly_source")
     local = load_settings(
         {},
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
         source_table="local_readings",
         source_timestamp_column="at",
         source_ingested_at_column="",
@@ -193,8 +196,8 @@ def test_a_local_day_of_23_hours_and_one_of_25_lose_no_machine(database, setting
         **SMALL,
     )
     window = Window.parse("2026-03-27", "2026-03-31")
-    Trainer(database, local).train(window, by="test", put_in_force=True)
-    report = Scorer(database, local).score_range(window, Job(Origin.BACKFILL, CONTEXT))
+    train_in_force(database, local, window)
+    report = Scorer(database, local).score_range(window, Job(Origin.BACKFILL, TESTS))
 
     assert report.read == 4 * DAY
     assert rows(
@@ -208,7 +211,7 @@ def test_a_column_that_is_no_machine_by_default_can_be_mapped(trained, settings)
     execute(trained, "UPDATE anomaly.meter_readings SET compressor = machine_1")
     mapped = load_settings(
         {},
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
         source_machines={"compressor": 6, "machine_1": 1},
         **SMALL,
     )
@@ -228,7 +231,7 @@ def test_two_columns_of_one_machine_are_refused(trained, settings):
 
 def test_a_column_that_is_registered_keeps_its_id(trained, settings):
     remapped = load_settings(
-        {}, models_url=settings.models_url, source_machines={"machine_1": 8}, **SMALL
+        {}, models_url=settings.models.models_url, source_machines={"machine_1": 8}, **SMALL
     )
 
     with pytest.raises(SourceError, match="machine_1 would be machine 8, but is registered as 1"):
@@ -242,7 +245,7 @@ def test_a_long_table_taken_for_a_wide_one_is_recognised(database, settings):
         + " ".join(f"ALTER TABLE anomaly.meter_readings DROP machine_{n};" for n in range(1, 6)),
     )
 
-    with pytest.raises(SourceError, match="set ANOMALY_SOURCE_LAYOUT=long for a row a machine"):
+    with pytest.raises(SourceError, match="set ANOMALY_SOURCE_LAYOUT=long for one row per machine"):
         score(database, settings, 0, DAY)
 
 
@@ -272,7 +275,7 @@ def test_machines_that_are_new_to_two_at_once_both_get_a_number(database):
 
 
 def test_a_source_without_the_machines_of_the_settings_is_refused(trained, settings):
-    wrong = load_settings({}, models_url=settings.models_url, source_machines={"pump": 1})
+    wrong = load_settings({}, models_url=settings.models.models_url, source_machines={"pump": 1})
 
     with pytest.raises(SourceError, match="has no column 'pump'"):
         score(trained, wrong, 0, DAY)
@@ -531,7 +534,7 @@ def test_status_is_stale_when_the_meters_fall_silent(trained, settings):
     found = status(trained, settings, at(3 * DAY) + timedelta(hours=3))
 
     assert found.stale
-    assert any("the newest reading is of" in problem for problem in found.problems)
+    assert any("the newest reading is from" in problem for problem in found.problems)
 
 
 # The long layout ----------------------------------------------------------------
@@ -617,7 +620,7 @@ def go_wrong(database, quarters, value):
 def test_ticks_through_a_counter_that_comes_back_end_where_a_backfill_does(
     trained, settings, value, lateness
 ):
-    live = settings.model_copy(update={"lateness_hours": lateness})
+    live = settings.changed(lateness_hours=lateness)
     go_wrong(trained, range(20, 23), value)
     seen = []
     for quarter in range(1, 40):
@@ -708,21 +711,44 @@ def test_looking_and_previewing_write_nothing(trained, settings, layout):
             " FROM anomaly.meter_readings, generate_series(1, 3) AS n;"
             " GRANT SELECT ON anomaly.long_readings TO anomaly_source",
         )
-        settings = settings.model_copy(
-            update={"source_layout": Layout.LONG, "source_table": "long_readings"}
-        )
+        settings = settings.changed(source_layout=Layout.LONG, source_table="long_readings")
     else:
         execute(trained, "ALTER TABLE anomaly.meter_readings ADD machine_17 double precision")
         change(trained, 0, "utc_timestamp::text::date - '2020-01-01'", machine=17, onward=True)
     before = everything(trained)
 
     previewed = score(trained, settings, 0, DAY, dry_run=True)
-    Reconciler(trained, settings).reconcile(Window(at(0), at(DAY)), CONTEXT, dry_run=True)
+    Reconciler(trained, settings).reconcile(Window(at(0), at(DAY)), TESTS, dry_run=True)
     status(trained, settings, at(DAY))
 
     assert everything(trained) == before
     expected = (0, 3) if layout == "long" else (3 * DAY, 1)
     assert (previewed.inserted, previewed.new_machines) == expected
+
+
+def test_status_reads_in_chunks_and_counts_the_same(trained, settings, monkeypatch):
+    score(trained, settings, 0, 8 * DAY)
+    change(trained, 5, "machine_1 + 1")
+    delete(trained, 100, 101)
+    change(trained, 6 * DAY, "machine_1 + 1", onward=True)
+    whole = status(trained, settings, at(9 * DAY))
+
+    small = settings.changed(chunk_readings=100)
+    read = []
+    original = WindowReader.read
+
+    def counted(self, *arguments, **options):
+        found = original(self, *arguments, **options)
+        read.append(found.readings)
+        return found
+
+    monkeypatch.setattr(WindowReader, "read", counted)
+    cut = status(trained, small, at(9 * DAY))
+
+    counts = ("unscored", "outdated", "without_reading")
+    assert [getattr(cut, name) for name in counts] == [getattr(whole, name) for name in counts]
+    assert whole.outdated > 0
+    assert max(read) <= 100
 
 
 # What the source holds ------------------------------------------------------------
@@ -756,7 +782,7 @@ def test_ids_that_are_the_same_number_are_machines_of_their_own(database, settin
     mine = make_source(
         database,
         "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id text, reading float8)",
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
     )
     for key in ids:
         fill(database, machine=f"'{key}'")
@@ -782,7 +808,7 @@ def test_a_column_that_holds_fractions_is_refused_as_a_machine_s_id(database, se
     mine = make_source(
         database,
         f"CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id {kind}, reading real)",
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
     )
 
     with pytest.raises(SourceError, match="holds fractions: it is a reading, not a machine's id"):
@@ -797,7 +823,7 @@ def test_columns_of_a_domain_or_without_decimals_are_read(database, settings, ki
         " CREATE DOMAIN plant.moment AS timestamptz; CREATE DOMAIN plant.energy AS numeric(14, 3);"
         f" CREATE TABLE plant.readings (utc_timestamp plant.moment, machine_id {kind},"
         " reading plant.energy)",
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
     )
     fill(database)
 
@@ -814,7 +840,7 @@ def test_a_written_at_column_that_is_no_timestamp_is_refused_by_its_setting(
         database,
         "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id int, reading float,"
         f" ingested_at {kind})",
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
     )
 
     with pytest.raises(SourceError, match=rf"is {kind}, .* ANOMALY_SOURCE_INGESTED_AT_COLUMN"):
@@ -827,7 +853,7 @@ def test_a_number_that_a_double_cannot_hold_is_a_missing_reading_and_costs_no_ot
     mine = make_source(
         database,
         "CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_id int, reading numeric)",
-        models_url=settings.models_url,
+        models_url=settings.models.models_url,
     )
     fill(database)
     train(database, mine, end=3 * DAY)
@@ -879,15 +905,22 @@ def test_rows_without_a_value_keep_nothing_fresh(trained, settings):
 def test_a_source_that_is_on_time_is_never_stale_and_a_dead_one_is(minutes):
     settings = load_settings({}, interval_minutes=minutes)
     newest = at(0)
-    due = newest + 2 * settings.interval  # the reading after it
+    due = newest + 2 * settings.meter.interval  # the reading after it
 
-    assert not is_stale(newest, settings, due)
-    assert is_stale(newest, settings, due + max(timedelta(hours=2), 2 * settings.interval))
+    assert not is_stale(newest, settings.meter, settings.scoring, due)
+    assert is_stale(
+        newest,
+        settings.meter,
+        settings.scoring,
+        due + max(timedelta(hours=2), 2 * settings.meter.interval),
+    )
 
 
 def test_a_machine_is_registered_in_the_zone_of_the_source(database, settings):
     insert(database, counters(3 * DAY))
-    seoul = load_settings({}, models_url=settings.models_url, source_timezone="Asia/Seoul", **SMALL)
+    seoul = load_settings(
+        {}, models_url=settings.models.models_url, source_timezone="Asia/Seoul", **SMALL
+    )
 
     train(database, seoul, end=3 * DAY)
 

@@ -7,20 +7,22 @@ from pathlib import Path
 import pytest
 
 from anomaly.errors import ArtefactError, PromotionError
-from anomaly.incidents import LabelName
-from anomaly.labelling import label
-from anomaly.promoting import Promoter, Step, next_step
+from anomaly.incidents.labels import LabelName
+from anomaly.incidents.operator_feedback import label
+from anomaly.lifecycle.promotion import NextStep, Promoter, next_step
+from anomaly.lifecycle.reproduction import reproduce
+from anomaly.lifecycle.training import Trainer
 from anomaly.settings import Promotion
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import (
-    CONTEXT,
     START,
+    TESTS,
     at,
     change,
     counters,
     execute,
     insert,
+    register_trained,
     rows,
     score,
     train,
@@ -41,7 +43,7 @@ def two(filled, settings):
     """Two versions, each scored with in its time: the second from the fifth day on."""
     train(filled, settings)
     score(filled, settings, 0, 4 * DAY)
-    train(filled, settings.model_copy(update={"random_seed": 7}))
+    train(filled, settings.changed(random_seed=7))
     score(filled, settings, 4 * DAY, 6 * DAY)
     return filled
 
@@ -73,10 +75,10 @@ def map_now(database):
 
 def test_a_first_version_is_put_in_force_whatever_the_mode(filled, settings):
     report = challenge(filled, settings, 0, 8 * DAY)
-    manual = settings.model_copy(update={"promotion": Promotion.MANUAL})
+    manual = settings.changed(promotion=Promotion.MANUAL)
 
     assert report.judgement.champion_version is None
-    assert next_step(report, manual) is Step.PROMOTE
+    assert next_step(report.judgement, manual) is NextStep.PROMOTE
 
 
 def test_a_challenger_is_judged_on_days_that_neither_version_has_seen(filled, settings):
@@ -90,8 +92,8 @@ def test_a_challenger_is_judged_on_days_that_neither_version_has_seen(filled, se
         at(16 * DAY).isoformat(),
     )
     assert judgement.passed
-    assert [next_step(report, settings.model_copy(update={"promotion": mode})) for mode in Promotion
-            ] == [Step.PROMOTE, Step.ASK, Step.KEEP]  # fmt: skip
+    assert [next_step(report.judgement, settings.changed(promotion=mode).gate) for mode in Promotion
+            ] == [NextStep.PROMOTE, NextStep.ASK, NextStep.KEEP]  # fmt: skip
 
 
 def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(filled, settings):
@@ -101,7 +103,7 @@ def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(fille
 
     report = challenge(filled, settings, 8 * DAY, 15 * DAY)
 
-    assert next_step(report, settings) is Step.KEEP
+    assert next_step(report.judgement, settings.gate) is NextStep.KEEP
     ((status, stored),) = rows(
         filled, "SELECT status, judgement FROM anomaly.model_versions WHERE version = 2"
     )
@@ -119,13 +121,13 @@ def test_without_readings_that_neither_has_seen_nothing_is_judged_and_the_champi
 
     report = challenge(filled, settings, 0, 8 * DAY)
 
-    assert next_step(report, settings) is Step.KEEP
+    assert next_step(report.judgement, settings.gate) is NextStep.KEEP
     assert report.judgement.reasons[0].startswith("0.0 days of readings are there")
 
 
 def test_a_champion_that_cannot_be_opened_refuses_the_comparison_not_the_training(filled, settings):
     train(filled, settings)
-    (Path(settings.models_url) / "isolation_forest/v0001/scoring.npz").write_bytes(b"boom")
+    (Path(settings.models.models_url) / "isolation_forest/v0001/scoring.npz").write_bytes(b"boom")
 
     report = challenge(filled, settings, 0, 8 * DAY)
 
@@ -172,7 +174,7 @@ def test_promoting_twice_changes_nothing_the_second_time(two, settings):
 
 def test_a_past_range_is_judged_anew_and_the_entry_it_replaces_stays_on_record(two, settings):
     promoted = Promoter(two, settings).promote_range(
-        2, at(DAY), at(2 * DAY), by="me", reason="try", context=CONTEXT
+        2, at(DAY), at(2 * DAY), by="me", reason="try", requested_by=TESTS
     )
 
     assert promoted.scores.updated == 2 * DAY
@@ -199,13 +201,13 @@ def test_a_version_judged_against_another_than_is_in_force_is_not_put_in_force(t
 
 
 def test_a_tampered_version_is_not_put_in_force(two, settings):
-    (Path(settings.models_url) / "isolation_forest/v0001/model.joblib").write_bytes(b"boom")
+    (Path(settings.models.models_url) / "isolation_forest/v0001/model.joblib").write_bytes(b"boom")
     before = map_now(two)
 
     with pytest.raises(ArtefactError, match=r"model\.joblib was changed"):
         Promoter(two, settings).promote(1, by="me", reason="x")
     with pytest.raises(ArtefactError, match=r"model\.joblib was changed"):
-        Promoter(two, settings).rollback(by="me", reason="x", context=CONTEXT)
+        roll_back(Promoter(two, settings), by="me", reason="x", requested_by=TESTS)
 
     assert map_now(two) == before
 
@@ -221,9 +223,9 @@ def test_a_promotion_killed_before_it_scores_is_finished_by_repeating_it(
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    again = {"by": "me", "reason": "try", "context": CONTEXT}
+    again = {"by": "me", "reason": "try", "requested_by": TESTS}
     with monkeypatch.context() as patch:
-        patch.setattr("anomaly.scoring.Scorer.score_range", killed)
+        patch.setattr("anomaly.scoring.scorer.Scorer.score_range", killed)
         with pytest.raises(KeyboardInterrupt):
             Promoter(two, settings).promote_range(2, START, at(DAY), **again)
     assert judged_by(two)[0] == (0, 1, 2 * DAY)
@@ -236,8 +238,14 @@ def test_a_promotion_killed_before_it_scores_is_finished_by_repeating_it(
 # Rolling back ----------------------------------------------------------------
 
 
-def test_rolling_back_scores_anew_what_the_bad_version_judged(two, settings):
-    promoted = Promoter(two, settings).rollback(by="me", reason="noisy", context=CONTEXT)
+def roll_back(promoter, **decision):
+    promoted = promoter.roll_back(**decision)
+    promoter.finish_rollback(promoted)
+    return promoted
+
+
+def test_rolling_back_scores_again_what_the_bad_version_judged(two, settings):
+    promoted = roll_back(Promoter(two, settings), by="me", reason="noisy", requested_by=TESTS)
 
     assert (promoted.version, promoted.replaced) == (1, 2)
     assert promoted.effective_from == at(4 * DAY)
@@ -249,8 +257,8 @@ def test_rolling_back_scores_anew_what_the_bad_version_judged(two, settings):
 def test_rolling_back_from_now_leaves_the_verdicts(two, settings):
     before = verdicts(two)
 
-    promoted = Promoter(two, settings).rollback(
-        by="me", reason="noisy", context=CONTEXT, from_now=True
+    promoted = roll_back(
+        Promoter(two, settings), by="me", reason="noisy", requested_by=TESTS, from_now=True
     )
 
     assert (promoted.effective_from, promoted.scores) == (at(6 * DAY), None)
@@ -262,13 +270,13 @@ def test_rolling_back_again_goes_one_version_further(two, settings):
     promoter = Promoter(two, settings)
 
     versions = [
-        promoter.rollback(by="me", reason="x", context=CONTEXT, from_now=True).version
+        roll_back(promoter, by="me", reason="x", requested_by=TESTS, from_now=True).version
         for _ in range(2)
     ]
 
     assert versions == [2, 1]
     with pytest.raises(PromotionError, match="no earlier version to go back to"):
-        promoter.rollback(by="me", reason="x", context=CONTEXT)
+        roll_back(promoter, by="me", reason="x", requested_by=TESTS)
 
 
 def test_a_roll_back_that_a_promotion_overtakes_changes_nothing(two, settings, monkeypatch):
@@ -282,7 +290,7 @@ def test_a_roll_back_that_a_promotion_overtakes_changes_nothing(two, settings, m
     monkeypatch.setattr(Promoter, "_require_usable", overtaken)
 
     with pytest.raises(PromotionError, match="version 3 was put in force instead of version 2"):
-        promoter.rollback(by="me", reason="noisy", context=CONTEXT)
+        roll_back(promoter, by="me", reason="noisy", requested_by=TESTS)
     assert map_now(two)[-1][:2] == (3, "promotion")
 
 
@@ -298,7 +306,7 @@ def test_the_version_on_a_date_is_told_as_it_stands_and_as_it_stood(two, setting
         t=moment,
     )
     promoter = Promoter(two, settings)
-    promoter.rollback(by="me", reason="noisy", context=CONTEXT)
+    roll_back(promoter, by="me", reason="noisy", requested_by=TESTS)
 
     found = promoter.version_on(moment)
 
@@ -318,7 +326,7 @@ def test_a_version_shows_where_it_was_in_force_and_who_said_so(two, settings):
 
 
 def test_verifying_names_what_is_wrong_with_each_version(two, settings):
-    (Path(settings.models_url) / "isolation_forest/v0002/manifest.json").unlink()
+    (Path(settings.models.models_url) / "isolation_forest/v0002/manifest.json").unlink()
 
     found = Promoter(two, settings).verify()
 
@@ -330,9 +338,9 @@ def test_verifying_names_what_is_wrong_with_each_version(two, settings):
 
 
 def test_a_version_is_reproduced_from_its_record_whatever_the_settings_are_now(two, settings):
-    others = settings.model_copy(update={"random_seed": 1, "forest_trees": 5})
+    others = settings.changed(random_seed=1, forest_trees=5)
 
-    found = Promoter(two, others).reproduce(2)
+    found = reproduce(two, others, 2)
 
     assert found.same
     assert found.libraries == {}
@@ -340,41 +348,42 @@ def test_a_version_is_reproduced_from_its_record_whatever_the_settings_are_now(t
 
 def test_what_people_said_since_does_not_change_what_is_reproduced(two, settings):
     everything = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
-    label(two, settings, "1", everything, LabelName.MAINTENANCE, by="tests")
+    label(
+        two, settings.meter, settings.incidents, "1", everything, LabelName.MAINTENANCE, by="tests"
+    )
 
-    assert Promoter(two, settings).reproduce(2).same
+    assert reproduce(two, settings, 2).same
 
 
 def test_a_version_whose_readings_were_changed_is_not_reproduced(two, settings):
     change(two, 300, "machine_1 + 0.4")
 
-    found = Promoter(two, settings).reproduce(2)
+    found = reproduce(two, settings, 2)
 
     assert not found.same
     assert "reference/counts" in found.differing
 
 
 def test_versions_that_nothing_refers_to_are_retired_beyond_the_newest(two, settings):
-    keep_one = settings.model_copy(update={"keep_versions": 1})
+    keep_one = settings.changed(keep_versions=1)
     window = Window(START, at(8 * DAY))
-    trainer = Trainer(two, keep_one)
-    third, fourth = (trainer.train(window, by="test").version for _ in range(2))
+    third, fourth = (register_trained(two, keep_one, window).version for _ in range(2))
 
     status = dict(rows(two, "SELECT version, status FROM anomaly.model_versions"))
 
     # 1 and 2 judge readings; the third never did, and is not the newest.
     assert status == {1: "registered", 2: "registered", third: "retired", fourth: "registered"}
-    family = Path(settings.models_url) / "isolation_forest"
+    family = Path(settings.models.models_url) / "isolation_forest"
     assert sorted(path.name for path in family.iterdir()) == ["v0001", "v0002", "v0004"]
     with pytest.raises(PromotionError, match="version 3 is retired"):
         Promoter(two, settings).promote(third, by="me", reason="x")
 
 
 def test_a_version_that_replaced_verdicts_name_is_never_retired(two, settings):
-    keep_one = settings.model_copy(update={"keep_versions": 1})
-    Promoter(two, settings).rollback(by="me", reason="noisy", context=CONTEXT)
+    keep_one = settings.changed(keep_versions=1)
+    roll_back(Promoter(two, settings), by="me", reason="noisy", requested_by=TESTS)
 
-    Trainer(two, keep_one).train(Window(START, at(8 * DAY)), by="test")
+    register_trained(two, keep_one, Window(START, at(8 * DAY)))
 
     # Nothing current is of version 2; the history is.
     status = dict(rows(two, "SELECT version, status FROM anomaly.model_versions"))
@@ -382,10 +391,10 @@ def test_a_version_that_replaced_verdicts_name_is_never_retired(two, settings):
 
 
 def test_the_versions_map_never_overlaps_and_has_no_hole_after_any_decisions(two, settings):
-    promoter, record = Promoter(two, settings), {"by": "me", "reason": "", "context": CONTEXT}
+    promoter, record = Promoter(two, settings), {"by": "me", "reason": "", "requested_by": TESTS}
     promoter.promote_range(2, at(DAY), at(3 * DAY), **record)
     promoter.promote_range(1, at(2 * DAY), at(5 * DAY), **record)
-    promoter.rollback(**record)
+    roll_back(promoter, **record)
     promoter.promote(2, by="me", reason="")
 
     entries = map_now(two)

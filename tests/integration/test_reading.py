@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomaly.postgres.database import SCORER
-from anomaly.postgres.machines import register_machines
-from anomaly.postgres.source import MeterSource
+from anomaly.database.connection import SCORER
+from anomaly.database.machines import register_machines
+from anomaly.database.meter_table import MeterSource
 from anomaly.settings import load_settings
 from anomaly.windows import Window
 from deployment import execute, rows
@@ -47,7 +47,15 @@ def source(layout, **names):
             source_layout=layout,
             source_timezone="Europe/Berlin",
             **names,
-        )
+        ).meter_table,
+        load_settings(
+            {},
+            source_schema="plant",
+            source_table="readings",
+            source_layout=layout,
+            source_timezone="Europe/Berlin",
+            **names,
+        ).meter,
     )
 
 

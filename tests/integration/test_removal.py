@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from anomaly.errors import MachineError
-from anomaly.incidents import LabelName
-from anomaly.labelling import label
-from anomaly.removal import remove_machine
+from anomaly.incidents.labels import LabelName
+from anomaly.incidents.operator_feedback import label
+from anomaly.operations.machine_removal import remove_machine
 from anomaly.windows import Window
 from deployment import at, counters, execute, insert, rows, score, train, verdicts
 from integration_settings import SMALL
@@ -17,12 +17,20 @@ DAY = 96
 
 @pytest.fixture
 def scored(database, settings):
-    settings = settings.model_copy(update=SMALL)
+    settings = settings.changed(**SMALL)
     insert(database, counters(9 * DAY))
     train(database, settings)
     score(database, settings, 8 * DAY, 9 * DAY)
     window = Window(at(8 * DAY), at(9 * DAY))
-    label(database, settings, "2", window, LabelName.MAINTENANCE, by="Shift B")
+    label(
+        database,
+        settings.meter,
+        settings.incidents,
+        "2",
+        window,
+        LabelName.MAINTENANCE,
+        by="Shift B",
+    )
     return settings
 
 
@@ -71,10 +79,10 @@ def test_removing_changes_no_other_machine_and_a_removed_one_comes_back_as_it_wa
 def test_a_run_that_has_read_a_machine_before_it_was_removed_starts_again(
     database, scored, monkeypatch
 ):
-    from anomaly.scoring import Scorer
+    from anomaly.scoring.judging import WindowJudge
 
     removed = threading.Event()
-    judge = Scorer._judge
+    judge = WindowJudge.verdicts
 
     def judge_and_lose_the_machine(self, *arguments):
         found = judge(self, *arguments)
@@ -84,7 +92,7 @@ def test_a_run_that_has_read_a_machine_before_it_was_removed_starts_again(
         return found
 
     before = verdicts(database)
-    monkeypatch.setattr(Scorer, "_judge", judge_and_lose_the_machine)
+    monkeypatch.setattr(WindowJudge, "verdicts", judge_and_lose_the_machine)
 
     score(database, scored, 8 * DAY, 9 * DAY)
 

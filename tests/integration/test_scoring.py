@@ -4,14 +4,16 @@ from datetime import timedelta
 
 import pytest
 
-from anomaly.errors import NoModelError, SettingsError, StaleAttemptError
-from anomaly.schema import Origin
-from anomaly.scoring import Job, Scorer
+from anomaly.database.results import Origin
+from anomaly.errors import NoModelError, SettingsError
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.ticks import score_tick
 from anomaly.settings import ReadingKind
 from anomaly.windows import Window
 from deployment import (
-    CONTEXT,
     QUARTER,
+    TESTS,
     at,
     change,
     counters,
@@ -41,6 +43,15 @@ def test_every_reading_gets_one_verdict(trained, settings):
 
     assert (report.read, report.inserted, report.updated) == (18 * DAY, 18 * DAY, 0)
     assert rows(trained, "SELECT count(*) FROM anomaly.anomaly_results") == [(18 * DAY,)]
+
+
+def test_verdicts_around_a_window_count_only_where_they_change(trained, settings):
+    score(trained, settings, DAY, 2 * DAY)
+
+    before = score(trained, settings, 0, DAY)  # the day after it is judged again, too
+
+    assert (before.inserted, before.unchanged) == (2 * DAY, 0)
+    assert before.scored == 2 * DAY + before.updated
 
 
 def test_writing_a_window_twice_changes_nothing(trained, settings):
@@ -161,13 +172,13 @@ def test_without_a_model_a_tick_says_what_to_do_and_loses_nothing(database, sett
     tick(database, settings, 8 * DAY + 30)
 
     scored = {moment for _, moment in verdicts(database)}
-    assert min(scored) == at(8 * DAY) - settings.lateness
+    assert min(scored) == at(8 * DAY) - settings.scoring.lateness(settings.meter.interval)
     assert max(scored) == at(8 * DAY + 29)
 
 
 def test_before_there_is_enough_history_a_tick_says_how_much_is_missing(database, settings):
     insert(database, counters(8 * DAY))  # seven days of which judge, one is to train on
-    young = settings.model_copy(update={"training_min_days": 7})
+    young = settings.changed(training_min_days=7)
 
     with pytest.raises(NoModelError, match=r"; there are 1\.0 days .* wait for 6\.0 more days"):
         tick(database, young, 8 * DAY)
@@ -187,7 +198,7 @@ def test_an_empty_span_is_leapt_over(trained, settings):
     insert(trained, later)
 
     ends = at(4) + timedelta(days=3650)
-    report = Scorer(trained, settings).score_tick(Window(ends - QUARTER, ends), CONTEXT)
+    report = score_tick(Scorer(trained, settings), Window(ends - QUARTER, ends), TESTS)
 
     assert report.windows < 6
     assert (1, ends - QUARTER) in verdicts(trained)
@@ -255,7 +266,7 @@ def test_an_overtaken_attempt_reads_again_and_the_newest_stays(trained, settings
         return found
 
     monkeypatch.setattr(scorer.reader, "read", read_slowly)
-    report = scorer.score_window(Window(at(0), at(20)), Job(Origin.BACKFILL, CONTEXT))
+    report = scorer.score_window(Window(at(0), at(20)), Job(Origin.BACKFILL, TESTS))
 
     assert overtaken
     assert (report.inserted, report.updated) == (20, 0)
@@ -269,35 +280,21 @@ def test_an_overtaken_attempt_reads_again_and_the_newest_stays(trained, settings
     )
 
 
-def test_an_attempt_that_is_always_overtaken_gives_up_with_a_reason(trained, settings, monkeypatch):
-    scorer = Scorer(trained, settings)
-    original = scorer.reader.read
-
-    def read_slowly(*arguments, **options):
-        found = original(*arguments, **options)
-        score(trained, settings, 5, 6)
-        return found
-
-    monkeypatch.setattr(scorer.reader, "read", read_slowly)
-    with pytest.raises(StaleAttemptError, match="has published an overlapping window"):
-        scorer.score_window(Window(at(0), at(20)), Job(Origin.BACKFILL, CONTEXT))
-
-
 def test_a_model_of_watts_refuses_counters(trained, settings):
-    watts = settings.model_copy(update={"reading_kind": ReadingKind.POWER_W})
+    watts = settings.changed(reading_kind=ReadingKind.POWER_W)
 
     with pytest.raises(SettingsError, match="was trained on energy_kwh"):
         score(trained, watts, 0, 10)
 
 
 def test_a_tick_of_hourly_readings_waits_until_the_hour_is_over(trained, settings):
-    hourly = settings.model_copy(update={"interval_minutes": 60})
+    hourly = settings.changed(interval_minutes=60)
     Scorer(trained, hourly)  # the model's interval differs, so only the window is looked at
 
     with pytest.raises(SettingsError, match="every 15 minutes"):
-        Scorer(trained, hourly).score_tick(Window(at(4), at(5)), CONTEXT)
-    none = settings.model_copy(update={"interval_minutes": 60, "lateness_hours": 0.0})
-    assert Scorer(trained, none).score_tick(Window(at(4), at(5)), CONTEXT).windows == 0
+        score_tick(Scorer(trained, hourly), Window(at(4), at(5)), TESTS)
+    none = settings.changed(interval_minutes=60, lateness_hours=0.0)
+    assert score_tick(Scorer(trained, none), Window(at(4), at(5)), TESTS).windows == 0
 
 
 def test_what_operators_saw_then_can_be_asked(trained, settings):
@@ -317,10 +314,13 @@ def test_what_operators_saw_then_can_be_asked(trained, settings):
 
 
 def test_with_many_machines_a_shorter_range_is_read_at_once(trained, settings):
-    small = settings.model_copy(update={"chunk_readings": 5 * DAY // 2})
+    small = settings.changed(chunk_readings=5 * DAY // 2)
     whole, cut = Scorer(trained, settings), Scorer(trained, small)
 
-    assert (whole.longest(), cut.longest()) == (settings.chunk, timedelta(hours=12))
+    assert (whole.longest_chunk(), cut.longest_chunk()) == (
+        settings.scoring.chunk,
+        timedelta(hours=12),
+    )
     assert score(trained, small, 0, DAY).inserted == 2 * DAY
     assert rows(trained, "SELECT count(*) FROM anomaly.scoring_runs") == [(2,)]
     assert score(trained, settings, 0, DAY).unchanged == 2 * DAY

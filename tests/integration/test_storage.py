@@ -5,9 +5,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from anomaly.errors import ArtefactError, SettingsError
-from anomaly.registry import Registry
-from anomaly.storage import LocalStore, open_store
-from anomaly.training import Trainer
+from anomaly.lifecycle.training import Trainer
+from anomaly.models.artefact_store import LocalStore, open_store
+from anomaly.models.artefacts import Registry
 from deployment import counters, insert, rows, score, train
 
 DAY = 96
@@ -78,7 +78,7 @@ def test_removing_is_safe_to_repeat_and_leaves_the_neighbours(store):
 
 
 def test_a_version_is_trained_verified_and_scored_with(database, settings, url):
-    settings = settings.model_copy(update={"models_url": url})
+    settings = settings.changed(models_url=url)
     insert(database, counters(10 * DAY))
 
     assert train(database, settings) == 1
@@ -86,7 +86,7 @@ def test_a_version_is_trained_verified_and_scored_with(database, settings, url):
 
 
 def test_a_changed_object_is_refused(database, settings, bucket):
-    settings = settings.model_copy(update={"models_url": "s3://models/changed"})
+    settings = settings.changed(models_url="s3://models/changed")
     insert(database, counters(10 * DAY))
     train(database, settings)
     key = "changed/isolation_forest/v0001/model.joblib"
@@ -97,7 +97,7 @@ def test_a_changed_object_is_refused(database, settings, bucket):
 
 
 def test_a_training_killed_between_two_objects_is_swept(database, settings, bucket, monkeypatch):
-    settings = settings.model_copy(update={"models_url": "s3://models/plant"})
+    settings = settings.changed(models_url="s3://models/plant")
     insert(database, counters(10 * DAY))
     trainer = Trainer(database, settings)
     put, written = trainer.registry.store._fs.pipe_file, []
@@ -111,7 +111,7 @@ def test_a_training_killed_between_two_objects_is_swept(database, settings, buck
     with monkeypatch.context() as patch:
         patch.setattr(trainer.registry.store._fs, "pipe_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            trainer.train(trainer.default_window())
+            trainer.register(trainer.train(trainer.default_window()))
     assert len(bucket.list_objects_v2(Bucket="models")["Contents"]) == 1
     assert rows(database, "SELECT count(*) FROM anomaly.model_versions") == [(0,)]
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_swept_now_waits_and_the_training_stands(database, settin
         raise ArtefactError("cannot reach it")
 
     with monkeypatch.context() as patch:
-        patch.setattr("anomaly.training.register_version", lambda *a: 1 / 0)
+        patch.setattr("anomaly.lifecycle.training.register_version", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(database, settings)
         patch.undo()
@@ -136,12 +136,28 @@ def test_what_cannot_be_swept_now_waits_and_the_training_stands(database, settin
 
 
 def test_a_bucket_that_is_not_there_is_named_in_one_line(database, settings, bucket):
-    settings = settings.model_copy(update={"models_url": "s3://nowhere/plant"})
+    settings = settings.changed(models_url="s3://nowhere/plant")
     insert(database, counters(10 * DAY))
 
     with pytest.raises(ArtefactError, match="cannot reach s3://nowhere/plant") as caught:
         train(database, settings)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_only_a_failed_write_says_that_nothing_was_registered(bucket, monkeypatch):
+    missing = open_store("s3://nowhere/plant")
+
+    with pytest.raises(ArtefactError) as read:
+        missing.read("family/v0001", "a.txt")
+    with pytest.raises(ArtefactError) as removed:
+        missing.remove("family/v0001", "token")
+    monkeypatch.setattr(missing, "names", lambda folder: None)
+    with pytest.raises(ArtefactError) as written:
+        missing.write("family/v0001", FILES, "token")
+
+    assert "nothing was registered" not in str(read.value)
+    assert "nothing was registered" not in str(removed.value)
+    assert str(written.value).endswith("the credentials; nothing was registered")
 
 
 def test_the_registry_takes_paths_and_urls_and_refuses_others(tmp_path):

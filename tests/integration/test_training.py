@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from anomaly.database.connection import TRAINER
 from anomaly.errors import ArtefactError, MachineError, TrainingError
-from anomaly.model import Model, judge_readings
-from anomaly.postgres.database import TRAINER
-from anomaly.registry import FORMAT, Artefact, Registry, pack_arrays, unpack_arrays
+from anomaly.lifecycle.training import Trainer
+from anomaly.models.artefacts import FORMAT, Artefact, Registry, pack_arrays, unpack_arrays
+from anomaly.models.model import Model
+from anomaly.models.verdicts import verdicts_on
 from anomaly.settings import DetectorName
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import START, at, counters, execute, insert, rows, score, train, verdicts
 
@@ -41,7 +42,7 @@ def registered(database, version):
 
 
 def folder(settings, version=1):
-    return Path(settings.models_url) / "isolation_forest" / f"v{version:04d}"
+    return Path(settings.models.models_url) / "isolation_forest" / f"v{version:04d}"
 
 
 def test_a_version_is_registered_with_files_hashes_and_what_made_it(filled, settings):
@@ -54,7 +55,7 @@ def test_a_version_is_registered_with_files_hashes_and_what_made_it(filled, sett
     )
     assert (version, artefact, readings) == (1, "isolation_forest/v0001", 2 * 8 * DAY)
     assert sorted(hashes) == ["manifest.json", "model.joblib", "scoring.npz"]
-    assert parameters["forest_trees"] == settings.forest_trees
+    assert parameters["forest_trees"] == settings.training.forest_trees
     assert set(libraries) >= {"python", "scikit-learn", "numpy"}
     manifest = json.loads((folder(settings) / "manifest.json").read_text())
     assert manifest["trained_from"] == START.isoformat()
@@ -78,7 +79,7 @@ SIGNALS = {"detector": DetectorName.SIGNALS, "training_min_days": 1.0}
 
 @pytest.mark.parametrize("changed", [{}, SIGNALS])
 def test_a_time_zone_that_is_none_stops_training_and_not_scoring(filled, settings, changed):
-    settings = settings.model_copy(update=changed)
+    settings = settings.changed(**changed)
     train(filled, settings)
     execute(filled, "UPDATE anomaly.machines SET time_zone = 'Europe/Berln' WHERE machine_id = 2")
 
@@ -86,7 +87,7 @@ def test_a_time_zone_that_is_none_stops_training_and_not_scoring(filled, setting
         train(filled, settings)
 
     assert str(refused.value) == (
-        "machine 2 has the time zone 'Europe/Berln', which there is not: run UPDATE"
+        "machine 2 has the time zone 'Europe/Berln', which does not exist: run UPDATE"
         " anomaly.machines SET time_zone = 'Europe/Berlin' WHERE machine_id = 2"
     )
     assert score(filled, settings, 0, DAY).scored == 2 * DAY
@@ -101,13 +102,13 @@ def test_an_alert_budget_that_is_none_is_refused_by_the_database(filled, setting
 
 
 def test_a_machine_s_own_alert_budget_sets_its_threshold(filled, settings):
-    settings = settings.model_copy(update=SIGNALS)
+    settings = settings.changed(**SIGNALS)
     before = train(filled, settings)
     execute(filled, "UPDATE anomaly.machines SET alert_budget = 20 WHERE machine_id = 2")
     after = train(filled, settings)
 
     one, other = (
-        Registry(settings.models_url).load(registered(filled, v)) for v in (before, after)
+        Registry(settings.models.models_url).load(registered(filled, v)) for v in (before, after)
     )
     assert one.detector.limit[0] == other.detector.limit[0]
     assert one.detector.limit[1] > other.detector.limit[1]
@@ -229,11 +230,11 @@ def test_what_another_version_wrote_is_refused(filled, settings, rewrite, messag
 
 def test_another_scikit_learn_scores_but_does_not_open_the_pickle(filled, settings, monkeypatch):
     train(filled, settings)
-    monkeypatch.setattr("anomaly.registry.library_version", lambda name: "0.1")
+    monkeypatch.setattr("anomaly.models.artefacts.library_version", lambda name: "0.1")
 
     assert score(filled, settings, 0, DAY).scored == 2 * DAY
     with pytest.raises(ArtefactError, match=r"here is 0\.1: install scikit-learn"):
-        Registry(settings.models_url).load_estimator(registered(filled, 1))
+        Registry(settings.models.models_url).load_estimator(registered(filled, 1))
 
 
 def test_scoring_needs_no_forest_of_scikit_learn(filled, settings):
@@ -243,16 +244,17 @@ def test_scoring_needs_no_forest_of_scikit_learn(filled, settings):
 import pickle, sys
 def refuse(*arguments, **options): raise AssertionError("a pickle")
 pickle.load = pickle.loads = pickle.Unpickler = refuse
-from anomaly.postgres.database import Database
+from anomaly.database.connection import Database
 from anomaly.settings import load_settings
-from anomaly.scoring import Scorer, Job
+from anomaly.scoring.scorer import Scorer
+from anomaly.scoring.publishing import Job
 from anomaly.windows import Window
-from anomaly.schema import Origin
-from anomaly.postgres.results import RunContext
-settings = load_settings({{}}, models_url={settings.models_url!r})
-database = Database({filled.engine.url.render_as_string(hide_password=False)!r}, settings)
+from anomaly.database.results import Origin
+from anomaly.database.scoring_runs import RequestedBy
+settings = load_settings({{}}, models_url={settings.models.models_url!r})
+database = Database({filled.engine.url.render_as_string(hide_password=False)!r}, settings.database)
 window = Window.parse("2026-03-02", "2026-03-03")
-print(Scorer(database, settings).score_range(window, Job(Origin.BACKFILL, RunContext("x"))).scored)
+print(Scorer(database, settings).score_range(window, Job(Origin.BACKFILL, RequestedBy("x"))).scored)
 print([name for name in ("sklearn.ensemble", "sklearn.tree", "matplotlib") if name in sys.modules])
 """
     result = subprocess.run(
@@ -264,9 +266,9 @@ print([name for name in ("sklearn.ensemble", "sklearn.tree", "matplotlib") if na
 
 @pytest.mark.parametrize("detector", ["prototype", "signals"])
 def test_the_same_readings_settings_and_seed_give_the_same_bytes(filled, settings, detector):
-    settings = settings.model_copy(update={"detector": DetectorName(detector)})
+    settings = settings.changed(detector=DetectorName(detector))
     hashes = {registered(filled, train(filled, settings)).sha256["scoring.npz"] for _ in range(2)}
-    other = settings.model_copy(update={"random_seed": 1})
+    other = settings.changed(random_seed=1)
 
     assert len(hashes) == 1
     assert registered(filled, train(filled, other)).sha256["scoring.npz"] not in hashes
@@ -274,7 +276,7 @@ def test_the_same_readings_settings_and_seed_give_the_same_bytes(filled, setting
 
 @pytest.mark.parametrize("detector", ["prototype", "signals"])
 def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings, detector):
-    settings = settings.model_copy(update={"detector": DetectorName(detector)})
+    settings = settings.changed(detector=DetectorName(detector))
     trainer = Trainer(filled, settings)
     window = Window(START, at(8 * DAY))
     sound, _ = trainer._sound_readings(window, None)
@@ -285,8 +287,8 @@ def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings
 
     wanted = np.ones(len(sound), dtype=bool)
     pd.testing.assert_frame_equal(
-        judge_readings(sound, wanted, read, settings),
-        judge_readings(sound, wanted, model, settings),
+        verdicts_on(sound, wanted, read, settings.meter),
+        verdicts_on(sound, wanted, model, settings.meter),
         check_exact=True,
     )
 
@@ -308,7 +310,7 @@ def test_a_training_killed_before_its_commit_leaves_no_version(filled, settings,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("anomaly.training.register_version", killed)
+        patch.setattr("anomaly.lifecycle.training.register_version", killed)
         with pytest.raises(KeyboardInterrupt):
             train(filled, settings)
     assert folder(settings).exists()
@@ -359,7 +361,7 @@ def test_a_folder_of_another_database_is_neither_taken_nor_swept(filled, setting
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_registered(filled, settings):
-    Path(settings.models_url).write_text("not a folder")
+    Path(settings.models.models_url).write_text("not a folder")
 
     with pytest.raises(ArtefactError, match="cannot write below"):
         train(filled, settings)
@@ -367,13 +369,14 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_registered(fill
 
 
 def test_rolling_back_keeps_what_was_decided_on_record(filled, settings):
-    from anomaly.postgres.versions import put_in_force
+    from anomaly.database.model_in_force import put_in_force
+    from anomaly.database.scoring_runs import lock_publishing
 
     train(filled, settings)
     score(filled, settings, 0, DAY)
     train(filled, settings)
     with filled.transaction(TRAINER) as transaction:
-        transaction.rows("lock_publishing")
+        lock_publishing(transaction)
         put_in_force(transaction, 1, at(DAY), None, by="me", reason="roll back")
 
     entries = rows(

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from anomaly.ingest import ingest
-from anomaly.promoting import Promoter, Step, next_step
+from anomaly.lifecycle.promotion import NextStep, Promoter, next_step
+from anomaly.lifecycle.training import Trainer
+from anomaly.loading.files import ingest
 from anomaly.settings import DetectorName, load_settings
-from anomaly.training import Trainer
 from anomaly.windows import Window
 from deployment import execute
 
@@ -28,7 +28,7 @@ def test_six_weeks_train_a_version_that_passes_and_finds_more_than_baselines(
         judging_days=28,
         source_timezone="UTC",
     )
-    ingest(database, settings, shared_data / "industrial3_15min.csv")
+    ingest(database, settings.meter_table, settings.meter, shared_data / "industrial3_15min.csv")
     trainer = Trainer(database, settings)
     first = trainer.challenge(Window(FIRST, FIRST + 5 * WEEK), by="test")
     execute(database, "UPDATE anomaly.machines SET time_zone = 'Europe/Berlin'")
@@ -37,12 +37,14 @@ def test_six_weeks_train_a_version_that_passes_and_finds_more_than_baselines(
     report = trainer.challenge(Window(FIRST, FIRST + 6 * WEEK), by="test")
 
     judgement = report.judgement
-    assert next_step(report, settings) is Step.PROMOTE, judgement.reasons
+    assert next_step(report.judgement, settings.gate) is NextStep.PROMOTE, judgement.reasons
     assert judgement.judged_from == (FIRST + 6 * WEEK).isoformat()
     assert judgement.challenger.recall > max(judgement.baselines.values())
     for name in ("challenger", "champion"):
         standing = vars(judgement)[name]
-        record_property(f"{detector}, {name}: alerts a machine-week", round(standing.alert_rate, 2))
+        record_property(
+            f"{detector}, {name}: alerts per machine-week", round(standing.alert_rate, 2)
+        )
         record_property(f"{detector}, {name}: faults found", round(standing.recall, 3))
         record_property(
             f"{detector}, {name}: 95 %", [round(end, 3) for end in standing.recall_interval]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly import clocks
-from anomaly.clocks import Rows, is_skipped, meanings, utc_of_rows
+from anomaly.readings import local_clocks
+from anomaly.readings.local_clocks import Rows, is_skipped, possible_moments, utc_of_rows
 
 BERLIN = ZoneInfo("Europe/Berlin")
 QUARTER = timedelta(minutes=15)
@@ -34,33 +34,35 @@ def by_standard_library(local, zone):
 )
 def test_a_local_time_means_the_moments_at_which_the_clock_shows_it(zone, number, minutes, off):
     clock = ZoneInfo(zone)
-    found = clocks.changes(
+    found = local_clocks.changes(
         clock, datetime(1975, 1, 1, tzinfo=UTC), datetime(2037, 1, 1, tzinfo=UTC)
     )
     changes = [change.at for change in found] or [datetime(2020, 6, 1, tzinfo=UTC)]
     at = changes[number % len(changes)] + timedelta(minutes=minutes)
-    local = clocks.local_time(at, clock) + timedelta(minutes=off)
+    local = local_clocks.local_time(at, clock) + timedelta(minutes=off)
 
-    found = meanings(local, clock)
+    found = possible_moments(local, clock)
 
     expected = by_standard_library(local, clock)
-    assert bool(is_skipped(clocks.as_local([local]), clock)[0]) == (not expected)
+    assert bool(is_skipped(local_clocks.as_local([local]), clock)[0]) == (not expected)
     if expected:
         assert found == expected
     else:
         (moment,) = found
-        assert clocks.local_time(moment - QUARTER, clock) <= local + timedelta(hours=1)
+        assert local_clocks.local_time(moment - QUARTER, clock) <= local + timedelta(hours=1)
 
 
 def placed(local, readings, written=None, *, counters=True, ends=False, machine=None):
     """The moments of rows, each one reading."""
-    known = [clocks.UNKNOWN if at is None else int(at.timestamp() * 1e6) for at in written or []]
+    known = [
+        local_clocks.UNKNOWN if at is None else int(at.timestamp() * 1e6) for at in written or []
+    ]
     rows = Rows(
         np.array([readings], dtype=float).T if machine is None else np.array([readings]).T,
-        np.array(known or [clocks.UNKNOWN] * len(readings), dtype=np.int64),
+        np.array(known or [local_clocks.UNKNOWN] * len(readings), dtype=np.int64),
         machine,
     )
-    stamps = clocks.as_local([datetime(2025, 10, 26, *time) for time in local])
+    stamps = local_clocks.as_local([datetime(2025, 10, 26, *time) for time in local])
     found = utc_of_rows(stamps, BERLIN, rows, QUARTER, counters=counters, ends=ends)
     return [at.replace(tzinfo=UTC) for at in found.tolist()]
 
@@ -107,9 +109,11 @@ def test_ends_written_as_their_starts_show_them_run_to_the_end_of_the_doubled_ho
 
 def test_wide_rows_are_told_apart_whole_by_what_all_of_them_have():
     rows = Rows(
-        np.array([[7.0, np.nan], [5.0, 100.0]]), np.full(2, clocks.UNKNOWN, dtype=np.int64), None
+        np.array([[7.0, np.nan], [5.0, 100.0]]),
+        np.full(2, local_clocks.UNKNOWN, dtype=np.int64),
+        None,
     )
-    stamps = clocks.as_local([datetime(2025, 10, 26, 2)] * 2)
+    stamps = local_clocks.as_local([datetime(2025, 10, 26, 2)] * 2)
 
     found = utc_of_rows(stamps, BERLIN, rows, QUARTER, counters=True, ends=False)
 
@@ -119,5 +123,5 @@ def test_wide_rows_are_told_apart_whole_by_what_all_of_them_have():
 def test_time_shown_twice_is_two_hours_in_autumn_and_none_in_spring():
     day = timedelta(days=1)
 
-    assert clocks.time_shown_twice(BERLIN, SECOND - day, SECOND + day) == timedelta(hours=2)
-    assert clocks.time_shown_twice(BERLIN, SECOND + day, SECOND + 200 * day) == timedelta(0)
+    assert local_clocks.time_shown_twice(BERLIN, SECOND - day, SECOND + day) == timedelta(hours=2)
+    assert local_clocks.time_shown_twice(BERLIN, SECOND + day, SECOND + 200 * day) == timedelta(0)

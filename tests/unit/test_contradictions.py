@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly.preprocessing import PowerDiff
-from anomaly.quality import explain_faults, in_hindsight, judge, measure, names
+from anomaly.readings.measuring import measure
+from anomaly.readings.meter_faults import explain_faults, final_quality, in_hindsight
+from anomaly.readings.quality import quality_column
+from anomaly.readings.transformers import PowerDiff
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({})
@@ -38,10 +40,10 @@ def looked_back_at(readings, *, minutes=15, times=None, highest_kw=13.0, flat_sh
         "highest_kw": highest_kw,
     }
     profiles = pd.DataFrame([profile], index=pd.Index([1], name="machine_id"))
-    measured = measure(PowerDiff().transform(long), pd.DataFrame([machine]), SETTINGS)
-    seen = in_hindsight(measured, profiles, SETTINGS)
-    quality = judge(seen, profiles, SETTINGS)
-    return seen.assign(quality=names(quality), reason=explain_faults(seen, quality))
+    measured = measure(PowerDiff().transform(long), pd.DataFrame([machine]), SETTINGS.meter)
+    seen = in_hindsight(measured, profiles, SETTINGS.meter)
+    quality = final_quality(seen, profiles, SETTINGS.meter)
+    return seen.assign(quality=quality_column(quality), reason=explain_faults(seen, quality))
 
 
 WRONG = [0.0, -1.0, 5.0, 4321.0, LEVEL + 500, 123_456.0, 2.0**32 - 1, 99_999_999.0]
@@ -275,13 +277,17 @@ def test_a_cut_between_machines_makes_them_none_the_same(still):
     known = pd.DataFrame({"machine_id": [1, 2], "max_power_kw": np.nan, "rolls_over_at": np.nan})
     profile = {"readings": 999, "longest_flat_hours": 0.0, "flat_share": 0.0, "highest_kw": 13.0}
     profiles = pd.DataFrame([profile] * 2, index=pd.Index([1, 2], name="machine_id"))
-    measured = measure(PowerDiff().transform(long), known, SETTINGS)
+    measured = measure(PowerDiff().transform(long), known, SETTINGS.meter)
     cut = measured[measured["utc_timestamp"] >= times[32]].reset_index(drop=True)
 
-    together = judge(in_hindsight(cut, profiles, SETTINGS), profiles, SETTINGS)
+    together = final_quality(in_hindsight(cut, profiles, SETTINGS.meter), profiles, SETTINGS.meter)
 
     alone = [
-        judge(in_hindsight(rows.reset_index(drop=True), profiles, SETTINGS), profiles, SETTINGS)
+        final_quality(
+            in_hindsight(rows.reset_index(drop=True), profiles, SETTINGS.meter),
+            profiles,
+            SETTINGS.meter,
+        )
         for _, rows in cut.groupby("machine_id")
     ]
     assert together.tolist() == np.concatenate(alone).tolist()

@@ -5,15 +5,15 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from anomaly.database.connection import Database
 from anomaly.errors import DatabaseError
-from anomaly.postgres.database import Database
 from anomaly.settings import load_settings
 
 
 def database(extra, **items):
     query = {"__extra__": extra if isinstance(extra, str) else json.dumps(extra)} | items
     text = "&".join(f"{name}={quote_plus(value)}" for name, value in query.items())
-    return Database(f"postgres://user:secret@host:5432/db?{text}", load_settings({}))
+    return Database(f"postgres://user:secret@host:5432/db?{text}", load_settings({}).database)
 
 
 def test_an_extra_with_numbers_and_booleans_becomes_parameters_of_the_driver():
@@ -46,7 +46,7 @@ def test_an_item_that_postgres_does_not_know_is_refused_by_its_name(items):
 
 def test_an_extra_that_is_no_object_is_refused():
     for extra in ("[1]", "{", "7"):
-        with pytest.raises(DatabaseError, match="is no JSON object"):
+        with pytest.raises(DatabaseError, match="is not a JSON object"):
             database(extra)
 
 

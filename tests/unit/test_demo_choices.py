@@ -36,15 +36,15 @@ def test_settings_of_the_readings_are_taken_from_the_environment_and_kept(
     kept = Demo(tmp_path / "demo", None)
 
     for demo in (made, kept):
-        assert demo.settings.source_timezone == "Asia/Seoul"
-        assert demo.settings.interval_minutes == 5
+        assert demo.settings.meter.source_timezone == "Asia/Seoul"
+        assert demo.settings.meter.interval_minutes == 5
         assert demo._variables.items() >= SAID.items()  # what Airflow and .demo/env get
 
 
 def test_generated_readings_are_as_they_are_whatever_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("ANOMALY_READING_KIND", "power_w")
 
-    assert Demo(tmp_path / "demo", None).settings.reading_kind == "energy_kwh"
+    assert Demo(tmp_path / "demo", None).settings.meter.reading_kind == "energy_kwh"
 
 
 def test_another_setting_than_the_demo_was_made_with_is_refused(tmp_path, data, monkeypatch):

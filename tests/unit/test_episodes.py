@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly.episodes import LOOK_BACK, Episode, Severity, find_episodes, with_onsets
-from anomaly.schema import QUALITY_NAMES, Quality
+from anomaly.incidents.episodes import Episode, Severity, find_episodes
+from anomaly.incidents.onsets import LOOK_BACK, with_onsets
+from anomaly.readings.quality import QUALITY_NAMES, Quality
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({})
-QUARTER = SETTINGS.interval
+QUARTER = SETTINGS.meter.interval
 START = datetime(2026, 3, 2, tzinfo=UTC)
 HOURS = QUARTER / timedelta(hours=1)
 
@@ -44,7 +45,7 @@ def episodes(verdicts: pd.DataFrame, zone: str = "UTC") -> list[Episode]:
     """The episodes of one machine, whole."""
     verdicts = verdicts.assign(previous_at=verdicts["utc_timestamp"].shift())
     newest = verdicts["utc_timestamp"].iloc[-1] + QUARTER
-    found = find_episodes(verdicts, [], newest, SETTINGS)
+    found = find_episodes(verdicts, [], newest, SETTINGS.meter, SETTINGS.incidents)
     about = [
         verdicts[
             (verdicts["utc_timestamp"] >= episode.started_at - LOOK_BACK)
@@ -58,7 +59,7 @@ def episodes(verdicts: pd.DataFrame, zone: str = "UTC") -> list[Episode]:
     frame = pd.concat(about)
     frame["alarm"] = frame["anomaly"] == 1
     frame["sound"] = frame["quality"].isin(QUALITY_NAMES[: Quality.STUCK])
-    return with_onsets(found, frame, {1: zone}, SETTINGS)
+    return with_onsets(found, frame, {1: zone}, SETTINGS.meter)
 
 
 def lasting(first: int, told: int, last: int, kilowatts: float, usual: float = 10.0, **columns):

@@ -15,7 +15,7 @@ from hypothesis_profiles import PROPERTY
 
 from anomaly.demo.generator import ZONE, Fault, GeneratedReadings, generate
 from anomaly.errors import WindowError
-from anomaly.schema import METERS, RECORD
+from anomaly.readings.record import METERS, RECORD
 
 QUARTER = timedelta(minutes=15)
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from meters import SETTINGS, machines, measured, shifts
 
-from anomaly.detector import Detector
-from anomaly.drift import Reference
-from anomaly.forest import PrototypeDetector, fit_forest
-from anomaly.model import Model
-from anomaly.quality import profile
-from anomaly.registry import artefact_files
-from anomaly.signal_detector import SignalDetector
+from anomaly.detectors.base import Detector
+from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+from anomaly.detectors.signals.training import train_signals
+from anomaly.models.artefacts import artefact_files
+from anomaly.models.drift import Reference
+from anomaly.models.model import Model
+from anomaly.readings.meter_faults import profile_machines
 
 HEAVY = ("sklearn", "scipy", "joblib", "matplotlib", "fastapi", "airflow", "typer", "fsspec")
 SCORE = f"""
@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anomaly.records import judge_records
-from anomaly.model import judge_readings
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import check_migrated
-from anomaly.registry import MANIFEST, Registry, Artefact
-from anomaly.scoring import Scorer
+from anomaly.scoring.record_scoring import judge_records
+from anomaly.models.verdicts import verdicts_on
+from anomaly.database.connection import Database
+from anomaly.database.migrations import check_migrated
+from anomaly.models.artefacts import MANIFEST, Registry, Artefact
+from anomaly.scoring.scorer import Scorer
 from anomaly.settings import load_settings
 from anomaly.windows import Window
 
@@ -43,21 +43,21 @@ for folder in sys.argv[1:]:
         {{"utc_timestamp": f"2024-02-10 14:{{minute}}:00", "machine_1": 100.0 * minute}}
         for minute in (15, 30, 45)
     ]
-    assert len(judge_records(records, model, settings)) == 3
+    assert len(judge_records(records, model, settings.meter_table, settings.meter)) == 3
 print(*(name for name in {HEAVY} if name in sys.modules))
 """
 
 
 def model(detector: Detector, readings) -> Model:
-    return Model(detector, profile(readings), "energy_kwh", 15, Reference.of(readings))
+    return Model(detector, profile_machines(readings), "energy_kwh", 15, Reference.of(readings))
 
 
 def test_scoring_imports_no_scikit_learn_nor_anything_else_that_it_can_do_without(tmp_path):
     readings = measured({1: shifts(21)})
-    pipeline = fit_forest(readings, SETTINGS)
+    pipeline = fit_forest(readings, SETTINGS.training)
     detectors = (
-        PrototypeDetector.compile(pipeline, SETTINGS),
-        SignalDetector.fit(readings, machines(1), SETTINGS),
+        PrototypeDetector.compile(pipeline, SETTINGS.meter),
+        train_signals(readings, machines(1), SETTINGS.meter, SETTINGS.training).detector,
     )
     for detector in detectors:
         folder = tmp_path / detector.name / "v0001"

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomaly.episodes import Episode, Kind, Severity, Silence, find_episodes
-from anomaly.incidents import Incident, Label, LabelName, State, look_back, match, with_states
+from anomaly.incidents.episodes import Episode, Kind, Severity, Silence, find_episodes
+from anomaly.incidents.identity import match
+from anomaly.incidents.incident import Incident, State
+from anomaly.incidents.labels import Label, LabelName
+from anomaly.incidents.states import look_back, with_states
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({})
-QUARTER = SETTINGS.interval
+QUARTER = SETTINGS.meter.interval
 START = datetime(2026, 3, 2, tzinfo=UTC)
 LATER = START + timedelta(days=30)
 
@@ -37,7 +40,7 @@ def alarms(*quarters: int, machine: int = 1, **columns: object) -> pd.DataFrame:
 
 
 def episodes(rows: pd.DataFrame, *silences: Silence, as_of: datetime = LATER) -> list[Episode]:
-    return find_episodes(rows, silences, as_of, SETTINGS)
+    return find_episodes(rows, silences, as_of, SETTINGS.meter, SETTINGS.incidents)
 
 
 def episode(first: int, last: int, kind: Kind = Kind.MACHINE, machine: int = 1) -> Episode:
@@ -65,7 +68,7 @@ def matched(known_ones: list[Incident], *found: Episode) -> list[tuple]:
 
 
 def state_of(incident: Incident, *labels: Label, as_of: int = 3) -> State:
-    (told,) = with_states([incident], labels, at(as_of), SETTINGS)
+    (told,) = with_states([incident], labels, at(as_of), SETTINGS.meter, SETTINGS.incidents)
     return told.state
 
 
@@ -118,7 +121,7 @@ def test_a_machine_that_falls_silent_is_an_episode_up_to_the_newest_reading_of_o
 def test_a_machine_silent_for_good_is_silent_no_longer_than_the_longest_gap():
     (found,) = episodes(alarms(), Silence(1, at(0)))
 
-    assert found.last_at == at(0) + SETTINGS.max_gap
+    assert found.last_at == at(0) + SETTINGS.meter.max_gap
 
 
 def test_a_retired_machine_is_not_silent():
@@ -206,8 +209,8 @@ def test_an_incident_that_outlasts_its_maintenance_is_open_again():
 
 
 def test_an_incident_is_over_once_no_alarm_can_join_it_any_more():
-    (lasting,) = with_states([known(1, 0, 4)], [], at(8), SETTINGS)
-    (over,) = with_states([known(1, 0, 4)], [], at(9), SETTINGS)
+    (lasting,) = with_states([known(1, 0, 4)], [], at(8), SETTINGS.meter, SETTINGS.incidents)
+    (over,) = with_states([known(1, 0, 4)], [], at(9), SETTINGS.meter, SETTINGS.incidents)
 
     assert (lasting.state, lasting.ended_at) == (State.OPEN, None)
     assert (over.state, over.ended_at) == (State.CLOSED, at(5))
@@ -216,7 +219,7 @@ def test_an_incident_is_over_once_no_alarm_can_join_it_any_more():
 def test_a_machine_abnormal_for_three_days_on_end_has_a_new_normal():
     days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
 
-    told = with_states(days, [], at(96 * 4 + 41), SETTINGS)
+    told = with_states(days, [], at(96 * 4 + 41), SETTINGS.meter, SETTINGS.incidents)
 
     assert [incident.state for incident in told] == [State.CLOSED] * 5
     assert [incident.settled for incident in told] == [False] * 3 + [True] * 2
@@ -226,7 +229,7 @@ def test_a_machine_that_works_in_shifts_has_a_new_normal_from_its_fourth_day_on(
     mondays = range(0, 4 * 7, 7)
     shifts = [known(day, 96 * day + 24, 96 * day + 72) for m in mondays for day in range(m, m + 5)]
 
-    told = with_states(shifts, [], at(96 * 28), SETTINGS)
+    told = with_states(shifts, [], at(96 * 28), SETTINGS.meter, SETTINGS.incidents)
 
     news = [i.incident_id for i in told if not i.settled]
     assert news == [0, 1, 2]  # the first Monday, Tuesday and Wednesday; the weekends part nothing
@@ -234,7 +237,11 @@ def test_a_machine_that_works_in_shifts_has_a_new_normal_from_its_fourth_day_on(
 
 def test_an_alarm_every_other_day_is_no_new_normal():
     told = with_states(
-        [known(day, 96 * day, 96 * day + 8) for day in range(0, 14, 2)], [], at(1400), SETTINGS
+        [known(day, 96 * day, 96 * day + 8) for day in range(0, 14, 2)],
+        [],
+        at(1400),
+        SETTINGS.meter,
+        SETTINGS.incidents,
     )
 
     news = [i.incident_id for i in told if not i.settled]
@@ -248,17 +255,20 @@ def test_what_is_a_new_normal_does_not_depend_on_how_far_back_incidents_are_know
         for day in np.flatnonzero(random.random(60) < 0.6).tolist()
         for one in [known(day, 96 * day, 96 * day + int(random.integers(1, 90)))]
     ]
-    whole = with_states(days, [], at(96 * 60), SETTINGS)
+    whole = with_states(days, [], at(96 * 60), SETTINGS.meter, SETTINGS.incidents)
     assert {incident.settled for incident in whole} == {True, False}
 
     for number, incident in enumerate(days):
-        seen = incident.episode.last_at - look_back(SETTINGS)
+        seen = incident.episode.last_at - look_back(SETTINGS.incidents)
         view = [other for other in days[: number + 1] if other.episode.last_at >= seen]
-        assert with_states(view, [], at(96 * 60), SETTINGS)[-1] == whole[number]
+        assert (
+            with_states(view, [], at(96 * 60), SETTINGS.meter, SETTINGS.incidents)[-1]
+            == whole[number]
+        )
 
 
 def test_a_meter_at_fault_for_as_long_as_a_gap_may_last_has_stopped_for_good():
-    week = SETTINGS.max_gap // QUARTER
+    week = SETTINGS.meter.max_gap // QUARTER
 
     def told(last: int) -> State:
         return state_of(Incident(episode(0, last, kind=Kind.METER), 1), as_of=last + 1)
@@ -285,7 +295,11 @@ def test_who_took_on_a_part_of_an_incident_took_on_the_whole():
     part = known(8, 10, 14, acknowledged=True)
 
     whole, merged = with_states(
-        match([known(7, 0, 8), part], [episode(0, 14)], QUARTER), [], at(15), SETTINGS
+        match([known(7, 0, 8), part], [episode(0, 14)], QUARTER),
+        [],
+        at(15),
+        SETTINGS.meter,
+        SETTINGS.incidents,
     )
 
     assert (whole.incident_id, whole.state) == (7, State.ACKNOWLEDGED)
@@ -295,16 +309,18 @@ def test_who_took_on_a_part_of_an_incident_took_on_the_whole():
 def test_telling_the_state_again_changes_nothing():
     days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
 
-    once = with_states(days, [], at(96 * 4 + 41), SETTINGS)
+    once = with_states(days, [], at(96 * 4 + 41), SETTINGS.meter, SETTINGS.incidents)
 
-    assert with_states(once, [], at(96 * 4 + 41), SETTINGS) == once
+    assert with_states(once, [], at(96 * 4 + 41), SETTINGS.meter, SETTINGS.incidents) == once
 
 
 def test_an_incident_worse_than_those_before_it_is_news():
     days = [known(day, 96 * day, 96 * day + 40) for day in range(5)]
     worse = replace(days[4].episode, severity=Severity.CRITICAL)
 
-    told = with_states([*days[:4], Incident(worse, 4)], [], at(96 * 4 + 41), SETTINGS)
+    told = with_states(
+        [*days[:4], Incident(worse, 4)], [], at(96 * 4 + 41), SETTINGS.meter, SETTINGS.incidents
+    )
 
     assert told[4].state is State.OPEN
 

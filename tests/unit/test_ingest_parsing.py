@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import PROPERTY
 
-from anomaly import ingest
 from anomaly.errors import IngestError
-from anomaly.ingest import read_readings
-from anomaly.schema import RECORD
+from anomaly.loading import files as ingest
+from anomaly.loading.files import read_readings
+from anomaly.readings.record import RECORD
 from anomaly.settings import Settings, load_settings
 
 HEADER = "utc_timestamp,machine_1,machine_2\n"
@@ -33,7 +33,7 @@ def refusal(file: Path, content: str | bytes, settings: Settings) -> str:
     """Write a file that cannot be read and return the error without the folder."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(IngestError) as error:
-        read_readings(file, settings)
+        read_readings(file, settings.meter_table, settings.meter)
     return str(error.value).removeprefix(f"{file.parent}/")
 
 
@@ -64,7 +64,7 @@ def long_settings() -> Settings:
 def test_readings_come_out_in_the_order_of_the_record(file: Path, settings: Settings) -> None:
     file.write_text("machine_2,utc_timestamp,area_offices\n1.5,2017-03-07T04:45:00Z,3\n")
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert list(readings.columns) == ["utc_timestamp", "area_offices", "machine_2"]
     assert readings.iloc[0, 1:].tolist() == [3.0, 1.5]
@@ -74,7 +74,7 @@ def test_the_whole_record_of_22_fields_is_accepted(file: Path, settings: Setting
     local = "2017-03-07T05:45:00+0100"
     file.write_text(",".join(RECORD) + f"\n2017-03-07T04:45:00Z,{local}" + ",1" * 20 + "\n")
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert list(readings.columns) == list(RECORD)
     assert readings["cet_cest_timestamp"].tolist() == [local]
@@ -84,7 +84,7 @@ def test_rows_are_indexed_by_the_line_an_editor_shows(file: Path, settings: Sett
     quoted = '"2017-03-07T05:00:00Z","\n1.5",2\n'
     file.write_text(HEADER + "\n\n" + ROW + quoted + ROW.replace("04:45", "05:15"))
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert readings.index.tolist() == [4, 5, 7]
 
@@ -92,7 +92,7 @@ def test_rows_are_indexed_by_the_line_an_editor_shows(file: Path, settings: Sett
 def test_empty_cells_and_nan_are_missing_readings(file: Path, settings: Settings) -> None:
     file.write_text(HEADER + "2017-03-07T04:45:00Z, ,NaN\n" + "2017-03-07T05:00:00Z,,-nan\n")
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert readings[["machine_1", "machine_2"]].isna().all(axis=None)
 
@@ -105,7 +105,7 @@ def test_a_number_is_read_to_the_last_bit(
     file = tmp_path_factory.mktemp("exact") / "readings.csv"
     file.write_text(wide([reading]))
 
-    readings = read_readings(file, load_settings({}))
+    readings = read_readings(file, load_settings({}).meter_table, load_settings({}).meter)
 
     assert readings["machine_1"].tolist() == [reading]
 
@@ -120,7 +120,7 @@ def test_any_offset_names_the_same_moment(
     file = tmp_path_factory.mktemp("offset") / "readings.csv"
     file.write_text(f"utc_timestamp,machine_1\n{local}{sign}{abs(hours):02d}:00,1\n")
 
-    readings = read_readings(file, load_settings({}))
+    readings = read_readings(file, load_settings({}).meter_table, load_settings({}).meter)
 
     assert readings["utc_timestamp"].dt.to_pydatetime().tolist() == [utc]
 
@@ -129,7 +129,9 @@ def test_a_gzipped_file_is_read_like_a_plain_one(file: Path, settings: Settings)
     zipped = file.with_suffix(".csv.gz")
     zipped.write_bytes(gzip.compress((HEADER + ROW).encode()))
 
-    assert read_readings(zipped, settings)["machine_2"].tolist() == [2.5]
+    assert read_readings(zipped, settings.meter_table, settings.meter)["machine_2"].tolist() == [
+        2.5
+    ]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted(
@@ -137,22 +139,26 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted(
 ) -> None:
     file.write_bytes((HEADER + ROW).replace("\n", "\r\n").encode("utf-8-sig"))
 
-    assert read_readings(file, settings)["machine_2"].tolist() == [2.5]
+    assert read_readings(file, settings.meter_table, settings.meter)["machine_2"].tolist() == [2.5]
 
 
 def test_chunks_do_not_change_what_is_read(
     file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(wide([float(n) for n in range(100)]))
-    at_once = read_readings(file, settings)
+    at_once = read_readings(file, settings.meter_table, settings.meter)
 
     monkeypatch.setattr(ingest, "CHUNK_ROWS", 7)
 
-    pd.testing.assert_frame_equal(read_readings(file, settings), at_once)
+    pd.testing.assert_frame_equal(
+        read_readings(file, settings.meter_table, settings.meter), at_once
+    )
 
 
 def test_the_real_readings_are_read_whole(shared_data: Path, settings: Settings) -> None:
-    readings = read_readings(shared_data / "industrial3_15min.csv", settings)
+    readings = read_readings(
+        shared_data / "industrial3_15min.csv", settings.meter_table, settings.meter
+    )
 
     assert readings.shape == (6605, 6)
     assert readings.index[-1] == 6606
@@ -171,7 +177,7 @@ def test_the_public_file_loses_its_prefix_and_its_other_sites(
 ) -> None:
     file.write_text(OPSD + "2014-12-11T17:45:00Z,2014-12-11T18:45:00+0100,7,,1.5,x | y\n")
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert list(readings.columns) == ["utc_timestamp", "cet_cest_timestamp", "ev", "machine_1"]
     assert readings["machine_1"].tolist() == [1.5]
@@ -183,7 +189,7 @@ def test_rows_of_the_public_file_without_a_reading_of_the_site_are_skipped(
     empty = "2014-12-11T17:45:00Z,2014-12-11T18:45:00+0100,7,,,\n"
     file.write_text(OPSD + empty + "2014-12-11T18:00:00Z,2014-12-11T19:00:00+0100,7,,1.5,\n")
 
-    assert read_readings(file, settings).index.tolist() == [3]
+    assert read_readings(file, settings.meter_table, settings.meter).index.tolist() == [3]
 
 
 def test_a_public_file_without_any_reading_of_the_site_is_refused(
@@ -207,7 +213,7 @@ def test_a_row_without_readings_in_a_file_of_our_own_is_kept(
 ) -> None:
     file.write_text(HEADER + "2017-03-07T04:45:00Z,,\n")
 
-    assert len(read_readings(file, settings)) == 1
+    assert len(read_readings(file, settings.meter_table, settings.meter)) == 1
 
 
 # Files that cannot be read ------------------------------------------------
@@ -215,12 +221,12 @@ def test_a_row_without_readings_in_a_file_of_our_own_is_kept(
 
 def test_a_missing_file_is_named(file: Path, settings: Settings) -> None:
     with pytest.raises(IngestError, match=r"nothing\.csv does not exist: check the path"):
-        read_readings(file.with_name("nothing.csv"), settings)
+        read_readings(file.with_name("nothing.csv"), settings.meter_table, settings.meter)
 
 
 def test_a_folder_is_refused(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(IngestError, match="cannot be read: Is a directory"):
-        read_readings(tmp_path, settings)
+        read_readings(tmp_path, settings.meter_table, settings.meter)
 
 
 @pytest.mark.parametrize(
@@ -284,14 +290,17 @@ def test_columns_that_are_no_readings_are_left_out(file: Path, settings: Setting
         "utc_timestamp,machine_1,interpolated,ingested_at\n2017-03-07T04:45:00Z,1,x,y\n"
     )
 
-    assert list(read_readings(file, settings).columns) == ["utc_timestamp", "machine_1"]
+    assert list(read_readings(file, settings.meter_table, settings.meter).columns) == [
+        "utc_timestamp",
+        "machine_1",
+    ]
 
 
 def test_any_column_can_be_mapped_to_a_machine(file: Path) -> None:
     settings = load_settings({}, source_machines={"compressor": 7})
     file.write_text("utc_timestamp,compressor\n2017-03-07T04:45:00Z,1\n")
 
-    assert read_readings(file, settings)["compressor"].tolist() == [1.0]
+    assert read_readings(file, settings.meter_table, settings.meter)["compressor"].tolist() == [1.0]
 
 
 # Numbers ------------------------------------------------------------------
@@ -312,7 +321,7 @@ def test_text_in_place_of_a_number_is_refused(cell: str, file: Path, settings: S
 
     assert said == (
         f"readings.csv, line 4, column machine_1: '{cell}' is not a number:"
-        " leave it empty where nothing was read"
+        " leave it empty if there is no reading"
     )
 
 
@@ -358,7 +367,11 @@ def test_a_timestamp_without_a_zone_is_read_in_the_zone_of_the_setting(
 ) -> None:
     file.write_text(HEADER + "2024-02-10 14:30:00,1,2\n")
 
-    readings = read_readings(file, load_settings({}, source_timezone=zone))
+    readings = read_readings(
+        file,
+        load_settings({}, source_timezone=zone).meter_table,
+        load_settings({}, source_timezone=zone).meter,
+    )
 
     assert readings["utc_timestamp"].dt.hour.tolist() == [hour]
 
@@ -421,7 +434,7 @@ def test_empty_rows_of_the_skipped_hour_are_left_out(file: Path, label: str) -> 
     rows = [f"2017-03-26 {time},,\n" for time in hour] + [f"2017-03-26 {full},1,2\n"]
     file.write_text(HEADER + "".join(rows))
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-03-26 01:00Z")]
 
@@ -444,7 +457,9 @@ def test_a_year_of_a_local_file_is_read_whole(file: Path, order: int, zone: str,
     file.write_text(HEADER + "".join(rows[::order]))
     settings = load_settings({}, source_timezone=zone, timestamp_label=ends[:5].strip(", "))
 
-    readings = read_readings(file, settings).sort_values("utc_timestamp")
+    readings = read_readings(file, settings.meter_table, settings.meter).sort_values(
+        "utc_timestamp"
+    )
 
     labels = start if ends == "start" else start + quarter
     assert readings["utc_timestamp"].tolist() == labels.tolist()
@@ -454,7 +469,11 @@ def test_a_year_of_a_local_file_is_read_whole(file: Path, order: int, zone: str,
 def test_an_hour_that_the_clock_shows_twice_is_its_second(file: Path) -> None:
     file.write_text(HEADER + "2017-10-29 02:15:00,1,2\n")
 
-    readings = read_readings(file, load_settings({}, source_timezone="Europe/Berlin"))
+    readings = read_readings(
+        file,
+        load_settings({}, source_timezone="Europe/Berlin").meter_table,
+        load_settings({}, source_timezone="Europe/Berlin").meter,
+    )
 
     assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-10-29 01:15Z")]
 
@@ -462,7 +481,11 @@ def test_an_hour_that_the_clock_shows_twice_is_its_second(file: Path) -> None:
 def test_the_label_of_a_timestamp_is_left_to_the_reader_of_the_table(file: Path) -> None:
     file.write_text(HEADER + ROW)
 
-    readings = read_readings(file, load_settings({}, timestamp_label="end"))
+    readings = read_readings(
+        file,
+        load_settings({}, timestamp_label="end").meter_table,
+        load_settings({}, timestamp_label="end").meter,
+    )
 
     assert readings["utc_timestamp"].tolist() == [pd.Timestamp("2017-03-07 04:45Z")]
 
@@ -487,7 +510,7 @@ def test_two_lines_of_a_time_shown_twice_are_the_two_hours_in_their_order(file: 
     settings = load_settings({}, source_timezone="Europe/Berlin")
     file.write_text(HEADER + "2017-10-29 02:15:00,1,2\n" * 2)
 
-    readings = read_readings(file, settings)
+    readings = read_readings(file, settings.meter_table, settings.meter)
 
     assert readings["utc_timestamp"].tolist() == [
         pd.Timestamp("2017-10-29 00:15Z"),
@@ -506,7 +529,9 @@ def test_three_lines_of_a_time_shown_twice_are_refused(file: Path) -> None:
 def test_equal_rows_of_a_long_file_count_once(file: Path) -> None:
     file.write_text("time,machine,kwh\n2017-03-07T04:45Z,a,1\n2017-03-07T04:45Z,a,1.0\n")
 
-    assert read_readings(file, long_settings()).index.tolist() == [2]
+    assert read_readings(
+        file, long_settings().meter_table, long_settings().meter
+    ).index.tolist() == [2]
 
 
 @pytest.mark.parametrize("other", ["1.5", ""])
@@ -524,7 +549,7 @@ def test_rows_of_a_long_file_that_contradict_each_other_are_refused(other: str, 
 def test_a_long_file_is_read_by_the_names_in_the_settings(file: Path) -> None:
     file.write_text("kwh,machine,time,arrived\n1.5,press,2017-03-07T04:45Z,x\n")
 
-    readings = read_readings(file, long_settings())
+    readings = read_readings(file, long_settings().meter_table, long_settings().meter)
 
     assert list(readings.columns) == ["time", "machine", "kwh"]
     assert readings.iloc[0].tolist() == [pd.Timestamp("2017-03-07 04:45Z"), "press", 1.5]
@@ -578,7 +603,16 @@ def test_power_is_not_taken_for_a_counter(file: Path, settings: Settings) -> Non
 def test_power_is_read_as_power(file: Path) -> None:
     file.write_text(wide(POWER))
 
-    assert len(read_readings(file, load_settings({}, reading_kind="power_w"))) == 200
+    assert (
+        len(
+            read_readings(
+                file,
+                load_settings({}, reading_kind="power_w").meter_table,
+                load_settings({}, reading_kind="power_w").meter,
+            )
+        )
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -589,13 +623,19 @@ def test_power_is_read_as_power(file: Path) -> None:
 def test_too_little_to_tell_is_read_as_power(readings: list[float], file: Path) -> None:
     file.write_text(wide(readings))
 
-    assert len(read_readings(file, load_settings({}, reading_kind="power_w"))) == len(readings)
+    assert len(
+        read_readings(
+            file,
+            load_settings({}, reading_kind="power_w").meter_table,
+            load_settings({}, reading_kind="power_w").meter,
+        )
+    ) == len(readings)
 
 
 def test_a_counter_may_be_reset(file: Path, settings: Settings) -> None:
     file.write_text(wide(COUNTER[:60] + COUNTER + COUNTER[:3]))
 
-    assert len(read_readings(file, settings)) == 263
+    assert len(read_readings(file, settings.meter_table, settings.meter)) == 263
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20_000])
@@ -606,7 +646,7 @@ def test_the_order_of_lines_does_not_make_a_counter_fall(
     header, *lines = wide(COUNTER).splitlines(keepends=True)
     file.write_text(header + "".join(reversed(lines[:100])) + "".join(lines[100:]))
 
-    assert len(read_readings(file, settings)) == 200
+    assert len(read_readings(file, settings.meter_table, settings.meter)) == 200
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
@@ -628,6 +668,6 @@ def test_each_machine_of_a_long_file_is_judged_by_itself(file: Path) -> None:
     ]
     file.write_text("time,machine,kwh\n" + "".join(rows))
 
-    readings = read_readings(file, long_settings())
+    readings = read_readings(file, long_settings().meter_table, long_settings().meter)
 
     assert math.isclose(readings["kwh"].max(), 1e6 + COUNTER[-1])

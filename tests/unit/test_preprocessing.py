@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from anomaly import preprocessing, quality, windows
+from anomaly import windows
+from anomaly.detectors.prototype import PrototypeDetector, fit_forest
 from anomaly.errors import SourceError
-from anomaly.forest import PrototypeDetector, fit_forest
-from anomaly.preprocessing import (
+from anomaly.readings import quality
+from anomaly.readings import transformers as preprocessing
+from anomaly.readings.record import RECORD
+from anomaly.readings.transformers import (
     ColumnDropper,
     MachineIdExtractor,
     MachineMelter,
@@ -21,7 +24,6 @@ from anomaly.preprocessing import (
     build_pipeline,
     feature_columns,
 )
-from anomaly.schema import RECORD
 from anomaly.settings import load_settings
 
 STEPS = (
@@ -52,7 +54,9 @@ def test_the_examples_in_the_docstrings_hold(module):
 def test_power_diff_equals_the_prototypes_on_every_real_reading(shared_data, reference):
     wide = pd.read_csv(shared_data / "industrial3_15min.csv")
 
-    ours = build_pipeline(load_settings({}))[:7].fit_transform(wide)
+    ours = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)[:7].fit_transform(
+        wide
+    )
 
     both = ours.merge(reference, on=["machine_id", "utc_timestamp"], suffixes=("", "_reference"))
     assert len(both) == 33_025
@@ -63,7 +67,7 @@ def test_a_forest_trained_as_the_prototypes_agrees_with_its_labels(shared_data, 
     sample = pd.read_csv(shared_data / "industrial3_power_diff_sample_2015_2017.csv")
 
     settings = load_settings({})
-    detector = PrototypeDetector.compile(fit_forest(sample, settings), settings)
+    detector = PrototypeDetector.compile(fit_forest(sample, settings.training), settings.meter)
     everything = np.ones(len(reference), dtype=bool)
     agreement = (detector.score(reference, everything).anomaly == reference["anomaly"]).mean()
 
@@ -74,9 +78,10 @@ def test_the_whole_record_of_22_fields_goes_through_the_eight_steps():
     record = dict.fromkeys(RECORD, 1.0)
     record |= {"utc_timestamp": "2024-02-10 14:30:00", "cet_cest_timestamp": "2024-02-10 15:30:00"}
 
-    features = build_pipeline(load_settings({}, source_timezone="UTC")).fit_transform(
-        pd.DataFrame([record])
-    )
+    features = build_pipeline(
+        load_settings({}, source_timezone="UTC").meter_table,
+        load_settings({}, source_timezone="UTC").meter,
+    ).fit_transform(pd.DataFrame([record]))
 
     assert len(record) == 22
     assert features.shape == (5, 6)  # five machines; one column each, and power_diff
@@ -84,7 +89,7 @@ def test_the_whole_record_of_22_fields_goes_through_the_eight_steps():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_can_be_cloned_and_names_its_columns(step):
-    pipeline = build_pipeline(load_settings({}))
+    pipeline = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)
     wide = records(4.0, 5.0)
     for _, before in pipeline.steps:
         if isinstance(before, step):
@@ -102,7 +107,9 @@ def test_a_two_hour_gap_is_not_an_eight_fold_spike():
         utc_timestamp=["2017-03-07 00:00Z", "2017-03-07 00:15Z", "2017-03-07 02:15Z"]
     )
 
-    ours = build_pipeline(load_settings({}))[:7].fit_transform(wide)
+    ours = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)[:7].fit_transform(
+        wide
+    )
 
     assert ours["power_diff"].tolist() == [0.0, 4.0, 0.5]
 
@@ -112,7 +119,9 @@ def test_a_previous_reading_more_than_a_week_back_counts_as_none():
         utc_timestamp=["2017-03-01 00:00Z", "2017-03-08 00:00Z", "2017-03-15 00:15Z"]
     )
 
-    ours = build_pipeline(load_settings({}))[:7].fit_transform(wide)
+    ours = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)[:7].fit_transform(
+        wide
+    )
 
     assert ours["elapsed_hours"].isna().tolist() == [True, False, True]
     assert ours["power_diff"].tolist()[2] == 0.0
@@ -121,7 +130,9 @@ def test_a_previous_reading_more_than_a_week_back_counts_as_none():
 def test_power_is_the_change_over_the_elapsed_time_however_short():
     wide = records(0.0, 1.0).assign(utc_timestamp=["2017-03-07 00:00Z", "2017-03-07 00:01Z"])
 
-    ours = build_pipeline(load_settings({}))[:7].fit_transform(wide)
+    ours = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)[:7].fit_transform(
+        wide
+    )
 
     assert ours["power_diff"].tolist() == [0.0, 60.0]
 
@@ -130,7 +141,9 @@ def test_a_reading_within_seconds_of_another_is_compared_with_the_one_before():
     times = ["2017-03-07 00:00Z", "2017-03-07 00:15Z", "2017-03-07 00:15:02Z"]
     wide = records(0.0, 1.0, 1.0).assign(utc_timestamp=times)
 
-    ours = build_pipeline(load_settings({}))[:7].fit_transform(wide)
+    ours = build_pipeline(load_settings({}).meter_table, load_settings({}).meter)[:7].fit_transform(
+        wide
+    )
 
     assert ours["power_diff"].tolist() == pytest.approx([0.0, 4.0, 4.0], rel=0.01)
 

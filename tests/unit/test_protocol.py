@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from anomaly.errors import SourceError, TrainingError
-from anomaly.evaluation.contenders import (
+from anomaly.evaluation.alert_matching import group_incidents
+from anomaly.evaluation.baselines import (
     AbsoluteChange,
     HourOfWeekResidual,
     JointForest,
@@ -20,18 +21,18 @@ from anomaly.evaluation.contenders import (
     RandomAlerts,
     baselines,
 )
-from anomaly.evaluation.injection import Family
-from anomaly.evaluation.judging import group_incidents
-from anomaly.evaluation.labelled import judge_labelled, read_labelled
+from anomaly.evaluation.fault_injection import Family
+from anomaly.evaluation.labelled_readings import judge_labelled, read_labelled
 from anomaly.evaluation.protocol import Scored, evaluate
 from anomaly.evaluation.report import PictureError
 from anomaly.evaluation.thresholds import ladders, thresholds
-from anomaly.evaluation.trials import CONTEXT, rolling_origins, tidy
+from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK, finite_readings, rolling_splits
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({}, forest_trees=20)
 START = pd.Timestamp("2017-03-06", tz="UTC")
 WEEK = timedelta(weeks=1)
+QUARTER = timedelta(minutes=15)
 
 
 def counters(days=49):
@@ -54,15 +55,15 @@ def readings():
 
 
 @pytest.fixture(scope="module")
-def origins(readings):
-    return rolling_origins(readings, settings=SETTINGS, count=2)
+def splits(readings):
+    return rolling_splits(readings, meter=SETTINGS.meter, count=2)
 
 
 class Told:
     """A contender that knows the readings as they were: an oracle, a silent or a spying one."""
 
     def __init__(self, truth, silent=False, hard=True):
-        self.truth = tidy(truth).assign(real=lambda frame: power(frame))
+        self.truth = finite_readings(truth).assign(real=lambda frame: power(frame))
         self.name = "silent" if silent else "told"
         self.silent, self.hard, self.shown = silent, hard, []
 
@@ -102,13 +103,13 @@ def single(scores, every=15):
 
 
 def incidents(train, score, threshold):
-    return len(group_incidents(train[score >= threshold]))
+    return len(group_incidents(train[score >= threshold], QUARTER))
 
 
 def test_a_threshold_lets_through_as_many_incidents_as_the_budget_and_no_more():
     train, score = single(np.random.default_rng(0).random(2000))
     for budget in (0.5, 1, 3, 7):
-        cut = thresholds(train, score, budget=budget, weeks=3)[1]
+        cut = thresholds(train, score, budget=budget, weeks=3, interval=QUARTER)[1]
         assert incidents(train, score, cut) == int(budget * 3)
 
 
@@ -116,7 +117,7 @@ def test_every_higher_threshold_keeps_the_budget_too():
     rng = np.random.default_rng(1)
     train, score = single(np.convolve(rng.normal(size=2000), np.ones(12), mode="same"))
 
-    cut = thresholds(train, score, budget=4, weeks=3)[1]
+    cut = thresholds(train, score, budget=4, weeks=3, interval=QUARTER)[1]
 
     assert max(incidents(train, score, level) for level in np.unique(score[score >= cut])) == 12
 
@@ -126,56 +127,59 @@ def test_scores_that_tie_are_let_through_together_or_not_at_all():
     score[[50, 150, 250, 350]] = 1.0
     train, score = single(score)
 
-    assert thresholds(train, score, budget=3, weeks=1)[1] > 1.0
-    assert incidents(train, score, thresholds(train, score, budget=4, weeks=1)[1]) == 4
+    assert thresholds(train, score, budget=3, weeks=1, interval=QUARTER)[1] > 1.0
+    assert (
+        incidents(train, score, thresholds(train, score, budget=4, weeks=1, interval=QUARTER)[1])
+        == 4
+    )
 
 
 def test_a_constant_score_never_alarms():
     train, score = single(np.full(500, 0.3))
 
-    assert thresholds(train, score, budget=3, weeks=1)[1] > 0.3
+    assert thresholds(train, score, budget=3, weeks=1, interval=QUARTER)[1] > 0.3
 
 
 def test_hard_alarms_use_up_the_budget():
     train, score = single(np.random.default_rng(0).random(2000))
     hard = train.iloc[[100, 300]]
 
-    cut = thresholds(train, score, budget=3, weeks=1, alarms=hard)[1]
+    cut = thresholds(train, score, budget=3, weeks=1, interval=QUARTER, alarms=hard)[1]
 
-    assert len(group_incidents(pd.concat([train[score >= cut], hard]))) == 3
+    assert len(group_incidents(pd.concat([train[score >= cut], hard]), QUARTER)) == 3
     assert incidents(train, score, cut) == 1
 
 
 def test_a_machine_without_scores_gets_no_alarm():
     train, score = single(np.full(20, np.nan))
 
-    assert thresholds(train, score, budget=3, weeks=1)[1] == np.inf
+    assert thresholds(train, score, budget=3, weeks=1, interval=QUARTER)[1] == np.inf
 
 
 def test_thresholds_beyond_the_training_scores_rise_with_their_spread():
-    ladder = ladders(*single(np.arange(101.0)), most=2)[1]
+    ladder = ladders(*single(np.arange(101.0)), most=2, interval=QUARTER)[1]
 
     assert ladder.rungs[0] == pytest.approx(100)
     assert ladder.beyond(0.5) == pytest.approx(125)
 
 
-def test_origins_train_on_at_least_five_weeks_and_test_on_weeks_that_do_not_overlap(readings):
-    found = rolling_origins(counters(days=68), settings=SETTINGS)
+def test_splits_train_on_at_least_five_weeks_and_test_on_weeks_that_do_not_overlap(readings):
+    found = rolling_splits(counters(days=68), meter=SETTINGS.meter)
 
     assert len(found) == 5
-    assert all(origin.train.end - origin.train.start >= 5 * WEEK for origin in found)
-    assert all(origin.train.end == origin.test.start for origin in found)
+    assert all(split.train.end - split.train.start >= 5 * WEEK for split in found)
+    assert all(split.train.end == split.test.start for split in found)
     assert all(a.test.end == b.test.start for a, b in pairwise(found))
     assert [(o.test.end - o.test.start).days for o in found] == [7, 7, 7, 7, 5]
 
 
-def test_readings_too_short_for_the_origins_are_refused(readings):
-    with pytest.raises(TrainingError, match=r"last 49\.0 days: 5 origins need 68"):
-        rolling_origins(readings, settings=SETTINGS)
+def test_readings_too_short_for_the_splits_are_refused(readings):
+    with pytest.raises(TrainingError, match=r"last 49\.0 days: 5 splits need 68"):
+        rolling_splits(readings, meter=SETTINGS.meter)
 
 
-def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(readings, origins):
-    report = evaluate(readings, [Told(readings)], settings=SETTINGS, origins=origins, seeds=4)
+def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(readings, splits):
+    report = evaluate(readings, [Told(readings)], meter=SETTINGS.meter, splits=splits, seeds=4)
 
     summary = report.summary()
     assert len(report.events) > 0
@@ -184,39 +188,43 @@ def test_a_contender_that_knows_the_truth_finds_all_and_raises_no_false_alert(re
     assert (report.quiet()["alerts"] == 0).all()
 
 
-def test_a_silent_contender_finds_nothing(readings, origins):
+def test_a_silent_contender_finds_nothing(readings, splits):
     told = Told(readings, silent=True)
 
-    report = evaluate(readings, [told], settings=SETTINGS, origins=origins, seeds=2)
+    report = evaluate(readings, [told], meter=SETTINGS.meter, splits=splits, seeds=2)
 
     assert (report.summary()["recall"] == 0).all()
     assert (report.alerts["alerts"] == 0).all()
 
 
-def test_missing_readings_are_found_by_hard_alarms_only(readings, origins):
+def test_missing_readings_are_found_by_hard_alarms_only(readings, splits):
     found = {}
     for hard in (True, False):
         report = evaluate(
-            readings, [Told(readings, hard=hard)], settings=SETTINGS, origins=origins, seeds=12,
+            readings,
+            [Told(readings, hard=hard)],
+            meter=SETTINGS.meter,
+            splits=splits,
+            seeds=12,
             budgets=(1,),
-        )  # fmt: skip
+        )
         dropouts = report.events[report.events["family"] == Family.DROPOUT]
         found[hard] = dropouts["found"].mean()
     assert found == {True: 1, False: 0}
 
 
-def test_a_test_week_is_shown_only_after_training_scores_were_asked_for(readings, origins):
+def test_a_test_week_is_shown_only_after_training_scores_were_asked_for(readings, splits):
     spy = Told(readings)
 
-    evaluate(readings, [spy], settings=SETTINGS, origins=origins, seeds=1)
+    evaluate(readings, [spy], meter=SETTINGS.meter, splits=splits, seeds=1)
 
     steps = [step for step, _ in spy.shown]
     assert steps == ["fit", "training_scores", "score"] * 2
-    for (_, seen), origin in zip(spy.shown[::3], origins, strict=True):
-        assert seen < origin.test.start
+    for (_, seen), split in zip(spy.shown[::3], splits, strict=True):
+        assert seen < split.test.start
 
 
-def test_frames_begin_with_context_and_end_with_the_test_week(readings, origins):
+def test_frames_begin_with_context_and_end_with_the_test_week(readings, splits):
     shown = []
 
     class Spy(Told):
@@ -224,15 +232,21 @@ def test_frames_begin_with_context_and_end_with_the_test_week(readings, origins)
             shown.append((frames[0]["utc_timestamp"].min(), frames[0]["utc_timestamp"].max()))
             return super().score(frames)
 
-    evaluate(readings, [Spy(readings)], settings=SETTINGS, origins=origins, seeds=1)
+    evaluate(readings, [Spy(readings)], meter=SETTINGS.meter, splits=splits, seeds=1)
 
-    assert [first for first, _ in shown] == [origin.test.start - CONTEXT for origin in origins]
-    assert all(last < o.test.end for (_, last), o in zip(shown, origins, strict=True))
+    assert [first for first, _ in shown] == [
+        split.test.start - JUDGING_LOOK_BACK for split in splits
+    ]
+    assert all(last < o.test.end for (_, last), o in zip(shown, splits, strict=True))
 
 
-def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, origins):
-    contenders = [HourOfWeekResidual(SETTINGS), PrototypeForest(SETTINGS), JointForest(SETTINGS)]
-    last, kept = origins[-1:], []
+def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, splits):
+    contenders = [
+        HourOfWeekResidual(SETTINGS.meter, SETTINGS.training),
+        PrototypeForest(SETTINGS.meter, SETTINGS.training),
+        JointForest(SETTINGS.meter, SETTINGS.training),
+    ]
+    last, kept = splits[-1:], []
     for factor in (1, 1000):
         poisoned = readings.assign(
             reading=readings["reading"].where(
@@ -240,27 +254,35 @@ def test_poisoned_test_readings_leave_every_threshold_as_it_was(readings, origin
             )
         )
         kept.append(
-            evaluate(poisoned, contenders, settings=SETTINGS, origins=last, seeds=1).thresholds
+            evaluate(poisoned, contenders, meter=SETTINGS.meter, splits=last, seeds=1).thresholds
         )
     pd.testing.assert_frame_equal(*kept)
 
 
-def test_a_contender_may_bring_thresholds_of_its_own(readings, origins):
+def test_a_contender_may_bring_thresholds_of_its_own(readings, splits):
     class Calibrated(Told):
         def thresholds(self, budget):
             return {1: np.inf, 2: np.inf}
 
     report = evaluate(
-        readings, [Calibrated(readings, hard=False)], settings=SETTINGS, origins=origins, seeds=2,
-    )  # fmt: skip
+        readings,
+        [Calibrated(readings, hard=False)],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=2,
+    )
 
     assert (report.summary()["recall"] == 0).all()
     assert report.swept["found"].max() > 0
 
 
-def test_random_alerts_keep_their_budget_and_find_little(readings, origins):
+def test_random_alerts_keep_their_budget_and_find_little(readings, splits):
     report = evaluate(
-        readings, [RandomAlerts(SETTINGS)], settings=SETTINGS, origins=origins, seeds=20
+        readings,
+        [RandomAlerts(SETTINGS.meter, SETTINGS.training)],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=20,
     )
 
     summary = report.summary().set_index("budget")
@@ -270,12 +292,16 @@ def test_random_alerts_keep_their_budget_and_find_little(readings, origins):
     assert (summary["recall"] <= summary["recall_high"]).all()
 
 
-def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, origins):
-    missing = LibraryDetector(SETTINGS, algorithm="NotThere")
+def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, splits):
+    missing = LibraryDetector(SETTINGS.meter, SETTINGS.training, algorithm="NotThere")
 
     report = evaluate(
-        readings, [missing, AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1,
-    )  # fmt: skip
+        readings,
+        [missing, AbsoluteChange(SETTINGS.meter, SETTINGS.training)],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=1,
+    )
 
     assert report.skipped["contender"].tolist() == ["PyOD NotThere"]
     assert "requirements-bench.txt" in report.skipped["reason"][0]
@@ -285,26 +311,37 @@ def test_a_contender_without_its_library_is_left_out_with_the_reason(readings, o
 @pytest.mark.parametrize("algorithm", ["ECOD", "KNN"])
 def test_detectors_of_the_library_score_every_reading_that_has_a_predecessor(readings, algorithm):
     pytest.importorskip("pyod", reason="PyOD (requirements-bench.txt) is not installed")
-    train = tidy(counters(days=10))
+    train = finite_readings(counters(days=10))
 
-    scores = LibraryDetector(SETTINGS, algorithm=algorithm).fit(train).training_scores().score
+    scores = (
+        LibraryDetector(SETTINGS.meter, SETTINGS.training, algorithm=algorithm)
+        .fit(train)
+        .training_scores()
+        .score
+    )
 
     assert np.isnan(scores).sum() == 4  # the first of a machine has no power, the next no change
 
 
 def test_a_frames_scores_do_not_depend_on_the_frames_beside_it(readings):
-    train, other = tidy(counters(days=21)), tidy(counters(days=8))
+    train, other = finite_readings(counters(days=21)), finite_readings(counters(days=8))
     frame = train[train["utc_timestamp"] >= START + pd.Timedelta(days=14)].reset_index(drop=True)
-    for contender in (HourOfWeekResidual(SETTINGS), PrototypeForest(SETTINGS)):
+    for contender in (
+        HourOfWeekResidual(SETTINGS.meter, SETTINGS.training),
+        PrototypeForest(SETTINGS.meter, SETTINGS.training),
+    ):
         fitted = contender.fit(train)
         alone, beside = fitted.score([frame])[0], fitted.score([other, frame])[1]
         assert np.array_equal(alone.score, beside.score, equal_nan=True)
 
 
-def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(readings, origins):
-    contenders = [RandomAlerts(SETTINGS), AbsoluteChange(SETTINGS)]
+def test_the_table_and_the_tables_behind_it_have_a_row_a_contender_and_budget(readings, splits):
+    contenders = [
+        RandomAlerts(SETTINGS.meter, SETTINGS.training),
+        AbsoluteChange(SETTINGS.meter, SETTINGS.training),
+    ]
 
-    report = evaluate(readings, contenders, settings=SETTINGS, origins=origins, seeds=3)
+    report = evaluate(readings, contenders, meter=SETTINGS.meter, splits=splits, seeds=3)
 
     assert report.table().row_count == len(report.summary()) == len(report.quiet()) == 6
     assert len(report.at_rates()) == 6
@@ -319,11 +356,17 @@ def printed(tables, width=200):
     return console.file.getvalue()
 
 
-def test_what_is_printed_has_intervals_and_every_family_at_every_magnitude(readings, origins):
+def test_what_is_printed_has_intervals_and_every_family_at_every_magnitude(readings, splits):
     report = evaluate(
-        readings, [AbsoluteChange(SETTINGS), RandomAlerts(SETTINGS)], settings=SETTINGS,
-        origins=origins, seeds=6,
-    )  # fmt: skip
+        readings,
+        [
+            AbsoluteChange(SETTINGS.meter, SETTINGS.training),
+            RandomAlerts(SETTINGS.meter, SETTINGS.training),
+        ],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=6,
+    )
     summary = report.summary().iloc[1]
 
     text = printed(report.tables())
@@ -341,9 +384,13 @@ def test_what_is_printed_has_intervals_and_every_family_at_every_magnitude(readi
     assert max(map(len, printed(report.tables(), width=80).splitlines())) <= 80
 
 
-def test_everything_is_there_as_plain_values(readings, origins):
+def test_everything_is_there_as_plain_values(readings, splits):
     report = evaluate(
-        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=2
+        readings,
+        [AbsoluteChange(SETTINGS.meter, SETTINGS.training)],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=2,
     )
 
     told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
@@ -355,9 +402,13 @@ def test_everything_is_there_as_plain_values(readings, origins):
     assert told["thresholds"]
 
 
-def test_the_picture_is_a_png_or_says_what_it_needs(readings, origins, tmp_path):
+def test_the_picture_is_a_png_or_says_what_it_needs(readings, splits, tmp_path):
     report = evaluate(
-        readings, [AbsoluteChange(SETTINGS)], settings=SETTINGS, origins=origins, seeds=1
+        readings,
+        [AbsoluteChange(SETTINGS.meter, SETTINGS.training)],
+        meter=SETTINGS.meter,
+        splits=splits,
+        seeds=1,
     )
     try:
         path = report.picture(tmp_path / "picture.png")
@@ -383,9 +434,12 @@ def labelled_csv(tmp_path, minutes=5, label=1):
 def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
     settings = load_settings({}, reading_kind="power_w", interval_minutes=5)
 
-    labelled = read_labelled(labelled_csv(tmp_path), settings)
+    labelled = read_labelled(labelled_csv(tmp_path), settings.meter_table, settings.meter)
     report = judge_labelled(
-        labelled, [HourOfWeekResidual(settings)], settings=settings, budgets=(0.5, 1)
+        labelled,
+        [HourOfWeekResidual(settings.meter, settings.training)],
+        meter=settings.meter,
+        budgets=(0.5, 1),
     )
 
     assert labelled.machines == {"pump": 1}
@@ -397,12 +451,14 @@ def test_a_labelled_table_in_watts_at_any_interval_is_judged(tmp_path):
 
 def test_a_labelled_table_at_another_interval_than_the_settings_is_refused(tmp_path):
     with pytest.raises(SourceError, match="5 minutes apart, not 15: set ANOMALY_INTERVAL_MINUTES"):
-        read_labelled(labelled_csv(tmp_path), SETTINGS)
+        read_labelled(labelled_csv(tmp_path), SETTINGS.meter_table, SETTINGS.meter)
 
 
 def test_a_label_that_is_neither_0_nor_1_is_refused(tmp_path):
     with pytest.raises(SourceError, match="label 2 in column 'label' is neither 0 nor 1"):
-        read_labelled(labelled_csv(tmp_path, minutes=15, label=2), SETTINGS)
+        read_labelled(
+            labelled_csv(tmp_path, minutes=15, label=2), SETTINGS.meter_table, SETTINGS.meter
+        )
 
 
 @pytest.mark.parametrize(
@@ -427,7 +483,9 @@ def test_a_file_of_labels_that_cannot_be_judged_is_refused(tmp_path, content, me
     path.write_bytes(content.replace(b"{head}", head).replace(b"{row}", row))
 
     with pytest.raises(SourceError, match=message):
-        judge_labelled(read_labelled(path, SETTINGS), [], settings=SETTINGS)
+        judge_labelled(
+            read_labelled(path, SETTINGS.meter_table, SETTINGS.meter), [], meter=SETTINGS.meter
+        )
 
 
 def test_a_file_of_labels_that_is_no_good_is_named(tmp_path):
@@ -435,21 +493,23 @@ def test_a_file_of_labels_that_is_no_good_is_named(tmp_path):
     path.write_bytes(b"utc_timestamp,reading,label\n")
 
     with pytest.raises(SourceError, match=r"labels\.csv\.gz is a damaged gzip file .*: copy it"):
-        read_labelled(path, SETTINGS)
+        read_labelled(path, SETTINGS.meter_table, SETTINGS.meter)
     with pytest.raises(SourceError, match=r"labelled\.csv: readings are 5 minutes apart"):
-        read_labelled(labelled_csv(tmp_path), SETTINGS)
+        read_labelled(labelled_csv(tmp_path), SETTINGS.meter_table, SETTINGS.meter)
 
 
 def test_numbers_too_large_for_an_id_are_names(tmp_path):
     path = labelled_csv(tmp_path, minutes=15)
     path.write_text(path.read_text().replace("pump", "9" * 20))
 
-    assert read_labelled(path, SETTINGS).machines == {"9" * 20: 1}
+    assert read_labelled(path, SETTINGS.meter_table, SETTINGS.meter).machines == {"9" * 20: 1}
 
 
 def test_a_labelled_table_without_labels_is_refused(tmp_path):
     with pytest.raises(SourceError, match="column 'truth' is missing"):
-        read_labelled(labelled_csv(tmp_path, minutes=15), SETTINGS, label="truth")
+        read_labelled(
+            labelled_csv(tmp_path, minutes=15), SETTINGS.meter_table, SETTINGS.meter, label="truth"
+        )
 
 
 def test_on_real_readings_luck_finds_far_less_than_a_change_of_power(shared_data):
@@ -460,7 +520,11 @@ def test_on_real_readings_luck_finds_far_less_than_a_change_of_power(shared_data
     )
 
     report = evaluate(
-        long, baselines(SETTINGS)[:2], settings=SETTINGS, zone="Europe/Berlin", seeds=4
+        long,
+        baselines(SETTINGS.meter, SETTINGS.training)[:2],
+        meter=SETTINGS.meter,
+        zone="Europe/Berlin",
+        seeds=4,
     )
 
     recall = report.summary().set_index(["contender", "budget"])["recall"]

@@ -3,16 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from anomaly.preprocessing import PowerDiff
-from anomaly.quality import (
+from anomaly.readings.measuring import measure
+from anomaly.readings.meter_faults import (
     explain_faults,
+    final_quality,
     in_hindsight,
-    judge,
-    measure,
-    names,
-    profile,
+    profile_machines,
 )
-from anomaly.schema import Quality
+from anomaly.readings.quality import Quality, quality_column
+from anomaly.readings.transformers import PowerDiff
 from anomaly.settings import load_settings
 
 SETTINGS = load_settings({})
@@ -27,7 +26,7 @@ def measured(*values, minutes=15, settings=SETTINGS, max_power_kw=np.nan, rolls_
     machines = pd.DataFrame(
         {"machine_id": [1], "max_power_kw": [max_power_kw], "rolls_over_at": [rolls_over_at]}
     )
-    return measure(PowerDiff().transform(long), machines, settings)
+    return measure(PowerDiff().transform(long), machines, settings.meter)
 
 
 def seen(longest_flat_hours=1.0, flat_share=0.0, highest_kw=np.nan):
@@ -79,7 +78,7 @@ def test_watts_keep_their_sign_and_have_no_resets():
 def test_flat_for_longer_than_ever_before_is_stuck():
     frame = measured(1.0, *[2.0] * 14, 3.0)
 
-    quality = judge(frame, seen(longest_flat_hours=1.0), SETTINGS)
+    quality = final_quality(frame, seen(longest_flat_hours=1.0), SETTINGS.meter)
 
     stuck = np.flatnonzero(quality == Quality.STUCK)
     assert frame["flat_hours"][stuck[0]] == 3.25  # an hour, and a margin of two
@@ -89,7 +88,7 @@ def test_flat_for_longer_than_ever_before_is_stuck():
 def test_a_machine_that_is_often_flat_is_off_not_stuck():
     frame = measured(1.0, *[2.0] * 14)
 
-    assert Quality.STUCK not in judge(frame, seen(1.0, flat_share=0.5), SETTINGS)
+    assert Quality.STUCK not in final_quality(frame, seen(1.0, flat_share=0.5), SETTINGS.meter)
 
 
 def test_flat_time_is_measured_for_a_day_at_most():
@@ -107,7 +106,7 @@ def test_flat_time_does_not_depend_on_where_reading_starts():
     again = measure(
         PowerDiff().transform(tail[["machine_id", "utc_timestamp", "reading", "duplicate"]]),
         pd.DataFrame({"machine_id": [1], "max_power_kw": [np.nan], "rolls_over_at": [np.nan]}),
-        SETTINGS,
+        SETTINGS.meter,
     )
 
     assert again["flat_hours"].tolist()[97:] == whole["flat_hours"].tolist()[157:]
@@ -116,13 +115,16 @@ def test_flat_time_does_not_depend_on_where_reading_starts():
 def test_a_machine_that_training_did_not_see_is_learning():
     frame = measured(1.0, 2.0)
 
-    assert names(judge(frame, seen().iloc[:0], SETTINGS)).tolist() == ["first", "learning"]
+    assert quality_column(final_quality(frame, seen().iloc[:0], SETTINGS.meter)).tolist() == [
+        "first",
+        "learning",
+    ]
 
 
 def test_meter_faults_are_explained_in_words():
-    frame = in_hindsight(measured(50.0, 70.0, 3.0, max_power_kw=45.0), seen(), SETTINGS)
+    frame = in_hindsight(measured(50.0, 70.0, 3.0, max_power_kw=45.0), seen(), SETTINGS.meter)
 
-    reasons = explain_faults(frame, judge(frame, seen(), SETTINGS))
+    reasons = explain_faults(frame, final_quality(frame, seen(), SETTINGS.meter))
 
     assert reasons.tolist() == [
         None,
@@ -134,7 +136,7 @@ def test_meter_faults_are_explained_in_words():
 def test_a_profile_remembers_the_longest_flat_run():
     frame = measured(1.0, *[2.0] * 5, 3.0, 3.0)
 
-    row = profile(frame).loc[1]
+    row = profile_machines(frame).loc[1]
 
     assert (row["longest_flat_hours"], row["readings"]) == (1.0, 8)
     assert row["flat_share"] == 5 / 8
@@ -152,7 +154,7 @@ def test_a_flat_run_that_began_before_the_training_counts_from_its_first_reading
         }
     )
     machines = pd.DataFrame({"machine_id": [1, 2], "max_power_kw": np.nan, "rolls_over_at": np.nan})
-    everything = measure(PowerDiff().transform(long), machines, SETTINGS)
+    everything = measure(PowerDiff().transform(long), machines, SETTINGS.meter)
     trained_on = everything[everything["utc_timestamp"] >= times[20]].reset_index(drop=True)
 
-    assert profile(trained_on)["longest_flat_hours"].to_dict() == {1: 0.0, 2: 19 / 4}
+    assert profile_machines(trained_on)["longest_flat_hours"].to_dict() == {1: 0.0, 2: 19 / 4}

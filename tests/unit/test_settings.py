@@ -11,11 +11,15 @@ from anomaly.settings import ReadingKind, load_settings
 def test_the_defaults_are_the_contracts():
     settings = load_settings({})
 
-    assert settings.source_name == "anomaly.meter_readings"
-    assert settings.reading_kind is ReadingKind.ENERGY_KWH
-    assert (settings.interval_minutes, settings.lateness_hours, settings.max_gap_days) == (15, 2, 7)
-    assert (settings.forest_trees, settings.forest_max_samples) == (350, 256)
-    assert (settings.forest_contamination, settings.retract_limit) == (0.05, 0.01)
+    assert settings.meter_table.source_name == "anomaly.meter_readings"
+    assert settings.meter.reading_kind is ReadingKind.ENERGY_KWH
+    assert (
+        settings.meter.interval_minutes,
+        settings.scoring.lateness_hours,
+        settings.meter.max_gap_days,
+    ) == (15, 2, 7)
+    assert (settings.training.forest_trees, settings.training.forest_max_samples) == (350, 256)
+    assert (settings.training.forest_contamination, settings.scoring.retract_limit) == (0.05, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +69,4 @@ def test_variables_of_other_programs_are_left_alone():
 def test_a_given_environment_is_the_only_one_that_is_read(monkeypatch):
     monkeypatch.setenv("ANOMALY_SOURCE_TABLE", "foreign")
 
-    assert load_settings({}).source_table == "meter_readings"
+    assert load_settings({}).meter_table.source_table == "meter_readings"

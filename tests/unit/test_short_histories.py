@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from meters import SETTINGS, machines, measured, shifts, steady
 
-from anomaly.evaluation.product import measured_readings
+from anomaly.detectors.signals.training import train_signals
+from anomaly.evaluation.our_detector import measured_readings
 from anomaly.settings import load_settings
-from anomaly.signal_detector import SignalDetector
 
 LONGEST = 36
 MOST_ABNORMAL = 0.03
@@ -27,7 +27,7 @@ def abnormal_shares(readings, days, settings=SETTINGS):
     seen = readings[readings["utc_timestamp"] < first + pd.Timedelta(days=days)]
     seen = seen.reset_index(drop=True)
     known = machines(*seen["machine_id"].unique())
-    detector = SignalDetector.fit(seen, known, settings)
+    detector = train_signals(seen, known, settings.meter, settings.training).detector
     anomaly = detector.score(seen, np.ones(len(seen), dtype=bool)).anomaly
     return pd.Series(anomaly).groupby(seen["machine_id"].to_numpy()).mean()
 
@@ -87,5 +87,5 @@ def real_readings(shared_data):
         ).rename(columns={"power_w": "reading"})
         long = long[long["utc_timestamp"] < stamps.min() + pd.Timedelta(days=60)]
         long = long.sort_values(["machine_id", "utc_timestamp"], ignore_index=True)
-        found[name] = measured_readings(long, settings), settings
+        found[name] = measured_readings(long, settings.meter), settings
     return found

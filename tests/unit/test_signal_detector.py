@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shifts, steady
 
-from anomaly.episodes import find_episodes
-from anomaly.incidents import Incident, with_states
+from anomaly.detectors.signals.detector import BY_ROW, SignalDetector
+from anomaly.detectors.signals.training import train_signals
+from anomaly.incidents.episodes import find_episodes
+from anomaly.incidents.incident import Incident
+from anomaly.incidents.states import with_states
 from anomaly.settings import ReadingKind, load_settings
-from anomaly.signal_detector import BY_ROW, SignalDetector
-from anomaly.signal_training import train_signals
 
 DAYS = 35
 
@@ -26,7 +27,9 @@ def score(detector, power, machine):
 def detector():
     learnt = measured({1: shifts(DAYS), 2: steady(DAYS), 5: np.zeros(96 * DAYS)})
     often_flat = [False, False, True]
-    return SignalDetector.fit(learnt, machines(1, 2, 5, often_flat=often_flat), SETTINGS)
+    return train_signals(
+        learnt, machines(1, 2, 5, often_flat=often_flat), SETTINGS.meter, SETTINGS.training
+    ).detector
 
 
 def test_usual_weeks_raise_next_to_nothing(detector):
@@ -73,7 +76,7 @@ def test_faults_are_found_at_any_interval_in_counters_and_watts(minutes, kind):
     )
     frame = measure_readings(frame, settings)
     until = len(frame) - 5 * count
-    detector = SignalDetector.fit(frame[:until], machines(1), settings)
+    detector = train_signals(frame[:until], machines(1), settings.meter, settings.training).detector
 
     anomaly = detector.score(frame, np.arange(len(frame)) >= until).anomaly.reshape(5, count)
 
@@ -86,7 +89,7 @@ def test_faults_are_found_at_any_interval_in_counters_and_watts(minutes, kind):
 def test_hours_that_training_never_saw_are_not_known(detector):
     learnt = measured({1: steady(DAYS)})
     day = learnt["utc_timestamp"].dt.hour.between(8, 17)
-    detector = SignalDetector.fit(learnt[day], machines(1), SETTINGS)
+    detector = train_signals(learnt[day], machines(1), SETTINGS.meter, SETTINGS.training).detector
 
     scores = score(detector, steady(7, seed=9), 1)
 
@@ -139,9 +142,17 @@ def test_a_machine_in_shifts_that_has_changed_for_good_is_told_on_three_days(det
         reason=scores.reason, quality="ok", expected_kw=scores.expected_kw,
         previous_at=frame["utc_timestamp"].shift(),
     )  # fmt: skip
-    episodes = find_episodes(verdicts, [], frame["utc_timestamp"].iloc[-1], SETTINGS)
+    episodes = find_episodes(
+        verdicts, [], frame["utc_timestamp"].iloc[-1], SETTINGS.meter, SETTINGS.incidents
+    )
 
-    told = with_states([Incident(e) for e in episodes], [], episodes[-1].last_at, SETTINGS)
+    told = with_states(
+        [Incident(e) for e in episodes],
+        [],
+        episodes[-1].last_at,
+        SETTINGS.meter,
+        SETTINGS.incidents,
+    )
 
     news = [i.episode.started_at for i in told if not i.settled]
     assert news
@@ -152,7 +163,9 @@ def test_a_machine_in_shifts_that_has_changed_for_good_is_told_on_three_days(det
 def test_a_machine_that_stopped_two_weeks_ago_is_expected_to_stand_still():
     stopped = shifts(DAYS)
     stopped[-96 * 14 :] = 0.0
-    detector = SignalDetector.fit(measured({1: stopped}), machines(1, often_flat=True), SETTINGS)
+    detector = train_signals(
+        measured({1: stopped}), machines(1, often_flat=True), SETTINGS.meter, SETTINGS.training
+    ).detector
 
     scores = score(detector, np.zeros(96 * 7), 1)
 
@@ -170,9 +183,12 @@ def test_a_first_reading_never_alarms(detector, machine):
 
 def fleet_of(*powers):
     ids = range(1, len(powers) + 1)
-    return SignalDetector.fit(
-        measured(dict(zip(ids, powers, strict=True))), machines(*ids), SETTINGS
-    )
+    return train_signals(
+        measured(dict(zip(ids, powers, strict=True))),
+        machines(*ids),
+        SETTINGS.meter,
+        SETTINGS.training,
+    ).detector
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +253,9 @@ def test_a_fleet_stands_on_the_clock_of_most_of_its_machines():
     zones = ["Asia/Tokyo", "Europe/Berlin", "Europe/Berlin"]
     learnt = measured({n: steady(14, seed=n) for n in (1, 2, 3)})
 
-    usual = SignalDetector.fit(learnt, machines(1, 2, 3, time_zone=zones), SETTINGS).usual
+    usual = train_signals(
+        learnt, machines(1, 2, 3, time_zone=zones), SETTINGS.meter, SETTINGS.training
+    ).detector.usual
 
     assert usual.time_zones.tolist() == [*zones, "Europe/Berlin"]
 
@@ -261,9 +279,9 @@ def test_the_last_row_is_the_fleets_in_every_array(detector):
 
 def test_how_a_fleet_is_learnt_changes_nothing_for_machines_that_training_saw(monkeypatch):
     learnt = measured({1: shifts(14), 2: steady(14), 3: steady(14, seed=3)})
-    whole = SignalDetector.fit(learnt, machines(1, 2, 3), SETTINGS)
-    monkeypatch.setattr("anomaly.signal_training.MOST_MACHINES", 2)
-    part = SignalDetector.fit(learnt, machines(1, 2, 3), SETTINGS)
+    whole = train_signals(learnt, machines(1, 2, 3), SETTINGS.meter, SETTINGS.training).detector
+    monkeypatch.setattr("anomaly.detectors.signals.fleet.MOST_MACHINES", 2)
+    part = train_signals(learnt, machines(1, 2, 3), SETTINGS.meter, SETTINGS.training).detector
 
     for name in BY_ROW:
         np.testing.assert_array_equal(getattr(whole, name)[:-1], getattr(part, name)[:-1])
@@ -301,8 +319,10 @@ def test_machines_do_not_influence_each_others_verdicts(detector):
 
 def test_a_larger_budget_of_a_machine_lowers_its_limit_alone():
     learnt = measured({1: shifts(DAYS), 2: steady(DAYS)})
-    usual = SignalDetector.fit(learnt, machines(1, 2), SETTINGS)
-    larger = SignalDetector.fit(learnt, machines(1, 2, alert_budget=[np.nan, 3.0]), SETTINGS)
+    usual = train_signals(learnt, machines(1, 2), SETTINGS.meter, SETTINGS.training).detector
+    larger = train_signals(
+        learnt, machines(1, 2, alert_budget=[np.nan, 3.0]), SETTINGS.meter, SETTINGS.training
+    ).detector
 
     assert larger.limit[0] == usual.limit[0]
     assert larger.limit[1] < usual.limit[1]
@@ -312,16 +332,19 @@ def test_a_larger_budget_of_a_machine_lowers_its_limit_alone():
 def test_evidence_of_training_readings_is_held_out_and_keeps_the_budget():
     learnt = measured({2: steady(DAYS)})
 
-    trained = train_signals(learnt, machines(2), SETTINGS)
+    trained = train_signals(learnt, machines(2), SETTINGS.meter, SETTINGS.training)
 
     assert len(trained.evidence) == len(learnt)
-    assert trained.detector.realised_rate[0] <= SETTINGS.alert_budget
+    assert trained.detector.realised_rate[0] <= SETTINGS.training.alert_budget
     assert trained.limit(0.5)[0] > trained.limit(3.0)[0]
 
 
 def test_training_twice_gives_the_same_detector():
     learnt = measured({1: shifts(14), 2: steady(14)})
-    one, other = (SignalDetector.fit(learnt, machines(1, 2), SETTINGS) for _ in range(2))
+    one, other = (
+        train_signals(learnt, machines(1, 2), SETTINGS.meter, SETTINGS.training).detector
+        for _ in range(2)
+    )
 
     np.testing.assert_array_equal(one.limit, other.limit)
     np.testing.assert_array_equal(
@@ -342,7 +365,7 @@ def test_a_detector_made_again_from_its_arrays_scores_the_same_bit_for_bit(detec
 
 def test_scoring_imports_no_forests():
     code = (
-        "import sys, anomaly.signals, anomaly.signal_detector;"
+        "import sys, anomaly.detectors.signals.signals, anomaly.detectors.signals.detector;"
         "sys.exit('sklearn.ensemble' in sys.modules)"
     )
 
@@ -350,7 +373,9 @@ def test_scoring_imports_no_forests():
 
 
 def test_a_training_of_a_day_sets_limits_that_an_anomaly_passes():
-    detector = SignalDetector.fit(measured({2: steady(1)}), machines(2), SETTINGS)
+    detector = train_signals(
+        measured({2: steady(1)}), machines(2), SETTINGS.meter, SETTINGS.training
+    ).detector
     power = steady(1, seed=9)
     power[80:] *= 3
 

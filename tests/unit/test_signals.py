@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from meters import MONDAY, SETTINGS, machines, measured, odd_readings, shifts, steady
 
-from anomaly.signal_detector import SignalDetector
-from anomaly.signals import NAMES, Readings, explain, measure_signals
-from anomaly.steps import microseconds
-from anomaly.usual_day import local_slots
+from anomaly.detectors.signals.explaining import explain
+from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
+from anomaly.detectors.signals.training import train_signals
+from anomaly.detectors.signals.usual_day import local_slots
+from anomaly.readings.preprocessing import microseconds
 
 DAYS = 35
 QUARTER = timedelta(minutes=15)
@@ -24,7 +25,7 @@ QUARTER = timedelta(minutes=15)
 @pytest.fixture(scope="module")
 def detector():
     learnt = measured({1: shifts(DAYS), 2: steady(DAYS)})
-    return SignalDetector.fit(learnt, machines(1, 2), SETTINGS)
+    return train_signals(learnt, machines(1, 2), SETTINGS.meter, SETTINGS.training).detector
 
 
 @pytest.fixture(scope="module", params=["seen", "new"])
@@ -33,13 +34,13 @@ def any_detector(request, detector):
     if request.param == "seen":
         return detector
     learnt = measured({n: steady(14, seed=n) for n in (7, 8, 9)})
-    return SignalDetector.fit(learnt, machines(7, 8, 9), SETTINGS)
+    return train_signals(learnt, machines(7, 8, 9), SETTINGS.meter, SETTINGS.training).detector
 
 
 @given(frame=st.builds(odd_readings, st.integers(0, 2**32 - 1)), data=st.data())
 def test_signals_depend_bit_for_bit_on_the_day_before_alone(any_detector, frame, data):
     detector = any_detector
-    everything = measure_signals(Readings(frame, detector.usual), np.arange(len(frame)), QUARTER)
+    everything = measure_signals(detector.readings(frame), np.arange(len(frame)))
     row = data.draw(st.integers(0, len(frame) - 1))
     reading = frame.iloc[row]
     since = reading["utc_timestamp"] - timedelta(hours=24)
@@ -49,7 +50,7 @@ def test_signals_depend_bit_for_bit_on_the_day_before_alone(any_detector, frame,
         & (frame["utc_timestamp"] <= reading["utc_timestamp"])
     ]
 
-    alone = measure_signals(Readings(near, detector.usual), np.array([len(near) - 1]), QUARTER)
+    alone = measure_signals(detector.readings(near), np.array([len(near) - 1]))
 
     np.testing.assert_array_equal(alone[0], everything[row])
 
@@ -90,10 +91,10 @@ def reasons(detector, power, machine, signal, zone="UTC"):
     """What is said of the last reading, on the clock of a zone."""
     zones = np.full_like(detector.usual.time_zones, zone, dtype="U32")
     usual = replace(detector.usual, time_zones=zones)
-    readings = Readings(measured({machine: power}), usual)
+    readings = Readings(measured({machine: power}), usual, QUARTER)
     chosen = np.array([len(power) - 1])
     centre = detector.centre[readings.rows[chosen]]
-    return explain(readings, chosen, np.array([NAMES.index(signal)]), centre, QUARTER)
+    return explain(readings, chosen, np.array([NAMES.index(signal)]), centre)
 
 
 @given(
@@ -208,15 +209,21 @@ def test_a_reason_names_the_hours_of_standing_still_and_of_no_change(detector, s
     assert float(stuck[1]) == pytest.approx(still / 4, abs=0.051)
 
 
+def test_every_signal_has_words_of_its_own(detector):
+    words = {name: reasons(detector, shifts(4, seed=5), 1, name)[0] for name in NAMES}
+
+    assert len(set(words.values())) == len(NAMES), words
+
+
 def test_what_held_throughout_four_hours_is_no_burst(detector):
     burst, overload = steady(2), steady(2)
     burst[-8::4] *= 3
     overload[-16:] *= 1.2
 
     found = [
-        measure_signals(
-            Readings(measured({2: power}), detector.usual), np.array([len(power) - 1]), QUARTER
-        )[0, NAMES.index("throughout_4h")]
+        measure_signals(detector.readings(measured({2: power})), np.array([len(power) - 1]))[
+            0, NAMES.index("throughout_4h")
+        ]
         for power in (burst, overload)
     ]
 

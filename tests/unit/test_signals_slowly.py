@@ -19,9 +19,9 @@ from meters import (
     steady,
 )
 
-from anomaly.schema import Quality
-from anomaly.signal_detector import SignalDetector
-from anomaly.signals import NAMES, Readings, measure_signals
+from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
+from anomaly.detectors.signals.training import train_signals
+from anomaly.readings.quality import Quality
 
 ZONES = {1: "Europe/Berlin", 2: "Asia/Kathmandu"}
 HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)
@@ -32,7 +32,7 @@ LOOKS, OUTLIERS = 16, 2
 def usual():
     learnt = measured({1: shifts(21), 2: steady(21)})
     known = machines(1, 2, time_zone=list(ZONES.values()))
-    return SignalDetector.fit(learnt, known, SETTINGS).usual
+    return train_signals(learnt, known, SETTINGS.meter, SETTINGS.training).detector.usual
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,7 +56,7 @@ def test_a_machine_in_shifts_gives_every_signal(usual):
 
 
 def assert_signals_are_those_of_the_loop(usual, frame):
-    found = measure_signals(Readings(frame, usual), np.arange(len(frame)), QUARTER)
+    found = measure_signals(Readings(frame, usual, QUARTER), np.arange(len(frame)))
     expected = []
     for machine_id, mine in frame.groupby("machine_id", sort=False):
         loop = Loop(usual, int(machine_id), mine)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from anomaly.forest import PrototypeDetector, fit_forest
+from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+from anomaly.detectors.step_table import StepTable, compile_forest
 from anomaly.settings import load_settings
-from anomaly.step_table import StepTable, compile_forest
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_the_prototype_s_forest_is_compiled_exactly(most):
         {"machine_id": random.integers(1, 4, 9000), "power_diff": random.normal(0, 9, 9000)}
     )
     settings = load_settings({}, forest_trees=30, forest_one_hot_machines=most)
-    pipeline = fit_forest(readings, settings)
-    detector = PrototypeDetector.compile(pipeline, settings)
+    pipeline = fit_forest(readings, settings.training)
+    detector = PrototypeDetector.compile(pipeline, settings.meter)
     readings.loc[:500, "machine_id"] = 99  # training has not seen it
 
     again = PrototypeDetector.from_arrays(detector.arrays())
@@ -103,7 +103,7 @@ def test_a_large_fleet_shares_what_is_usual():
     readings = pd.DataFrame({"machine_id": [7, 8] * 500, "power_diff": random.normal(0, 9, 1000)})
     settings = load_settings({}, forest_trees=10, forest_one_hot_machines=1)
 
-    detector = PrototypeDetector.compile(fit_forest(readings, settings), settings)
+    detector = PrototypeDetector.compile(fit_forest(readings, settings.training), settings.meter)
 
     assert detector.arrays()["scores"].shape[0] == 1
 

@@ -1,7 +1,7 @@
-"""What every command shares: the database, tables, CSV or JSON, and one line on failure.
+"""What all commands use: the database, tables, CSV or JSON, and one line on failure.
 
-Text from data is printed as text: no word of it is markup, and what would steer a terminal
-is shown by its code.
+Text from data is printed as it is. It is never read as markup, and control characters are shown by
+their codes.
 """
 
 import csv
@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import check_migrated
 from anomaly.errors import DatabaseError, SettingsError
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import check_migrated
 from anomaly.settings import Settings, load_settings
 from anomaly.wording import printable, without_secrets
 
@@ -27,7 +27,7 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table
 Start = Annotated[str, typer.Option(help="First moment, e.g. 2017-03-07 or 2017-03-07T04:45Z.")]
 End = Annotated[str, typer.Option(help="End, not included.")]
 
-_WHOLE = 100_000  # columns of what is no terminal: nothing is wrapped there, or cut
+_NO_WRAP_WIDTH = 100_000  # width without a terminal: so wide that no row is wrapped or cut
 
 out = Console(markup=False, emoji=False, highlight=False)
 notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -36,33 +36,34 @@ notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 def connect(*, migrated: bool = True) -> tuple[Database, Settings]:
     """Open the database of ``ANOMALY_DATABASE_URL``, with the settings."""
     settings = load_settings()
-    if not settings.database_url:
+    if not settings.database.database_url:
         raise DatabaseError(
             "ANOMALY_DATABASE_URL is not set: write postgresql://user:password@host:5432/database"
         )
-    database = Database(settings.database_url, settings)
+    database = Database(settings.database.database_url, settings.database)
     if migrated:
         check_migrated(database)
     return database, settings
 
 
 def fail(message: str) -> None:
-    """Say what is wrong in one line, and exit with 1."""
+    """Print one line about the failure, and exit with 1."""
     typer.echo(f"error: {printable(without_secrets(message))}", err=True)
     sys.exit(1)
 
 
 def print_json(value: object) -> None:
     """Print JSON; times in ISO 8601."""
-    typer.echo(json.dumps(value, indent=2, default=_encode))
+    typer.echo(json.dumps(value, indent=2, default=_json_value))
 
 
-def _encode(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def say(text: str, *, style: str = "", to: Console = out) -> None:
-    """Print text as it is, each of its lines whole."""
+    """Print text as it is, without wrapping its lines."""
+    # Split first: `printable` would show a line break as its code.
     for line in text.split("\n"):
         to.print(Text(printable(line)), style=style, soft_wrap=True)
 
@@ -73,17 +74,17 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(_shown(value)))
+        table.add_row(name.replace("_", " "), Text(_cell_text(value)))
     print_table(table)
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print a table: in a terminal its cells are wrapped, elsewhere each row is one line."""
+    """Print rows as a table, see `print_table`."""
     table = Table(title=Text(title), title_justify="left")
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_shown(row[name])) for name in columns))
+        table.add_row(*(Text(_cell_text(row[name])) for name in columns))
     print_table(table)
 
 
@@ -109,11 +110,11 @@ def print_list(
 
 
 def print_table(table: Table) -> None:
-    """Print a table: in a terminal its cells are wrapped, elsewhere each row is one line."""
+    """Print a table. In a terminal its cells are wrapped; elsewhere each row is one line."""
     if out.is_terminal:
         out.print(table)
     else:
-        Console(file=out.file, width=_WHOLE, markup=False, emoji=False).print(table)
+        Console(file=out.file, width=_NO_WRAP_WIDTH, markup=False, emoji=False).print(table)
 
 
 def _csv_cell(value: object) -> object:
@@ -126,7 +127,7 @@ def _csv_cell(value: object) -> object:
     return printable(str(value))
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""``anomaly incidents`` and ``anomaly label``: what is wrong, and what people say of it."""
+"""``anomaly incidents`` and ``anomaly label``: list, show, acknowledge and label incidents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,16 +20,20 @@ from anomaly.cli.console import (
     say,
 )
 from anomaly.cli.readings_around import HISTORY, lines_around
-from anomaly.episodes import time_zone
+from anomaly.current_user import current_user
+from anomaly.database.connection import SCORER, Transaction
+from anomaly.database.incidents import acknowledgements, list_incidents
+from anomaly.database.labels import list_labels
+from anomaly.database.machines import find_machine, known_machines
+from anomaly.database.results import verdicts_between
 from anomaly.errors import LabelError, SettingsError
-from anomaly.incidents import LabelName, State
-from anomaly.labelling import acknowledge as take_on
-from anomaly.labelling import is_incident, label_incident
-from anomaly.labelling import label as write_label
-from anomaly.postgres.database import SCORER, Transaction
-from anomaly.postgres.machines import find_machine, known_machines
-from anomaly.settings import Settings
-from anomaly.training import current_user
+from anomaly.incidents.incident import State
+from anomaly.incidents.labels import LabelName
+from anomaly.incidents.operator_feedback import acknowledge as acknowledge_incident
+from anomaly.incidents.operator_feedback import is_incident, label_incident
+from anomaly.incidents.operator_feedback import label as write_label
+from anomaly.readings.local_clocks import zone_or_utc
+from anomaly.settings import IncidentSettings
 from anomaly.windows import Window, parse_moment
 
 _PRESENT = [State.OPEN, State.ACKNOWLEDGED, State.SILENCED]
@@ -38,16 +42,16 @@ _COLUMNS = (
     "settled", "excess_kwh", "reason",
 )  # fmt: skip
 _NARROW = ("no", "machine", "what", "when", "kWh", "reason")
-_WIDE = 160  # columns of a terminal in which the whole table is read with ease
-_AROUND = timedelta(hours=2)  # before and after an incident, to see how it came and went
+_WIDE = 160  # chosen: columns of a terminal from which on the full table is readable
+_AROUND = timedelta(hours=2)  # chosen: shown before and after an incident, to see the change
 
-By = Annotated[str, typer.Option(help="Who says so; default: this account.")]
+By = Annotated[str, typer.Option(help="Who does this; default: this account.")]
 Zone = Annotated[
     str, typer.Option("--tz", help="Show times in this zone; default: each machine's own.")
 ]
 
 incidents_app = typer.Typer(
-    help="List incidents, newest first; those that need somebody unless told otherwise."
+    help="List incidents, newest first; by default those that need somebody."
 )
 
 
@@ -55,27 +59,34 @@ incidents_app = typer.Typer(
 def incidents(
     context: typer.Context,
     machine: Annotated[
-        str | None, typer.Option(help="Of this machine only, by id or name.")
+        str | None, typer.Option(help="Only incidents of this machine (id or name).")
     ] = None,
     state: Annotated[
-        str, typer.Option(help="States by comma; default: open,acknowledged,silenced.")
+        str,
+        typer.Option(help="States separated by commas; default: open,acknowledged,silenced."),
     ] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Whatever their state.")] = False,
-    start: Annotated[str | None, typer.Option(help="That lasted beyond this moment.")] = None,
-    end: Annotated[str | None, typer.Option(help="That began before this moment.")] = None,
-    acknowledge: Annotated[int | None, typer.Option(help="Take this incident on, by id.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Incidents in any state.")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="Only incidents that lasted beyond this moment.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Only incidents that began before this moment.")
+    ] = None,
+    acknowledge: Annotated[int | None, typer.Option(help="Acknowledge this incident (id).")] = None,
     by: By = "",
     zone: Zone = "",
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List incidents, newest first; those that need somebody unless told otherwise."""
+    """List incidents, newest first; by default those that need somebody."""
     if context.invoked_subcommand is not None:
         return None
-    shown_in = _zone(zone)
+    shown_in = _checked_zone(zone)
     database, settings = connect()
     if acknowledge is not None:
-        found = take_on(database, settings, acknowledge, by=by or current_user())
+        found = acknowledge_incident(
+            database, settings.meter, settings.incidents, acknowledge, by=by or current_user()
+        )
         facts = {"incident_id": acknowledge, "state": found.value}
         return print_json(facts) if as_json else say(f"incident {acknowledge}: {found}")
     chosen = list(State) if everything else _states(state)
@@ -84,19 +95,22 @@ def incidents(
         Window(since, until)  # refuses one that ends before it starts
     with database.transaction(SCORER, read_only=True) as transaction:
         known = known_machines(transaction)
-        rows = _list(
+        rows = _incident_rows(
             transaction,
             states=chosen,
             machine_id=None if machine is None else find_machine(known, machine),
             start=since,
             end=until,
         )
+    # A silenced incident that is over needs nobody; it is shown only if asked for.
     needed = [row for row in rows if everything or state or row["ended_at"] is None]
-    shown = [row | _cost(row["excess_kwh"], settings) for row in needed]
-    columns = (*_COLUMNS, *(["cost"] if settings.price_per_kwh else []))
+    shown = [row | _cost_column(row["excess_kwh"], settings.incidents) for row in needed]
+    columns = (*_COLUMNS, *(["cost"] if settings.incidents.price_per_kwh else []))
     if as_json or as_csv:
         return print_list("Incidents", shown, columns, as_json=as_json, as_csv=as_csv)
     print_incidents("Incidents", shown, zone=shown_in, columns=columns)
+    if not shown and not everything:
+        say("No incident needs anybody. `anomaly incidents --all` shows those that are over, too.")
 
 
 @incidents_app.command("show")
@@ -106,27 +120,36 @@ def show(
     most: Annotated[int, typer.Option("--readings", help="Most readings to show.", min=2)] = 48,
     as_json: AsJson = False,
 ) -> None:
-    """Show an incident: the readings around it beside the usual, and what people said."""
-    shown_in = _zone(zone)
+    """Show an incident: its readings compared with the usual power, and what people said."""
+    shown_in = _checked_zone(zone)
     database, settings = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
-        found = _list(transaction, states=list(State), incident_id=min(incident, 2**63 - 1))
+        found = _incident_rows(
+            transaction, states=list(State), incident_id=min(incident, 2**63 - 1)
+        )
         if not found:
-            raise LabelError(f"there is no incident {incident}: `anomaly incidents` lists them")
+            raise LabelError(
+                f"there is no incident {incident}: `anomaly incidents --all` lists them"
+            )
         row = found[0]
-        end = row["last_at"] + settings.interval
+        end = row["last_at"] + settings.meter.interval
         around = {"machine_id": row["machine_id"], "start": row["started_at"], "end": end}
-        labels = [dict(r) for r in transaction.rows("list_labels", withdrawn=True, **around)]
-        taken_on = [dict(r) for r in transaction.rows("acknowledgements", incident_id=incident)]
-        around |= {"start": row["started_at"] - HISTORY, "end": row["last_at"] + _AROUND}
-        verdicts = [dict(r) for r in transaction.rows("verdicts_between", **around)]
-    row |= _cost(row["excess_kwh"], settings)
+        labels = [dict(label) for label in list_labels(transaction, withdrawn=True, **around)]
+        taken_on = [dict(one) for one in acknowledgements(transaction, incident)]
+        between = verdicts_between(
+            transaction,
+            row["machine_id"],
+            row["started_at"] - HISTORY,
+            row["last_at"] + _AROUND,
+        )
+        verdicts = [dict(verdict) for verdict in between]
+    row |= _cost_column(row["excess_kwh"], settings.incidents)
     readings = [v for v in verdicts if v["utc_timestamp"] >= row["started_at"] - _AROUND]
     if as_json:
         return print_json(
             row | {"readings_around": readings, "labels": labels, "acknowledgements": taken_on}
         )
-    clock = shown_in or time_zone(row["time_zone"])
+    clock = shown_in or zone_or_utc(row["time_zone"])
     _print_incident(row, clock)
     inside = Window(row["started_at"], end)
     for line in lines_around(verdicts, readings, inside, clock, most):
@@ -145,20 +168,20 @@ def label(
         list[str],
         typer.Argument(
             metavar="[MACHINE] WHAT",
-            help="Id or name of the machine (not with --incident), and what it was, or will"
+            help="Id or name of the machine (not with --incident), and what it was or will"
             f" be: {', '.join(LabelName)}.",
         ),
     ],
     incident: Annotated[
-        int | None, typer.Option(help="Label this incident: its machine and its range.", min=1)
+        int | None, typer.Option(help="Label the machine and the range of this incident.", min=1)
     ] = None,
     start: Annotated[str | None, typer.Option(help="First moment of the range.")] = None,
     end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
-    note: Annotated[str, typer.Option(help="What else there is to say.")] = "",
+    note: Annotated[str, typer.Option(help="Free text.")] = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say what a range was: a real fault, a false alarm, maintenance or a meter fault."""
+    """Label a range: a real fault, a false alarm, maintenance or a meter fault."""
     *machines, what = words
     name = _label_name(what)
     said = {"note": note, "by": by or current_user()}
@@ -169,23 +192,27 @@ def label(
                 " machine, --start and --end"
             )
         database, settings = connect()
-        done = label_incident(database, settings, incident, name, **said)
+        done = label_incident(database, settings.meter, settings.incidents, incident, name, **said)
     else:
         if len(machines) != 1 or not start or not end:
             raise SettingsError(
-                f"{' '.join(words)!r} is no machine with a range: write a machine, what it was,"
+                f"{' '.join(words)!r} is not a machine with a range: write a machine, what it was,"
                 " --start and --end; or --incident and what it was"
             )
         window = Window.parse(start, end)
         database, settings = connect()
-        done = write_label(database, settings, machines[0], window, name, **said)
+        done = write_label(
+            database, settings.meter, settings.incidents, machines[0], window, name, **said
+        )
     if as_json:
         facts = asdict(done)
         return print_json(facts | {"window": [done.window.start, done.window.end]})
     say(
         f"machine {done.machine_id} ({done.machine}) in {done.window}: {done.label.value};"
-        f" label {done.label_id}, {done.incidents_changed} incidents changed"
+        f" label {done.label_id}, the next training uses it; incidents with another state now:"
+        f" {done.incidents_changed}"
     )
+    # Machines and incidents both have numbers, which are easily mixed up.
     if machines and is_incident(database, machines[0]):
         say(
             f"this is machine {done.machine}, not incident {machines[0]}: for that one take"
@@ -201,16 +228,16 @@ def print_incidents(
     zone: ZoneInfo | None = None,
     columns: Sequence[str] = _COLUMNS,
 ) -> None:
-    """Print a table of incidents, each on its machine's clock unless a zone is given."""
-    local = [_in_zone(row, zone or time_zone(row["time_zone"])) for row in rows]
+    """Print a table of incidents. Times are in `zone`, or in each machine's own zone."""
+    local = [_in_zone(row, zone or zone_or_utc(row["time_zone"])) for row in rows]
     if not out.is_terminal or out.width >= _WIDE:
         known = [name for name in columns if not local or name in local[0]]
         return print_rows(title, local, known)
-    print_rows(title, [_narrow(row) for row in local], _NARROW)
+    print_rows(title, [_narrow_row(row) for row in local], _NARROW)
 
 
-def _narrow(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An incident in few columns, to be read in a terminal."""
+def _narrow_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An incident in few columns, for a narrow terminal."""
     start, told, end = (row[name] for name in ("started_at", "told_at", "ended_at"))
     cost = f", costs {row['cost']}" if row.get("cost") is not None else ""
     until = f"to {end:%a %m-%d %H:%M}" if end else "lasts"
@@ -226,7 +253,7 @@ def _narrow(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_incident(row: Mapping[str, Any], zone: ZoneInfo) -> None:
     local = _in_zone(row, zone)
-    new_normal = " (a new normal, for training to learn)" if row["settled"] else ""
+    new_normal = " (a new normal, which training learns)" if row["settled"] else ""
     merged = f" into {row['merged_into']}" if row["merged_into"] else ""
     facts = {
         "machine": f"{row['machine_id']} ({row['machine']})",
@@ -247,7 +274,7 @@ def _print_incident(row: Mapping[str, Any], zone: ZoneInfo) -> None:
     print_facts(f"Incident {row['incident_id']}, times in {zone.key}", facts)
 
 
-def _list(
+def _incident_rows(
     transaction: Transaction,
     *,
     states: Sequence[State],
@@ -256,8 +283,8 @@ def _list(
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    rows = transaction.rows(
-        "list_incidents",
+    rows = list_incidents(
+        transaction,
         states=[item.value for item in states],
         incident_id=incident_id,
         machine_id=machine_id,
@@ -268,17 +295,17 @@ def _list(
 
 
 def _in_zone(row: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
-    """A row with its times on a zone's clock."""
+    """A row with its times in a zone."""
     return {
         name: value.astimezone(zone) if isinstance(value, datetime) else value
         for name, value in row.items()
     }
 
 
-def _zone(name: str) -> ZoneInfo | None:
+def _checked_zone(name: str) -> ZoneInfo | None:
     if name and name not in available_timezones():
         raise SettingsError(
-            f"--tz is {name!r}, which is no time zone: write one such as Europe/Berlin or UTC"
+            f"--tz is {name!r}, which is not a time zone: write one such as Europe/Berlin or UTC"
         )
     return ZoneInfo(name) if name else None
 
@@ -287,7 +314,9 @@ def _label_name(text: str) -> LabelName:
     try:
         return LabelName(text)
     except ValueError:
-        raise SettingsError(f"{text!r} is no label: write one of {', '.join(LabelName)}") from None
+        raise SettingsError(
+            f"{text!r} is not a label: write one of {', '.join(LabelName)}"
+        ) from None
 
 
 def _states(text: str) -> list[State]:
@@ -301,7 +330,7 @@ def _states(text: str) -> list[State]:
         ) from None
 
 
-def _cost(excess_kwh: float | None, settings: Settings) -> dict[str, Any]:
-    if not settings.price_per_kwh:
+def _cost_column(excess_kwh: float | None, rules: IncidentSettings) -> dict[str, Any]:
+    if not rules.price_per_kwh:
         return {}
-    return {"cost": None if excess_kwh is None else round(excess_kwh * settings.price_per_kwh, 2)}
+    return {"cost": None if excess_kwh is None else round(excess_kwh * rules.price_per_kwh, 2)}

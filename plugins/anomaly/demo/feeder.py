@@ -1,7 +1,7 @@
-"""Appends generated readings to the demo's meter table as their quarter-hours end.
+"""Append generated readings to the demo's meter table as each quarter-hour ends.
 
-Run it with ``python -m anomaly.demo.feeder --start 2024-01-01 --seed 7``; it goes on
-until SIGTERM or SIGINT. The database is ``ANOMALY_DATABASE_URL``.
+Run it with ``python -m anomaly.demo.feeder --start 2024-01-01 --seed 7``. It runs until SIGTERM or
+SIGINT. The database is ``ANOMALY_DATABASE_URL``.
 """
 
 import argparse
@@ -12,25 +12,25 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
+from anomaly.database.connection import Database
+from anomaly.database.meter_table_loading import open_meter_table
 from anomaly.demo.generator import INTERVAL, generate
 from anomaly.errors import AnomalyError
-from anomaly.postgres.database import Database
-from anomaly.postgres.ingest import open_meter_table
 from anomaly.settings import Layout, Settings, load_settings
 from anomaly.windows import ceil_to_interval, floor_to_interval, parse_moment
 
-RETRY = timedelta(seconds=10)
-# Waiting stands still while a computer sleeps, so it is done in short pieces.
+RETRY = timedelta(seconds=10)  # chosen
+# A wait does not go on while the computer sleeps, so it is done in short pieces. Chosen.
 LONGEST_WAIT = timedelta(seconds=60)
 
 log = logging.getLogger("anomaly.demo.feeder")
 
 
 def append_missing(database: Database, start: datetime, now: datetime, seed: int) -> int:
-    """Insert the generated rows of ``[start, now)`` that the meter table lacks.
+    """Insert the generated rows of ``[start, now)`` that are missing in the meter table.
 
-    A quarter-hour is there when it has ended by `now`. Rows that the table has
-    already stay as they are, whatever they hold.
+    Only quarter-hours that have ended by `now` count. Rows that are in the table already stay
+    as they are.
 
     Returns
     -------
@@ -40,20 +40,22 @@ def append_missing(database: Database, start: datetime, now: datetime, seed: int
     Raises
     ------
     DatabaseError, SourceError
-        When the database cannot be reached or is not migrated. Nothing was inserted then.
+        When the database cannot be reached or is not migrated. Nothing is inserted then.
     """
     end = floor_to_interval(now, INTERVAL)
     if end <= ceil_to_interval(start, INTERVAL):
         return 0
     readings = generate(start, end, seed=seed).frame
-    with open_meter_table(database, _settings(), loading="generated readings") as table:
+    with open_meter_table(
+        database, _settings().meter_table, _settings().meter, loading="generated readings"
+    ) as table:
         table.expect(list(readings.columns))
         table.stage(readings)
         return table.insert_new()
 
 
 def _settings() -> Settings:
-    """Settings that name our own table, whatever the environment names."""
+    """Settings with our own table, whatever the environment says."""
     return load_settings(
         {},
         source_schema="anomaly",
@@ -66,9 +68,9 @@ def _settings() -> Settings:
 
 
 def feed(database: Database, start: datetime, seed: int, stop: Event) -> None:
-    """Append readings as each quarter-hour ends, until `stop` is set.
+    """Append readings as soon as each quarter-hour ends, until `stop` is set.
 
-    At once: the tick that scores them is on its way.
+    There is no delay, because the tick that scores them starts at the same moment.
     """
     due = datetime.now(UTC)
     while not stop.is_set():
@@ -79,7 +81,7 @@ def feed(database: Database, start: datetime, seed: int, stop: Event) -> None:
 
 
 def _append(database: Database, start: datetime, now: datetime, seed: int) -> datetime:
-    """Append what is missing and say when to do so again; a failure is only logged."""
+    """Append the missing readings; return when to do so again. A failure is only logged."""
     try:
         rows = append_missing(database, start, now, seed)
     except AnomalyError as error:
@@ -90,7 +92,7 @@ def _append(database: Database, start: datetime, now: datetime, seed: int) -> da
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Feed the database in ``ANOMALY_DATABASE_URL`` until told to stop."""
+    """Feed the database in ``ANOMALY_DATABASE_URL`` until a signal stops it."""
     parser = argparse.ArgumentParser(prog="python -m anomaly.demo.feeder", description=__doc__)
     parser.add_argument("--start", required=True, help="ISO 8601: when the counters began")
     parser.add_argument("--seed", type=int, default=7)
@@ -104,7 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = load_settings()
         feed(
-            Database(settings.database_url, settings), parse_moment(chosen.start), chosen.seed, stop
+            Database(settings.database.database_url, settings.database),
+            parse_moment(chosen.start),
+            chosen.seed,
+            stop,
         )
     except AnomalyError as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,9 @@
-"""Readings of a small plant that does not exist: seeded, repeatable, with faults that are known.
+"""Generate readings of an invented small plant: seeded, repeatable, with known faults.
 
-Every power is a function of the seed and the moment, so extending a range by a
-quarter-hour only appends to it. Counters begin to count at the range's start.
+Every power is a function of the seed and the moment. So extending a range by a quarter-hour only
+appends to it. Counters begin to count at the start of the range.
+
+The powers, hours and shares below are chosen.
 """
 
 import math
@@ -17,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.schema import METERS, RECORD
+from anomaly.arrays import Floats
+from anomaly.readings.record import METERS, RECORD
 from anomaly.windows import Window, ceil_to_interval
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -25,11 +28,9 @@ INTERVAL = timedelta(minutes=15)
 PER_DAY = 96
 MISSING_SHARE = 0.001
 
-Floats = npt.NDArray[np.float64]
-
 
 class _Stream(IntEnum):
-    """What a random stream is for: streams never share numbers."""
+    """Purposes of random numbers; streams of different purposes never share numbers."""
 
     COUNTERS = 0
     QUARTER_HOURS = 1
@@ -39,7 +40,7 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that went wrong in ``[start, end)``.
+    """A fault in ``[start, end)``.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class Fault:
         ``spike``, ``stuck``, ``overload``, ``night_run_on``, ``missed_cycle``,
         ``counter_reset`` or ``dropout``.
     start, end : datetime
-        UTC, on quarter-hours. The catching-up reading of a stuck meter belongs to it.
+        UTC, on quarter-hours. For a stuck meter, the reading that catches up is included.
     description : str
         One sentence for people.
     """
@@ -63,14 +64,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class GeneratedReadings:
-    """What `generate` made.
+    """The result of `generate`.
 
     Attributes
     ----------
     frame : DataFrame
-        The wide record, a row a quarter-hour.
+        The wide record, one row per quarter-hour.
     faults : list of Fault
-        Those with a reading in the range, in the order of their start.
+        The faults with a reading in the range, in the order of their start.
     """
 
     frame: pd.DataFrame
@@ -80,25 +81,25 @@ class GeneratedReadings:
 def generate(
     start: datetime, end: datetime, *, seed: int = 7, faults: bool = True
 ) -> GeneratedReadings:
-    """Make the readings of every quarter-hour that starts in ``[start, end)``.
+    """Generate the readings of every quarter-hour that starts in ``[start, end)``.
 
     Parameters
     ----------
     start, end : datetime
-        With a time zone. `start` is when the counters begin: keep it, and a later
+        With a time zone. The counters begin at `start`. With the same `start`, a later
         `end` only appends rows.
     seed : int
-        Another seed is another plant. Not negative.
+        Another seed gives another plant. Not negative.
     faults : bool
-        Put in two or three faults a week, at moments that depend on seed and week alone.
+        Add two or three faults per week, at moments that depend only on seed and week.
 
     Returns
     -------
     GeneratedReadings
-        `frame` has the columns of `anomaly.schema.RECORD`: ``utc_timestamp``
+        `frame` has the columns of `anomaly.readings.record.RECORD`: ``utc_timestamp``
         (``datetime64[us, UTC]``, start of the interval), ``cet_cest_timestamp``
-        (text) and 20 cumulative counters in kWh (resolution 0.001), one cell in a
-        thousand missing.
+        (text) and 20 cumulative counters in kWh (resolution 0.001). One cell in a
+        thousand is missing.
 
     Raises
     ------
@@ -125,7 +126,7 @@ _DAY_DRAWS = (
 
 
 class _Plant:
-    """When each quarter-hour is, and the chance that belongs to it."""
+    """The calendar of the plant: its quarter-hours, with a set of random numbers for each."""
 
     def __init__(self, moments: pd.DatetimeIndex, seed: int) -> None:
         self.moments = moments.as_unit("us")
@@ -138,14 +139,14 @@ class _Plant:
 
     @cached_property
     def day(self) -> dict[str, Floats]:
-        """The draws of each quarter-hour's local day, 0 to 1, by name."""
+        """Random numbers, 0 to 1, of each quarter-hour's local day, by name."""
         ordinals = _ordinals(self.local.tz_localize(None))
         first = int(ordinals[0])
         table = np.array([_day_draws(self.seed, n) for n in range(first, int(ordinals[-1]) + 1)])
         return dict(zip(_DAY_DRAWS, table[ordinals - first].T, strict=True))
 
     def place(self, fault: Fault) -> slice:
-        """Which quarter-hours a fault covers."""
+        """The quarter-hours that a fault covers."""
         first, last = ((t - self.moments[0]) // INTERVAL for t in (fault.start, fault.end))
         return slice(max(first, 0), max(last, 0))
 
@@ -198,7 +199,7 @@ def _power(plant: _Plant, faults: list[Fault]) -> dict[str, Floats]:
 
 
 def _machine_1(plant: _Plant) -> Floats:
-    """Off or on with the shifts of working days; a peak when it is switched on."""
+    """On during the shifts of working days, else off; a peak when it is switched on."""
     idle = 0.28 + 0.05 * plant.normal["machine_1"]
     runs, peak = np.zeros_like(idle), np.zeros_like(idle)
     for shift in ("early", "late"):
@@ -221,7 +222,7 @@ def _runs(day: dict[str, Any], shift: str) -> Any:
 
 
 def _machine_2(plant: _Plant) -> Floats:
-    """A steady base, with bursts in working hours and short dips."""
+    """A steady base power, with bursts in working hours and short dips."""
     base = 9.25 + 0.06 * plant.normal["machine_2"]
     often = 0.14 * plant.working * plant.within(8, 20)
     dips = 3.1 * (plant.uniform["machine_2"] > 0.965)
@@ -229,7 +230,7 @@ def _machine_2(plant: _Plant) -> Floats:
 
 
 def _machine_3(plant: _Plant) -> Floats:
-    """A higher base, with a week that is busiest on Wednesday and Thursday."""
+    """A higher base power; the busiest days are Wednesday and Thursday."""
     base = 16.1 + 0.14 * plant.normal["machine_3"]
     of_weekday = np.array([0.12, 0.16, 0.26, 0.32, 0.10, 0.0, 0.0])[plant.weekday]
     often = of_weekday * plant.within(9, 18)
@@ -237,7 +238,7 @@ def _machine_3(plant: _Plant) -> Floats:
 
 
 def _machine_4(plant: _Plant) -> Floats:
-    """Nearly always off; every other Monday and Tuesday it has work."""
+    """Nearly always off; it works on every second Monday and Tuesday."""
     standby = 0.04 * (plant.uniform["machine_4"] < 0.35)
     fortnight = _ordinals(plant.local.tz_localize(None)) // 7 % 2 == 0
     monday = (plant.weekday == 0) * plant.within(11, 23)
@@ -247,19 +248,22 @@ def _machine_4(plant: _Plant) -> Floats:
 
 
 def _bursts(uniform: Floats, often: Floats, mean: float, most: float) -> Floats:
-    """Extra power in a share `often` of the quarter-hours, exponential, at most `most`."""
+    """Extra power in a share `often` of the quarter-hours.
+
+    It is exponentially distributed, `mean` kW on average and `most` kW at most.
+    """
     hit = uniform < often
     share = np.where(hit, uniform / np.where(hit, often, 1.0), 1.0)
     return np.minimum(-mean * np.log(np.maximum(share, 1e-12)), most)
 
 
 def _staff(plant: _Plant) -> Floats:
-    """How much of the staff is in: both shifts of a working day."""
+    """Share of the staff that is present: two shifts on working days."""
     return plant.working * (plant.within(6, 14) + 0.6 * plant.within(14, 22))
 
 
 def _following_staff(meter: str, idle: float, busy: float) -> Callable[[_Plant], Floats]:
-    """A meter that draws `idle` kW and `busy` more while the staff is in."""
+    """A meter that draws `idle` kW, and up to `busy` kW more while the staff is present."""
 
     def model(plant: _Plant) -> Floats:
         today = 0.85 + 0.3 * plant.day["busy"]
@@ -293,14 +297,14 @@ def _dishwasher(plant: _Plant) -> Floats:
 
 
 def _ev(plant: _Plant) -> Floats:
-    """A car that charges in the evening, on most working days and some others."""
+    """A car that charges in the evening, on most working days and some other days."""
     charges = plant.day["ev_charges"] < np.where(plant.working, 0.65, 0.25)
     start = 16.5 + 3 * plant.day["ev_start"]
     return charges * 7.4 * plant.within(start, start + 1 + 2.5 * plant.day["ev_hours"])
 
 
 def _photovoltaics(meter: str, peak: float) -> Callable[[_Plant], Floats]:
-    """Panels on the roof (flat) or the facade (upright, facing south)."""
+    """Solar panels on the roof (flat) or on the facade (upright, facing south)."""
 
     def model(plant: _Plant) -> Floats:
         height, south = _sun(plant)
@@ -314,6 +318,7 @@ def _photovoltaics(meter: str, peak: float) -> Callable[[_Plant], Floats]:
 def _sun(plant: _Plant) -> tuple[Floats, Floats]:
     """Upward (0 at night) and southward part of the direction to the sun, in Konstanz."""
     latitude, longitude = math.radians(47.7), 9.2
+    # 0.125 h: the middle of the quarter-hour. 23.44 degrees: the tilt of the earth's axis.
     utc_hour = np.asarray(plant.moments.hour + plant.moments.minute / 60 + 0.125, dtype=float)
     turn = np.radians((utc_hour + longitude / 15 - 12) * 15)
     season = 2 * np.pi * (np.asarray(plant.moments.day_of_year) + 10) / 365.25
@@ -352,7 +357,7 @@ _KWH_PER_PULSE = {"machine_1": 1 / 64, "machine_2": 1 / 32, "machine_3": 1 / 16}
 
 
 def _counter(meter: str, power: Floats, seed: int) -> Floats:
-    """Cumulative kWh at the end of each quarter-hour, as coarse as the meter's pulses."""
+    """Cumulative kWh at the end of each quarter-hour, rounded down to the meter's pulses."""
     random = np.random.default_rng([seed, _Stream.COUNTERS, METERS.index(meter)])
     before = round(float(random.uniform(1_000, 200_000)), 3)
     energy = np.cumsum(power * 0.25)
@@ -375,7 +380,7 @@ _USUAL_KW = {"machine_1": 30.0, "machine_2": 9.25, "machine_3": 16.1}
 
 
 def _disturb_power(power: Floats, fault: Fault, plant: _Plant) -> None:
-    """Let a fault change what a machine really draws."""
+    """Apply a fault that changes the machine's real power."""
     place = plant.place(fault)
     usual = _USUAL_KW[fault.machine]
     if fault.kind == "spike":
@@ -389,7 +394,7 @@ def _disturb_power(power: Floats, fault: Fault, plant: _Plant) -> None:
 
 
 def _disturb_meter(counter: Floats, fault: Fault, plant: _Plant) -> None:
-    """Let a fault change what a meter shows of what a machine draws."""
+    """Apply a fault that changes only what the meter shows."""
     place = plant.place(fault)
     if fault.kind == "stuck":
         counter[place.start : place.stop - 1] = counter[max(place.start - 1, 0)]
@@ -400,7 +405,7 @@ def _disturb_meter(counter: Floats, fault: Fault, plant: _Plant) -> None:
 
 
 def _strength(fault: Fault, plant: _Plant) -> float:
-    """How strong a fault is, 0 to 1: a matter of chance, but always the same."""
+    """How strong a fault is, 0 to 1: random, but always the same for the same fault."""
     seed = [plant.seed, _Stream.FAULTS, int(fault.start.timestamp())]
     return float(np.random.default_rng(seed).random())
 
@@ -417,7 +422,7 @@ def _faults_between(span: Window, seed: int) -> list[Fault]:
 
 
 def _faults_of_week(monday: date, seed: int) -> list[Fault]:
-    """Two or three faults of different kinds, each on a day of its own but Sunday."""
+    """Two or three faults of different kinds, each on another day, never on Sunday."""
     random = np.random.default_rng([seed, _Stream.FAULTS, monday.toordinal()])
     days = [monday + timedelta(days=int(n)) for n in random.permutation(6)]
     faults = []
@@ -430,7 +435,7 @@ def _faults_of_week(monday: date, seed: int) -> list[Fault]:
 
 
 def _kinds_of_week(monday: date, seed: int, random: np.random.Generator) -> list[str]:
-    """Two of the common kinds, all six in three weeks; sometimes a third, or a reset."""
+    """Two common kinds, so that three weeks have all six; sometimes a third kind or a reset."""
     turn, week = divmod(monday.toordinal() // 7, 3)
     order = np.random.default_rng([seed, _Stream.FAULTS, turn]).permutation(_COMMON)
     kinds = [str(kind) for kind in order[2 * week : 2 * week + 2]]
@@ -442,7 +447,7 @@ def _kinds_of_week(monday: date, seed: int, random: np.random.Generator) -> list
 
 
 def _suits(kind: str, day: date, seed: int) -> bool:
-    """Whether machine 1 was to run on that day, for faults that are about that."""
+    """Whether a kind of fault can happen on a day: some need machine 1 to run on it."""
     if kind not in ("night_run_on", "missed_cycle"):
         return True
     draws = dict(zip(_DAY_DRAWS, _day_draws(seed, day.toordinal()), strict=True))
@@ -458,7 +463,7 @@ def _fault(kind: str, day: date, random: np.random.Generator) -> Fault:
 
 
 def _steady(random: np.random.Generator) -> str:
-    """A machine that never rests: only there is standing still a fault."""
+    """A machine that never stands still: only for such machines a flat reading is a fault."""
     return str(random.choice(["machine_2", "machine_3"]))
 
 
@@ -501,7 +506,7 @@ def _plan_dropout(random: np.random.Generator) -> tuple[str, int, float, str]:
 
 
 def _quarter(random: np.random.Generator, first_hour: int, last_hour: int) -> int:
-    """A quarter-hour of the day, counted from midnight."""
+    """A random quarter-hour of the day, counted from midnight."""
     return int(random.integers(first_hour * 4, last_hour * 4))
 
 

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, and are ended by identity only."""
+"""Background processes that outlive their command, and that are stopped only by identity."""
 
 import json
 import os
@@ -13,15 +13,15 @@ STOP_SECONDS = 30
 
 
 class BackgroundProcess:
-    """One detached process, remembered in a file by its number and time of birth.
+    """One detached process, recorded in a file by its number and start time.
 
     Parameters
     ----------
     record : Path
-        JSON file that says which process it is; a process number that meanwhile
-        belongs to another program is never touched.
+        JSON file that identifies the process. If its number belongs to another program by
+        now, that program is never touched.
     log : Path
-        Where its output goes.
+        File for its output.
     """
 
     def __init__(self, record: Path, log: Path) -> None:
@@ -29,7 +29,7 @@ class BackgroundProcess:
         self.log = log
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the process in a session of its own, unless it runs."""
+        """Start the process in its own session, unless it is running."""
         if self.running:
             return
         with self.log.open("ab") as log:
@@ -51,6 +51,7 @@ class BackgroundProcess:
         try:
             known = json.loads(self.record.read_text(encoding="utf-8"))
             process = psutil.Process(known["pid"])
+            # The same start time, up to rounding: a reused number has a later one.
             same = abs(process.create_time() - known["born"]) < 1
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
@@ -58,11 +59,11 @@ class BackgroundProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self.process is not None
 
     def stop(self, gently: signal.Signals = signal.SIGTERM) -> None:
-        """End the process and all that it started; does nothing when it has ended."""
+        """Stop the process and all processes that it started; does nothing if it has ended."""
         process = self.process
         if process is not None:
             family = [process, *process.children(recursive=True)]
@@ -82,11 +83,10 @@ class BackgroundProcess:
 
 
 def inherited_environment() -> dict[str, str]:
-    """The caller's environment, without what would mislead or slow down what is started.
+    """The caller's environment without variables that would disturb the new process.
 
-    Left out are the variables of another Airflow or deployment, and
-    ``PYTHONDONTWRITEBYTECODE``: without compiled modules each task would compile
-    pandas and SQLAlchemy anew.
+    Variables of another Airflow or deployment are left out. So is ``PYTHONDONTWRITEBYTECODE``:
+    without compiled modules each task would compile pandas and SQLAlchemy again.
     """
     return {
         name: value

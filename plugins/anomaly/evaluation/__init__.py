@@ -1,1 +1,13 @@
-"""Evaluation: faults written into real readings, a judge that is frozen, and the baselines."""
+"""Evaluation: how well detectors find faults, in figures that can be compared over the years.
+
+`ordinary_days` and `fault_injection` write known faults into real readings, and `alert_matching`
+counts what became of them. These three are frozen by their outputs
+(``tests/unit/test_frozen_judge.py``). `train_test_weeks` says what is trained on and judged,
+`thresholds` keeps an alert budget, `protocol` runs contenders, `outcomes` and `report` hold the
+results. Contenders are `our_detector` and `baselines`. `labelled_readings` judges on labels instead
+of injected faults, `evaluate` starts from a deployment, and `vus_pr` runs beside the product.
+
+This room may import all rooms below: scoring, incidents, database, models, detectors and readings.
+The injector and the judge must never look at a detector. `anomaly.lifecycle` uses this room for its
+gate; this room must not import lifecycle, loading, operations or entry points.
+"""

@@ -1,4 +1,4 @@
-"""What an evaluation found: tables with intervals, and recall against false alerts as a picture."""
+"""The report of an evaluation: tables with intervals, and a picture of recall and false alerts."""
 
 import importlib
 import importlib.util
@@ -14,15 +14,20 @@ from rich import box
 from rich.table import Table
 
 from anomaly.errors import AnomalyError
-from anomaly.evaluation.injection import Magnitude
-from anomaly.evaluation.judging import median_interval, poisson_bound, ratio_interval, resamples
+from anomaly.evaluation.alert_matching import (
+    bootstrap_counts,
+    median_interval,
+    poisson_bound,
+    ratio_interval,
+)
+from anomaly.evaluation.fault_injection import Magnitude
 
 RATES = (0.5, 1.0, 3.0)
-"""Realised false alerts a machine-week at which contenders are compared."""
+"""Realised false alerts per machine-week at which contenders are compared."""
 
-_DRAWS = 1000
+_DRAWS = 1000  # of the bootstrap; chosen: 25 of them lie beyond each end of a 95 % interval
 _UNDISTURBED = (
-    "undisturbed: alerts a machine-week where nothing was injected"
+    "undisturbed: alerts per machine-week where nothing was injected"
     " (! beyond the 95 % Poisson bound of the budget)"
 )
 _ALL = "all"  # magnitudes of a family
@@ -32,11 +37,11 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 
 class PictureError(AnomalyError):
-    """The picture is of an unknown kind, or needs matplotlib, which is not installed."""
+    """The picture has an unknown ending, or needs matplotlib, which is not installed."""
 
 
 def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be drawn; worth asking before a long evaluation.
+    """Refuse a picture that could not be drawn; call it before a long evaluation.
 
     Raises
     ------
@@ -53,7 +58,7 @@ def check_picture(path: Path) -> None:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was judged, a row each; the tables are computed from it.
+    """Everything that was judged, one row per item; the tables are computed from it.
 
     Attributes
     ----------
@@ -64,17 +69,19 @@ class EvaluationReport:
         ``contender, budget, week, seed, machine_id, machine_weeks``, ``alerts`` and
         ``false``: each machine of each case. ``seed`` is NA where nothing was injected.
     swept : DataFrame
-        ``contender, step, events, found, false, machine_weeks``. Thresholds of a sweep are
-        chosen on training readings too, but which step to read off is chosen on the test.
+        ``contender, step, events, found, false, machine_weeks``; a step is a point of the
+        sweep. Thresholds of a sweep are chosen on training readings too, but which step to
+        read off is chosen on the test.
     thresholds : DataFrame
-        ``contender, origin, budget, machine_id, threshold``, fixed before the test.
+        ``contender, origin, budget, machine_id, threshold``, fixed before the test; the origin
+        is the number of the split.
     contenders : DataFrame
         ``contender`` and ``seconds``.
     skipped : DataFrame
         ``contender`` and ``reason``.
     scores : DataFrame or None
         ``contender, week, seed, machine_id, faulty, score``: the readings of the injected
-        test weeks, where they were asked for.
+        test weeks, if they were asked for.
     """
 
     events: pd.DataFrame
@@ -86,9 +93,9 @@ class EvaluationReport:
     scores: pd.DataFrame | None = None
 
     def summary(self) -> pd.DataFrame:
-        """One row a contender and budget, with 95 % intervals over weeks and seeds.
+        """One row per contender and budget, with 95 % intervals over weeks and seeds.
 
-        ``recall``, ``precision``, ``delay_hours`` (median), ``false_alerts`` (realised, a
+        ``recall``, ``precision``, ``delay_hours`` (median) and ``false_alerts`` (realised, per
         machine-week, in injected weeks), each with ``_low`` and ``_high``.
         """
         units = _Units(self.alerts)
@@ -105,8 +112,8 @@ class EvaluationReport:
     def families(self) -> pd.DataFrame:
         """Recall and delay by family and magnitude (``all``: of the family), with 95 % intervals.
 
-        One row a contender, budget, family and magnitude. Precision and false alerts are in
-        `summary` alone: an alert about nothing is about no family.
+        One row per contender, budget, family and magnitude. Only `summary` has precision and
+        false alerts: a false alert belongs to no family.
         """
         units = _Units(self.alerts)
         everything = pd.concat([self.events, self.events.assign(magnitude=_ALL)])
@@ -121,7 +128,7 @@ class EvaluationReport:
         return pd.DataFrame(rows)
 
     def quiet(self) -> pd.DataFrame:
-        """False alerts a machine-week where nothing was injected, and what the budget explains.
+        """False alerts per machine-week where nothing was injected, and what the budget explains.
 
         ``low`` and ``high`` are the 95 % Poisson bound of the budget, as a rate.
         """
@@ -159,7 +166,7 @@ class EvaluationReport:
         return pd.DataFrame(rows)
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Every table, as rows of plain values; None where a figure is not defined."""
+        """Every table as rows of plain values; None where a figure is not defined."""
         return {
             "summary": _records(self.summary()),
             "families": _records(self.families()),
@@ -171,7 +178,7 @@ class EvaluationReport:
         }
 
     def tables(self) -> list[Table]:
-        """What a terminal shows: the summary, and events by family and magnitude."""
+        """The tables for a terminal: the summary, and events by family and magnitude."""
         if self.events.empty:
             return [self.table()]
         found = self.families()
@@ -183,10 +190,10 @@ class EvaluationReport:
         ]
 
     def table(self) -> Table:
-        """The summary, one row a contender and budget."""
+        """The summary, one row per contender and budget."""
         table = _table(
             "Faults found: thresholds fixed on training readings, brackets are 95 % intervals",
-            "detector", "budget", "events found", "false alerts a machine-week", "precision",
+            "detector", "budget", "events found", "false alerts per machine-week", "precision",
             "delay, h", "undisturbed",
         )  # fmt: skip
         quiet = {(row.contender, row.budget): row for row in self.quiet().itertuples()}
@@ -217,7 +224,7 @@ class EvaluationReport:
         found = self.at_rates().pivot(index="false_alerts", columns="contender")["recall_swept"]
         names = self.contenders["contender"].tolist()
         table = _table(
-            "Events found at the same realised false alerts a machine-week (swept: read off the"
+            "Events found at the same realised false alerts per machine-week (swept: read off the"
             " test weeks)", "false alerts", *names,
         )  # fmt: skip
         for rate, row in found.iterrows():
@@ -225,7 +232,7 @@ class EvaluationReport:
         return table
 
     def _family_table(self, families: pd.DataFrame) -> Table:
-        """The first contender by family and magnitude: found at each budget, delay at one."""
+        """The first contender by family and magnitude: recall by budget, delay at the middle."""
         name, budgets = families["contender"].iloc[0], families["budget"].unique().tolist()
         middle = self._middle_budget()
         table = _table(
@@ -261,7 +268,7 @@ class EvaluationReport:
         return float(budgets[len(budgets) // 2])
 
     def write_scores(self, path: Path, interval_minutes: int) -> Path:
-        """Write the scores of the test weeks for `anomaly.evaluation.volumes`, as an ``.npz``.
+        """Write the scores of the test weeks for `anomaly.evaluation.vus_pr`, as an ``.npz``.
 
         ``contender`` (names); of each reading ``week, seed, machine_id, faulty``; ``score``,
         shape (contender, reading); ``interval_minutes``.
@@ -302,7 +309,7 @@ class EvaluationReport:
             axes.plot(dots["false_alerts"], dots["recall"], "o", color=line.get_color())
         axes.set(
             xscale="symlog", xlim=(0, 20), ylim=(0, 1),
-            xlabel="realised false alerts a machine-week", ylabel="event recall",
+            xlabel="realised false alerts per machine-week", ylabel="event recall",
             title="Lines: swept. Dots: thresholds fixed on training readings",
         )  # fmt: skip
         axes.set_xticks([0, *RATES, 10], labels=[f"{rate:g}" for rate in (0, *RATES, 10)])
@@ -324,17 +331,17 @@ class EvaluationReport:
 
 
 class _Units:
-    """The bootstrap's units: a seed of a week each, drawn alike for all contenders."""
+    """Units of the bootstrap: each is one seed of one week. All contenders share the draws."""
 
     def __init__(self, alerts: pd.DataFrame) -> None:
         injected = alerts.loc[alerts["seed"].notna(), ["week", "seed"]].drop_duplicates()
         self._index = pd.MultiIndex.from_frame(injected.astype("int64"))
-        self._counts = resamples(injected["week"].to_numpy(), draws=_DRAWS)
+        self._counts = bootstrap_counts(injected["week"].to_numpy(), draws=_DRAWS)
 
     def ratio(
         self, name: str, frame: pd.DataFrame, numerator: str, denominator: str | None
     ) -> dict[str, float]:
-        """A ratio of sums (of the rows, without a denominator) and its interval."""
+        """A ratio of sums and its interval; without a denominator the number of rows is used."""
         rows = frame.assign(above=frame[numerator], below=frame[denominator] if denominator else 1)
         unit = self._unit(frame)
         above, below = (
@@ -367,7 +374,7 @@ def _table(title: str, first: str, *headings: str) -> Table:
 
 
 def _magnitudes(families: pd.DataFrame) -> list[str]:
-    """The whole family, then from mild to strong what there is; labelled events have none."""
+    """The whole family, then the magnitudes that occur; labelled events have none."""
     there = set(families["magnitude"])
     return [_ALL, *(magnitude.value for magnitude in Magnitude if magnitude.value in there)]
 
@@ -378,7 +385,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _interval(row: Mapping[Any, Any], name: str) -> str:
-    """A figure and its interval; written so that a narrow column breaks between the two."""
+    """A figure and its interval, with the only blank between them: a narrow column breaks there."""
     if pd.isna(row[name]):
         return "-"
     low, high = (_shown(row[f"{name}_{end}"]) for end in ("low", "high"))

@@ -1,4 +1,4 @@
-"""Thresholds from training scores alone: as low as the alert budget allows, for each machine."""
+"""Thresholds from training scores alone: per machine, as low as the alert budget allows."""
 
 import bisect
 from collections.abc import Iterable, Sequence
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from anomaly.evaluation.judging import JOIN
-from anomaly.steps import microseconds
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from anomaly.arrays import Floats, Ints
+from anomaly.evaluation.alert_matching import join_gap
+from anomaly.readings.preprocessing import microseconds
 
 MOST_ALARMED = 0.25
-"""No threshold lies so low that more of the training readings alarm: that is no alarm."""
+"""No threshold lies so low that a larger share of the training readings alarms. Chosen: a score
+that is mostly above its threshold tells nobody anything."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -28,17 +26,17 @@ class Ladder:
     Attributes
     ----------
     rungs : array of float
-        ``rungs[k]`` raises at most k incidents in training, and so does everything
-        above it; midway to the score that would raise more. ``rungs[0]`` raises none.
+        ``rungs[k]`` raises at most k incidents in training, and so does every higher
+        threshold. It lies midway to the score that would raise more. ``rungs[0]`` raises none.
     spread : float
-        From the median score to ``rungs[0]``: the unit for thresholds beyond it.
+        Distance from the median score to ``rungs[0]``: the unit for thresholds beyond that.
     """
 
     rungs: Floats
     spread: float
 
     def at(self, budget: float, weeks: float) -> float:
-        """The threshold for `budget` alerts a week, after `weeks` of training."""
+        """The threshold for `budget` alerts per week, after `weeks` of training."""
         return float(self.rungs[min(_whole(budget * weeks), len(self.rungs) - 1)])
 
     def beyond(self, share: float) -> float:
@@ -52,26 +50,26 @@ def thresholds(
     *,
     budget: float,
     weeks: float,
+    interval: timedelta,
     alarms: pd.DataFrame | None = None,
-    join: timedelta = JOIN,
 ) -> dict[int, float]:
-    """The score at or above which each machine alarms, for a budget of alerts a week.
+    """The score at or above which each machine alarms, for a budget of alerts per week.
 
     Parameters
     ----------
     train : DataFrame
         ``machine_id`` and ``utc_timestamp`` of the training readings.
     score : array of float
-        Theirs; higher is more abnormal, NaN is no verdict.
+        Their scores; higher is more abnormal, NaN is no verdict.
     weeks : float
-        How long the training lasted. The incidents allowed are whole, rounded down.
+        How long the training lasted. The number of incidents allowed is rounded down.
+    interval : timedelta
+        The meter's: it decides which alarms are one incident.
     alarms : DataFrame, optional
         Readings flagged whatever the threshold; their incidents use up the budget.
-    join : timedelta
-        Alarms no farther apart are one incident.
     """
     most = _whole(budget * weeks)
-    found = ladders(train, score, most=most, alarms=alarms, join=join)
+    found = ladders(train, score, most=most, interval=interval, alarms=alarms)
     return {machine: ladder.at(budget, weeks) for machine, ladder in found.items()}
 
 
@@ -80,10 +78,10 @@ def ladders(
     score: Floats,
     *,
     most: int,
+    interval: timedelta,
     alarms: pd.DataFrame | None = None,
-    join: timedelta = JOIN,
 ) -> dict[int, Ladder]:
-    """Each machine's ladder, up to `most` training incidents."""
+    """Each machine's ladder, up to `most` training incidents; parameters as of `thresholds`."""
     flagged = pd.DataFrame({"machine_id": [], "utc_timestamp": []}) if alarms is None else alarms
     machines, found = train["machine_id"].to_numpy(), {}
     for machine in np.unique(machines).tolist():
@@ -91,7 +89,7 @@ def ladders(
         known = rows[np.isfinite(score[rows])]
         ticks = microseconds(train["utc_timestamp"].iloc[known])
         hard = flagged.loc[flagged["machine_id"] == machine, "utc_timestamp"]
-        always = _Flagged(join, microseconds(hard).tolist() if len(hard) else [])
+        always = _Flagged(join_gap(interval), microseconds(hard).tolist() if len(hard) else [])
         found[int(machine)] = _ladder(ticks, score[known], always, most)
     return found
 
@@ -128,7 +126,7 @@ def _descending(ticks: Ints, score: Floats) -> Iterable[tuple[float, Sequence[in
 
 
 def _whole(incidents: float) -> int:
-    return int(incidents + 1e-9)
+    return int(incidents + 1e-9)  # 0.1 * 30 is a little less than 3 in floating point
 
 
 class _Flagged:

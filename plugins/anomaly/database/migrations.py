@@ -1,0 +1,175 @@
+"""Bring a database to the current schema: roles, migrations, views, grants."""
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from psycopg2 import errors as pg
+from psycopg2.sql import SQL, Identifier
+from sqlalchemy.exc import ProgrammingError
+
+from anomaly.database.connection import OWNER, SCORER, Database, Transaction
+from anomaly.database.sql_files import sql_file, sql_files
+from anomaly.errors import DatabaseError, RefusedError
+from anomaly.settings import MeterTableSettings
+
+
+@dataclass
+class MigrationReport:
+    """What `migrate` did, and what an administrator still has to do."""
+
+    applied: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def migrate(database: Database, meter_table: MeterTableSettings) -> MigrationReport:
+    """Apply the missing migrations in order, each once, in one transaction.
+
+    Safe to repeat. Safe if two start at once: the second waits and finds nothing to do.
+
+    Raises
+    ------
+    DatabaseError
+        When an applied file has changed since, or the log-in may not make roles.
+    """
+    report = MigrationReport()
+    # The order: roles first, because all else is created as anomaly_owner; the table of
+    # migrations next, because its lock lets one migration run at a time; views after the tables
+    # that they read; grants last, on everything that exists then.
+    with database.transaction() as transaction:
+        _make_roles(transaction)
+        _act_as_owner(transaction)
+        transaction.script("migrations.sql")
+        _apply_pending(transaction, report)
+        for view in sql_files("views"):
+            transaction.script(view)
+        transaction.script("grants.sql")
+    # Each in its own transaction: if the log-in lacks a right, the migration itself stays.
+    _let_source_be_read(database, meter_table, report)
+    _close_public(database, report)
+    _note_needless_rights(database, report)
+    return report
+
+
+def _make_roles(transaction: Transaction) -> None:
+    try:
+        transaction.script("roles.sql")
+    except pg.InsufficientPrivilege as error:
+        raise DatabaseError(
+            f"this login may not make the product's roles ({str(error).splitlines()[0]});"
+            " let an administrator run sql/roles.sql in this database once and grant"
+            " anomaly_owner, anomaly_scorer and anomaly_trainer to it"
+        ) from None
+
+
+def _act_as_owner(transaction: Transaction) -> None:
+    transaction.execute(SQL("SET LOCAL ROLE {}").format(Identifier(OWNER)))
+
+
+def _apply_pending(transaction: Transaction, report: MigrationReport) -> None:
+    applied = {row["name"]: row["sha256"] for row in transaction.rows("migrations/applied")}
+    for file in sql_files("migrations"):
+        name = file.removeprefix("migrations/")
+        sha256 = hashlib.sha256(sql_file(file).encode()).hexdigest()
+        if name not in applied:
+            transaction.script(file)
+            transaction.run("migrations/record", name=name, sha256=sha256)
+            report.applied.append(name)
+        elif applied[name] != sha256:
+            raise DatabaseError(
+                f"migration {name} was applied, and its text has changed since:"
+                " restore the file and put the change into a new migration"
+            )
+
+
+def _let_source_be_read(
+    database: Database, meter_table: MeterTableSettings, report: MigrationReport
+) -> None:
+    """Grant the meter table to anomaly_source, or note who has to grant it."""
+    schema, table = (
+        Identifier(meter_table.source_schema),
+        Identifier(meter_table.source_table),
+    )
+    grants = [
+        SQL("GRANT USAGE ON SCHEMA {} TO anomaly_source").format(schema),
+        SQL("GRANT SELECT ON {}.{} TO anomaly_source").format(schema, table),
+    ]
+    why = "anomaly_source may not read it yet"
+    try:
+        with database.transaction() as transaction:
+            if _source_is_readable(transaction, meter_table):
+                return
+            for grant in grants:
+                transaction.execute(grant)
+            # Without the right to grant, Postgres only warns.
+            if _source_is_readable(transaction, meter_table):
+                return
+    except (pg.InsufficientPrivilege, pg.UndefinedTable, pg.InvalidSchemaName) as error:
+        why = str(error).splitlines()[0]
+    with database.transaction() as transaction:
+        statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
+    report.notes.append(f"{why}: let the owner of {meter_table.source_name} run: {statements};")
+
+
+def _close_public(database: Database, report: MigrationReport) -> None:
+    """Stop other log-ins from creating objects in the schema public, or note who has to do it."""
+    revoke = SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with database.transaction() as transaction:
+        if not transaction.value("migrations/public_is_open"):
+            return
+    with suppress(pg.InsufficientPrivilege), database.transaction() as transaction:
+        transaction.execute(revoke)
+        # Without the right to revoke, Postgres only warns.
+        if not transaction.value("migrations/public_is_open"):
+            return
+    report.notes.append(
+        f"every log-in may create objects in the schema public: let its owner run {revoke.string};"
+    )
+
+
+def _note_needless_rights(database: Database, report: MigrationReport) -> None:
+    """Note rights that the log-in needed to migrate and does not need any more."""
+    with database.transaction() as transaction:
+        (login,) = transaction.rows("migrations/may_make_roles") or (None,)
+        if login is not None:
+            name = Identifier(login["name"]).as_string(transaction.cursor)
+            report.notes.append(
+                f"{login['name']} may still make roles, and no longer needs this right: let an"
+                f" administrator run ALTER ROLE {name} NOCREATEROLE;"
+            )
+
+
+def _source_is_readable(transaction: Transaction, meter_table: MeterTableSettings) -> bool:
+    return bool(
+        transaction.value(
+            "migrations/source_is_readable",
+            schema=meter_table.source_schema,
+            table=meter_table.source_table,
+        )
+    )
+
+
+def check_migrated(database: Database) -> None:
+    """Refuse a database that lacks a migration.
+
+    Raises
+    ------
+    RefusedError
+        Naming the first one that is missing.
+    """
+    try:
+        with database.transaction(SCORER, read_only=True) as transaction:
+            applied = {row["name"] for row in transaction.rows("migrations/applied")}
+    except ProgrammingError as error:
+        if not isinstance(error.orig, pg.UndefinedTable | pg.InvalidSchemaName):
+            raise RefusedError(
+                f"{database.name} does not show its migrations:"
+                f" {str(error.orig).strip().splitlines()[0]}; run `anomaly migrate` as the login"
+                " that made the schema, which grants it"
+            ) from None
+        applied = set()
+    for file in sql_files("migrations"):
+        if file.removeprefix("migrations/") not in applied:
+            raise RefusedError(
+                f"{database.name} lacks {file.removeprefix('migrations/')}: run `anomaly migrate`"
+            )

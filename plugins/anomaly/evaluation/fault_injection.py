@@ -1,0 +1,321 @@
+"""Faults written into real meter readings, so that it is known what a detector should find.
+
+Frozen by its outputs: ``tests/unit/test_frozen_judge.py`` compares what fixed readings give.
+Nothing here looks at a detector, and nothing may be adapted to one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
+from anomaly.evaluation.ordinary_days import (
+    MachineReadings,
+    OrdinaryDays,
+    learn_ordinary_days,
+)
+from anomaly.settings import MeterSettings
+from anomaly.windows import Window
+
+
+class Family(StrEnum):
+    """What goes wrong."""
+
+    SPIKE = "spike"
+    SURGE = "restart surge"
+    STUCK = "stuck"
+    OVERLOAD = "sustained overload"
+    DRIFT = "slow drift"
+    RUN_ON = "night run-on"
+    MISSED = "missed cycle"
+    DROPOUT = "dropout"
+
+
+class Magnitude(StrEnum):
+    """How badly."""
+
+    MILD = "mild"
+    MEDIUM = "medium"
+    STRONG = "strong"
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How much of a fault, in its family's unit, and for how long."""
+
+    size: float
+    hours: float
+
+
+DOSES: Mapping[Family, tuple[Dose, Dose, Dose]] = {
+    # Added power, in the machine's own P5-P99.5 ranges. A mild spike ends a quarter of a range
+    # or more above P99.5; a few normal peaks are still higher.
+    Family.SPIKE: (Dose(1.25, 0.25), Dose(2.0, 0.25), Dose(3.0, 0.5)),
+    # In the same unit. Off (at P5) for the first quarter, then an inrush that decays linearly.
+    Family.SURGE: (Dose(1.25, 1.0), Dose(2.0, 1.5), Dose(3.0, 2.0)),
+    # The reading stands still; a counter then catches up in one. Part of a shift, a shift, a night.
+    Family.STUCK: (Dose(0.0, 3.0), Dose(0.0, 6.0), Dose(0.0, 12.0)),
+    # Share added to the power while running. At 1.2 times the set current IEC 60947-4-1 wants a
+    # thermal overload relay to trip within two hours, at 1.5 within minutes.
+    Family.OVERLOAD: (Dose(0.20, 4.0), Dose(0.35, 6.0), Dose(0.60, 8.0)),
+    # It ends at the overload's level, takes two to four days to get there, and is then repaired.
+    Family.DRIFT: (Dose(0.20, 48.0), Dose(0.35, 72.0), Dose(0.60, 96.0)),
+    # Share of the machine's own running power, at night: auxiliaries left on, half load, all.
+    Family.RUN_ON: (Dose(0.25, 2.0), Dose(0.5, 4.0), Dose(1.0, 8.0)),
+    # Idle where it usually runs and would have run: a late start, half a shift, most of one.
+    Family.MISSED: (Dose(0.0, 2.0), Dose(0.0, 4.0), Dose(0.0, 6.0)),
+    # Readings that never arrive: a gateway restarts, is out for a shift, for a night.
+    Family.DROPOUT: (Dose(0.0, 2.0), Dose(0.0, 6.0), Dose(0.0, 12.0)),
+}
+
+# The numbers were chosen once, before any detector was judged, and stay: see `DOSES`.
+EVENTS_PER_WEEK = (1, 2)
+"""Fewest and most faults per machine and week: faults are rare, and the days between them show the
+false alerts."""
+APART_HOURS = 30.0
+"""Events of a machine lie farther apart than the 24 h in which a reading influences verdicts."""
+_MARGIN_HOURS = 2.0  # from an event to the ends of the window: the grace after it must fit
+_HARDLY_FLAT = 0.02  # a meter that is flat more often looks like a stuck one
+_SHARE_RUNNING = {Family.OVERLOAD: 0.75, Family.MISSED: 0.75, Family.DRIFT: 0.1}
+"""Share of an event in which the machine must have run, else the fault would change nothing."""
+# Of a missed cycle so much must lie in hours of the week at which the machine usually runs.
+_SHARE_USUAL = 0.5
+_DRAWS = 20  # of family, magnitude and place, before a machine gets no event
+_DECIMALS = 6  # counters are rounded after a fault: no rounding error may let them fall
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fault, from its first to its last affected reading, both included."""
+
+    machine_id: int
+    family: str
+    magnitude: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Readings with faults in them, sorted by machine and time, and the faults."""
+
+    readings: pd.DataFrame
+    events: tuple[Event, ...]
+
+
+def inject(
+    readings: pd.DataFrame,
+    *,
+    window: Window,
+    seed: int | Sequence[int],
+    meter: MeterSettings,
+    zone: str = "UTC",
+    ordinary_days: Mapping[int, OrdinaryDays] | None = None,
+) -> Injected:
+    """Write a few faults into the readings of `window`.
+
+    Parameters
+    ----------
+    readings : DataFrame
+        ``utc_timestamp`` (aware), ``machine_id``, ``reading``: raw, finite, one row per
+        machine and time, on a regular grid; gaps stay as they are. Ordinary days are learnt
+        from readings before the window. After a fault a counter keeps the difference.
+    seed : int or sequence of int
+        The same seed gives the same events.
+    zone : str
+        Where the machines stand: decides which hours are night, and the hour of the week.
+    ordinary_days : mapping of int to OrdinaryDays, optional
+        As `learn_ordinary_days` returns them for the readings before the window; saves time.
+
+    Returns
+    -------
+    Injected
+        One or two events per machine and week (`EVENTS_PER_WEEK`), at least `APART_HOURS`
+        apart, inside the window. The weight of a family is 1 over the number of machines on
+        which it is possible, so that families of few machines are not rare. A machine without
+        history stays as it is.
+    """
+    ordered = readings.sort_values(["machine_id", "utc_timestamp"], ignore_index=True)
+    if ordinary_days is None:
+        ordinary_days = learn_ordinary_days(ordered, until=window.start, meter=meter, zone=zone)
+    weights = _family_weights(ordinary_days)
+    root = [seed] if isinstance(seed, int) else list(seed)
+    done: list[_Injection] = []
+    for _, rows in ordered.groupby("machine_id"):
+        machine = MachineReadings.of(rows, meter, zone)
+        rng = np.random.default_rng([*root, machine.machine_id])
+        done.append(_Injection(machine, ordinary_days.get(machine.machine_id), window, rng))
+        done[-1].run(weights)
+    return _collect(ordered, done)
+
+
+def is_possible(family: Family, ordinary: OrdinaryDays) -> bool:
+    """Whether a fault of this family can happen on a machine with such ordinary days."""
+    if family is Family.STUCK:
+        return ordinary.flat_share <= _HARDLY_FLAT
+    if family is Family.RUN_ON:
+        return bool(ordinary.usual_off.any()) and ordinary.running.size > 0
+    if family is Family.MISSED:
+        return bool(ordinary.usual_on.any()) and ordinary.idle.size > 0
+    return family is Family.DROPOUT or ordinary.width > 0
+
+
+def events_frame(events: Sequence[Event]) -> pd.DataFrame:
+    """Events as a table, one row each, in their order."""
+    columns = ["machine_id", "family", "magnitude", "start", "end"]
+    rows = [[getattr(event, name) for name in columns] for event in events]
+    frame = pd.DataFrame(rows, columns=columns).astype({"machine_id": np.int64})
+    stamps = {name: pd.to_datetime(frame[name], utc=True) for name in ("start", "end")}
+    return frame.assign(**stamps).astype(dict.fromkeys(stamps, "datetime64[us, UTC]"))
+
+
+def _family_weights(ordinary_days: Mapping[int, OrdinaryDays]) -> dict[Family, float]:
+    machines = {
+        family: sum(is_possible(family, ordinary) for ordinary in ordinary_days.values())
+        for family in Family
+    }
+    return {family: 1 / number for family, number in machines.items() if number}
+
+
+def _collect(ordered: pd.DataFrame, done: "Sequence[_Injection]") -> Injected:
+    if not done:
+        return Injected(ordered, ())
+    written = ordered.assign(reading=np.concatenate([injection.reading for injection in done]))
+    there = ~np.concatenate([injection.missing for injection in done])
+    events = tuple(event for injection in done for event in injection.events)
+    return Injected(written[there].reset_index(drop=True), events)
+
+
+class _Injection:
+    """The faults of one machine, drawn one after another."""
+
+    def __init__(
+        self,
+        machine: MachineReadings,
+        ordinary: OrdinaryDays | None,
+        window: Window,
+        rng: np.random.Generator,
+    ) -> None:
+        self.machine = machine
+        self.ordinary = ordinary
+        self.window = window
+        self.rng = rng
+        self.reading = machine.reading.copy()
+        self.missing = np.zeros(len(machine.ticks), dtype=bool)
+        self.events: list[Event] = []
+        self._taken: list[tuple[int, int]] = []
+
+    def run(self, weights: Mapping[Family, float]) -> None:
+        """Draw the week's events, and write them."""
+        if self.ordinary is None:
+            return
+        families = [family for family in weights if is_possible(family, self.ordinary)]
+        share = np.array([weights[family] for family in families])
+        weeks = (self.window.end - self.window.start).total_seconds() / (7 * 86_400)
+        few, many = EVENTS_PER_WEEK
+        for _ in range(max(1, round(int(self.rng.integers(few, many + 1)) * weeks))):
+            self._add_one(self.ordinary, families, share / share.sum())
+        self.events.sort(key=lambda event: event.start)
+
+    def _add_one(self, ordinary: OrdinaryDays, families: list[Family], share: Floats) -> None:
+        for _ in range(_DRAWS):
+            family = families[int(self.rng.choice(len(families), p=share))]
+            magnitude = list(Magnitude)[int(self.rng.integers(len(Magnitude)))]
+            dose = DOSES[family][list(Magnitude).index(magnitude)]
+            length = max(1, round(dose.hours / self.machine.hours))
+            places = self._places(ordinary, family, length)
+            if places.size:
+                first = int(self.rng.choice(places))
+                last = self._write(ordinary, family, dose.size, slice(first, first + length))
+                self._taken.append((int(self.machine.ticks[first]), int(self.machine.ticks[last])))
+                start, end = self.machine.time(first), self.machine.time(last)
+                self.events.append(Event(self.machine.machine_id, family, magnitude, start, end))
+                return
+
+    def _places(self, ordinary: OrdinaryDays, family: Family, length: int) -> Ints:
+        """Rows at which an event of so many readings may begin."""
+        machine, ticks = self.machine, self.machine.ticks
+        first = np.arange(1, len(ticks) - length)
+        after = first + length
+        fits = ticks[after] - ticks[first - 1] == (length + 1) * machine.step
+        start, end = (round(t.timestamp() * 1e6) for t in (self.window.start, self.window.end))
+        margin, apart = (
+            round(_MARGIN_HOURS * MICROSECONDS_PER_HOUR),
+            round(APART_HOURS * MICROSECONDS_PER_HOUR),
+        )
+        fits &= (ticks[first] >= start + margin) & (ticks[after] <= end - margin)
+        for begun, ended in self._taken:
+            fits &= (ticks[after] <= begun - apart) | (ticks[first] >= ended + apart)
+        fits &= _share(np.isfinite(machine.power), first, after) == 1
+        places: Ints = first[fits & self._suits(ordinary, family, first, after)]
+        return places
+
+    def _suits(self, ordinary: OrdinaryDays, family: Family, first: Ints, after: Ints) -> Bools:
+        """Whether the machine does there what the family needs it to do."""
+        running = self.machine.power > ordinary.running_above
+        if family is Family.RUN_ON:
+            off = ordinary.usual_off[self.machine.hour_of_week] & ~running
+            return np.asarray(_share(off, first, after) == 1)
+        suits: Bools = _share(running, first, after) >= _SHARE_RUNNING.get(family, 0.0)
+        if family is Family.MISSED:
+            usual = ordinary.usual_on[self.machine.hour_of_week]
+            suits &= _share(usual, first, after) >= _SHARE_USUAL
+        return suits
+
+    def _write(self, ordinary: OrdinaryDays, family: Family, size: float, rows: slice) -> int:
+        """Write the fault; return the last row it affects."""
+        if family is Family.STUCK:
+            self.reading[rows] = self.reading[rows.start - 1]
+            return int(rows.stop) if self.machine.counter else int(rows.stop) - 1
+        if family is Family.DROPOUT:
+            self.missing[rows] = True
+        else:
+            self._draw(rows, self._faulty_power(ordinary, family, size, self.machine.power[rows]))
+        return int(rows.stop) - 1
+
+    def _draw(self, rows: slice, power: Floats) -> None:
+        """Let the machine draw `power`; a counter keeps the difference in all later readings."""
+        if not self.machine.counter:
+            self.reading[rows] = power
+            return
+        extra = np.cumsum((power - self.machine.power[rows]) * self.machine.hours)
+        self.reading[rows] += extra
+        self.reading[rows.stop :] += extra[-1]
+        self.reading[rows.start :] = np.round(self.reading[rows.start :], _DECIMALS)
+
+    def _faulty_power(
+        self, ordinary: OrdinaryDays, family: Family, size: float, power: Floats
+    ) -> Floats:
+        if family is Family.SPIKE:
+            return power + size * ordinary.width
+        if family is Family.SURGE:
+            return _surge(ordinary, size, power)
+        if family is Family.OVERLOAD:
+            return np.where(power > ordinary.running_above, power * (1 + size), power)
+        if family is Family.DRIFT:
+            return power * (1 + size * np.arange(1, len(power) + 1) / len(power))
+        if family is Family.RUN_ON:
+            load = self._stretch(ordinary.running, len(power)) - ordinary.low
+            return np.maximum(power, ordinary.low + size * load)
+        return np.minimum(power, self._stretch(ordinary.idle, len(power)))
+
+    def _stretch(self, pool: Floats, length: int) -> Floats:
+        """Consecutive values of `pool` from a random place on, starting over at its end."""
+        return np.take(pool, int(self.rng.integers(len(pool))) + np.arange(length), mode="wrap")
+
+
+def _surge(ordinary: OrdinaryDays, size: float, power: Floats) -> Floats:
+    stopped = len(power) // 4
+    inrush = np.linspace(1, 0, len(power) - stopped, endpoint=False) * size * ordinary.width
+    return np.concatenate([np.minimum(power[:stopped], ordinary.low), power[stopped:] + inrush])
+
+
+def _share(true: Bools, first: Ints, after: Ints) -> Floats:
+    """Share of true values in rows ``[first, after)``."""
+    total = np.concatenate([[0], np.cumsum(true)])
+    share: Floats = (total[after] - total[first]) / (after - first)
+    return share

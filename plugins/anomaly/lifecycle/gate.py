@@ -1,0 +1,495 @@
+"""The gate: judge a new version against the one in force, on readings that neither has seen.
+
+Everything here is a pure function of two models and readings. The judgement is stored with the
+version.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from anomaly.evaluation.alert_matching import group_incidents
+from anomaly.evaluation.baselines import AbsoluteChange, HourOfWeekResidual, RandomAlerts
+from anomaly.evaluation.fault_injection import EVENTS_PER_WEEK, inject
+from anomaly.evaluation.ordinary_days import learn_ordinary_days
+from anomaly.evaluation.our_detector import measured_readings, meter_alarms
+from anomaly.evaluation.protocol import Contender, Scored, run_trials
+from anomaly.evaluation.report import EvaluationReport
+from anomaly.evaluation.train_test_weeks import (
+    JUDGING_LOOK_BACK,
+    WEEK,
+    Case,
+    Trial,
+    finite_readings,
+    readings_within,
+)
+from anomaly.models.model import Model
+from anomaly.models.verdicts import verdicts_on
+from anomaly.readings.meter_faults import profile_machines, quality_at_once
+from anomaly.readings.quality import Quality
+from anomaly.settings import GateSettings, MeterSettings, Settings, TrainingSettings
+from anomaly.windows import Window
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+SHORTEST = timedelta(days=1)
+"""Judging days that are shorter than this judge nothing. Chosen: a machine's day repeats."""
+
+_SEEDS = (2, 60)
+"""Fewest and most injections of the judging days. Chosen: two give an interval at all, 60 bound the
+time for a single machine."""
+_EVENTS = 200
+"""About so many faults are injected, whatever the number of machines and days. Chosen: the 95 %
+interval of recall is then at most about 0.14 wide, as of 200 independent events."""
+_MOST_MACHINES = 50
+"""Faults are injected into at most so many machines, evenly drawn. Chosen: it bounds the time."""
+_MOSTLY_FLAT = 0.9
+"""A machine whose reading did not change this share of the time or more has nothing to find.
+Chosen; `anomaly.evaluation.evaluate` has the same number."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one model does on the judging days.
+
+    Attributes
+    ----------
+    alerts : int
+        Incidents: runs of alarms of a machine (`anomaly.evaluation.alert_matching.join_gap`).
+    alert_rate : float
+        Alerts per machine-week.
+    anomaly_share : float
+        Share of readings that are anomalies.
+    recall : float or None
+        Share of injected faults found; None where none could be injected.
+    recall_interval : tuple of float or None
+        Its 95 % interval, over injections.
+    """
+
+    alerts: int
+    alert_rate: float
+    anomaly_share: float
+    recall: float | None = None
+    recall_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's judgement on a challenger; it is refused if there are any `reasons`.
+
+    Attributes
+    ----------
+    champion_version : int or None
+        The version it was compared with; None where none was in force.
+    judged_from, judged_to : str
+        Start and end of the judging days, ISO 8601; empty where nothing could be judged.
+    agreement : float or None
+        Share of readings with the same verdict of both.
+    kappa : float or None
+        Cohen's kappa: the agreement beyond what chance gives.
+    baselines : mapping of str to float or None
+        Recall of the baselines, at the challenger's own alert rate.
+    events : int
+        Number of injected faults.
+    drift : list of mapping
+        ``machine_id``, ``signal`` and ``psi`` between the two training windows.
+    missing_machines : list of int
+        Machines with readings on the judging days that only the champion knows.
+    alerts_by_machine : mapping
+        Number of incidents of the challenger and of the champion, per machine.
+    """
+
+    champion_version: int | None
+    judged_from: str = ""
+    judged_to: str = ""
+    machines: int = 0
+    challenger: Standing | None = None
+    champion: Standing | None = None
+    agreement: float | None = None
+    kappa: float | None = None
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
+    events: int = 0
+    drift: Sequence[Mapping[str, Any]] = ()
+    missing_machines: Sequence[int] = ()
+    alerts_by_machine: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reasons: Sequence[str] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger may replace the champion."""
+        return not self.reasons
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the database and JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A judgement, and the verdicts that it was made from, for pictures.
+
+    Attributes
+    ----------
+    verdicts : mapping of str to DataFrame
+        Verdicts of the challenger and of the champion, on the same readings.
+    """
+
+    judgement: Judgement
+    verdicts: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class JudgingDays:
+    """The readings to judge on, and those before them that verdicts depend on.
+
+    Attributes
+    ----------
+    measured : DataFrame
+        As `anomaly.readings.measuring.measure` returns it, from `JUDGING_LOOK_BACK` before
+        `window` on.
+    window : Window
+        The days whose verdicts count.
+    """
+
+    measured: pd.DataFrame
+    window: Window
+
+    @property
+    def wanted(self) -> npt.NDArray[np.bool_]:
+        """Which rows lie in the window, as an array of bool."""
+        stamps = self.measured["utc_timestamp"]
+        return ((stamps >= self.window.start) & (stamps < self.window.end)).to_numpy()
+
+
+def judge_challenger(
+    challenger: Model,
+    champion: Model | None,
+    champion_version: int | None,
+    training: pd.DataFrame,
+    days: JudgingDays,
+    settings: Settings,
+    zone: str = "UTC",
+) -> Compared:
+    """Judge a challenger, and compare it with the champion if there is one.
+
+    Parameters
+    ----------
+    training : DataFrame
+        The measured readings that the challenger was trained on.
+    zone : str
+        Where the machines stand: injected faults depend on the hour of the day.
+    """
+    models = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion else {})
+    verdicts = {
+        name: verdicts_on(days.measured, days.wanted, model, settings.meter)
+        for name, model in models.items()
+    }
+    standings = {
+        name: _standing(found, days.window, settings.meter.interval)
+        for name, found in verdicts.items()
+    }
+    report = _inject_faults(
+        models, training, days, settings.meter, settings.training, zone, standings[CHALLENGER]
+    )
+    recalls = _recalls(report)
+    agreement, kappa = _agreement(verdicts) if champion else (None, None)
+    standings = {
+        name: _with_recall(standing, recalls[name]) for name, standing in standings.items()
+    }
+    judgement = Judgement(
+        champion_version=champion_version,
+        judged_from=days.window.start.isoformat(),
+        judged_to=days.window.end.isoformat(),
+        machines=int(verdicts[CHALLENGER]["machine_id"].nunique()),
+        challenger=standings[CHALLENGER],
+        champion=standings.get(CHAMPION),
+        baselines={name: row["recall"] for name, row in recalls.items() if name not in models},
+        events=int(report.events["found"].size / len(recalls)) if report else 0,
+        drift=_drift(champion, training),
+        missing_machines=_missing(challenger, champion, verdicts[CHALLENGER]),
+        alerts_by_machine=_alerts_by_machine(verdicts, settings.meter.interval),
+        agreement=agreement,
+        kappa=kappa,
+    )
+    return Compared(_gated(judgement, settings.training, settings.gate), verdicts)
+
+
+def refusals(judgement: Judgement, training: TrainingSettings, gate: GateSettings) -> list[str]:
+    """The reasons for which the challenger must not replace the champion; empty if it may.
+
+    A first version has nothing to be compared with, so it is never refused.
+    """
+    challenger, champion = judgement.challenger, judgement.champion
+    if judgement.champion_version is None or challenger is None or champion is None:
+        return []
+    return [
+        *_too_many_alerts(challenger, champion, training, gate),
+        *_finds_less(challenger, champion, gate),
+        *_disagrees(judgement, gate),
+        *_drifted(judgement, gate),
+        *_misses_machines(judgement, gate),
+    ]
+
+
+# Reasons ---------------------------------------------------------------------
+
+
+def _too_many_alerts(
+    challenger: Standing, champion: Standing, training: TrainingSettings, gate: GateSettings
+) -> list[str]:
+    most = gate.gate_alert_rate_factor * max(champion.alert_rate, training.alert_budget)
+    if challenger.alert_rate <= most:
+        return []
+    return [
+        f"it raises {challenger.alert_rate:.1f} alerts per machine-week, the champion"
+        f" {champion.alert_rate:.1f}: at most {most:.1f} are allowed"
+        " (ANOMALY_GATE_ALERT_RATE_FACTOR)"
+    ]
+
+
+def _finds_less(challenger: Standing, champion: Standing, gate: GateSettings) -> list[str]:
+    if challenger.recall is None or champion.recall is None:
+        return []
+    loss = champion.recall - challenger.recall
+    if loss <= gate.gate_recall_loss:
+        return []
+    return [
+        f"it finds {challenger.recall:.0%} of the injected faults, the champion"
+        f" {champion.recall:.0%}: a loss of {gate.gate_recall_loss:.0%} is allowed"
+        " (ANOMALY_GATE_RECALL_LOSS)"
+    ]
+
+
+def _disagrees(judgement: Judgement, gate: GateSettings) -> list[str]:
+    if judgement.agreement is None or judgement.agreement >= gate.gate_agreement:
+        return []
+    return [
+        f"it agrees with the champion on {judgement.agreement:.1%} of the readings:"
+        f" at least {gate.gate_agreement:.1%} is required (ANOMALY_GATE_AGREEMENT)"
+    ]
+
+
+def _drifted(judgement: Judgement, gate: GateSettings) -> list[str]:
+    beyond = [row for row in judgement.drift if row["psi"] > gate.gate_psi]
+    machines = sorted({row["machine_id"] for row in beyond})
+    known = {row["machine_id"] for row in judgement.drift}
+    if not machines or len(machines) <= gate.gate_drifted_share * len(known):
+        return []
+    worst = max(beyond, key=lambda row: row["psi"])
+    return [
+        f"its training readings differ from the champion's on {len(machines)} of {len(known)}"
+        f" machines ({_listed(machines)}), most in {worst['signal']} of machine"
+        f" {worst['machine_id']} (PSI {worst['psi']:.2f}, above {gate.gate_psi:g} is drift):"
+        f" {gate.gate_drifted_share:.0%} of the machines may drift"
+        " (ANOMALY_GATE_PSI, ANOMALY_GATE_DRIFTED_SHARE)"
+    ]
+
+
+def _misses_machines(judgement: Judgement, gate: GateSettings) -> list[str]:
+    missing = judgement.missing_machines
+    if not missing or len(missing) <= gate.gate_missing_share * judgement.machines:
+        return []
+    return [
+        f"it does not know {len(missing)} of {judgement.machines} machines that the champion knows"
+        f" ({_listed(missing)}): {gate.gate_missing_share:.0%} may be missing"
+        " (ANOMALY_GATE_MISSING_SHARE)"
+    ]
+
+
+def _listed(machines: Sequence[int], most: int = 5) -> str:
+    more = f" and {len(machines) - most} more" if len(machines) > most else ""
+    return ", ".join(map(str, machines[:most])) + more
+
+
+# Measures --------------------------------------------------------------------
+
+
+def _standing(verdicts: pd.DataFrame, window: Window, interval: timedelta) -> Standing:
+    alarms = verdicts[verdicts["anomaly"] == 1]
+    weeks = verdicts["machine_id"].nunique() * ((window.end - window.start) / WEEK)
+    alerts = len(group_incidents(alarms, interval))
+    share = float(verdicts["anomaly"].mean()) if len(verdicts) else 0.0
+    return Standing(alerts, alerts / weeks if weeks else 0.0, share)
+
+
+def _alerts_by_machine(
+    verdicts: Mapping[str, pd.DataFrame], interval: timedelta
+) -> dict[str, dict[str, int]]:
+    found = {}
+    for name, frame in verdicts.items():
+        incidents = group_incidents(frame[frame["anomaly"] == 1], interval)
+        counts = incidents["machine_id"].value_counts()
+        machines = np.unique(frame["machine_id"])
+        found[name] = {str(machine): int(counts.get(machine, 0)) for machine in machines}
+    return found
+
+
+def _agreement(verdicts: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
+    """Share of readings with the same verdict of both, and Cohen's kappa."""
+    one, other = (verdicts[name]["anomaly"].to_numpy() for name in (CHALLENGER, CHAMPION))
+    same = float((one == other).mean())
+    chance = float(one.mean() * other.mean() + (1 - one.mean()) * (1 - other.mean()))
+    return same, (same - chance) / (1 - chance) if chance < 1 else 1.0
+
+
+def _drift(champion: Model | None, training: pd.DataFrame) -> list[dict[str, Any]]:
+    if champion is None:
+        return []
+    rows = champion.reference.drift(training)
+    return [
+        {"machine_id": int(machine), "signal": signal, "psi": round(float(psi), 4)}
+        for machine, signal, psi in rows.itertuples(index=False)
+    ]
+
+
+def _missing(challenger: Model, champion: Model | None, verdicts: pd.DataFrame) -> list[int]:
+    if champion is None:
+        return []
+    metered = set(verdicts["machine_id"].tolist()) & set(champion.profiles.index.tolist())
+    return sorted(metered - set(challenger.profiles.index.tolist()))
+
+
+def _gated(judgement: Judgement, training: TrainingSettings, gate: GateSettings) -> Judgement:
+    return Judgement(**(vars(judgement) | {"reasons": refusals(judgement, training, gate)}))
+
+
+# Injected faults -------------------------------------------------------------
+
+
+class ModelContender:
+    """A trained model as a contender: it alarms as it would in production."""
+
+    def __init__(self, name: str, model: Model, meter: MeterSettings) -> None:
+        self.name = name
+        self.model = model
+        self.meter = meter
+        self._trained_on = 0
+
+    def fit(self, train: pd.DataFrame) -> Self:
+        """Learn nothing: the model was trained before."""
+        self._trained_on = len(train)
+        return self
+
+    def training_scores(self) -> Scored:
+        """No scores: the model has its own threshold."""
+        return Scored(np.full(self._trained_on, np.nan))
+
+    def score(self, frames: Sequence[pd.DataFrame]) -> list[Scored]:
+        """The alarms of each frame, including those of meter faults."""
+        return [self._score(frame) for frame in frames]
+
+    def _score(self, frame: pd.DataFrame) -> Scored:
+        measured = measured_readings(frame, self.meter)
+        everything = np.ones(len(measured), dtype=bool)
+        verdicts = verdicts_on(measured, everything, self.model, self.meter)
+        faulty = quality_at_once(measured, self.model.profiles, self.meter) >= Quality.STUCK
+        alarms = verdicts.loc[verdicts["anomaly"] == 1, ["machine_id", "utc_timestamp"]]
+        meters = meter_alarms(measured, faulty, self.meter)
+        return Scored(np.full(len(frame), np.nan), pd.concat([alarms, meters], ignore_index=True))
+
+
+def _inject_faults(
+    models: Mapping[str, Model],
+    training: pd.DataFrame,
+    days: JudgingDays,
+    meter: MeterSettings,
+    training_settings: TrainingSettings,
+    zone: str,
+    standing: Standing,
+) -> EvaluationReport | None:
+    """Report which model finds faults injected into the judging days.
+
+    None where no fault can be injected.
+    """
+    trial = _trial(training, days, meter, zone)
+    if not any(case.events for case in trial.cases):
+        return None
+    contenders: list[Contender] = [
+        *(ModelContender(name, model, meter) for name, model in models.items()),
+        RandomAlerts(meter, training_settings, zone),
+        AbsoluteChange(meter, training_settings, zone),
+        HourOfWeekResidual(meter, training_settings, zone),
+    ]
+    budget = max(standing.alert_rate, training_settings.alert_budget)
+    return run_trials([trial], contenders, meter=meter, budgets=(budget,))
+
+
+def _trial(training: pd.DataFrame, days: JudgingDays, meter: MeterSettings, zone: str) -> Trial:
+    machines = _sample(training)
+    train = finite_readings(training[training["machine_id"].isin(machines)])
+    shown = finite_readings(days.measured[days.measured["machine_id"].isin(machines)])
+    shown = readings_within(shown, days.window.starting_earlier(JUDGING_LOOK_BACK))
+    ordinary_days = learn_ordinary_days(train, until=days.window.start, meter=meter, zone=zone)
+    cases = [Case(shown, days.window, (), 0, None)]
+    for seed in range(_seeds(len(machines), days.window)):
+        injected = inject(
+            shown,
+            window=days.window,
+            seed=(0, seed),
+            meter=meter,
+            zone=zone,
+            ordinary_days=ordinary_days,
+        )
+        cases.append(Case(injected.readings, days.window, injected.events, 0, seed))
+    stamps = train["utc_timestamp"]
+    weeks = (stamps.max() - stamps.min()) / WEEK if len(train) else 0.0
+    return Trial(train, weeks, tuple(cases))
+
+
+def _seeds(machines: int, window: Window) -> int:
+    """Number of injections, so that about `_EVENTS` faults are injected in all."""
+    events = (
+        sum(EVENTS_PER_WEEK)
+        / len(EVENTS_PER_WEEK)
+        * machines
+        * ((window.end - window.start) / WEEK)
+    )
+    fewest, most = _SEEDS
+    return max(fewest, min(most, math.ceil(_EVENTS / max(events, 1))))
+
+
+def _sample(training: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Ids of machines that move; of a large fleet an even sample."""
+    profiles = profile_machines(training)
+    moving = profiles.index[profiles["flat_share"] < _MOSTLY_FLAT].to_numpy(np.int64)
+    if len(moving) <= _MOST_MACHINES:
+        return moving
+    return moving[np.linspace(0, len(moving) - 1, _MOST_MACHINES).astype(np.int64)]
+
+
+def _recalls(report: EvaluationReport | None) -> dict[str, dict[str, float | None]]:
+    """``recall``, ``low`` and ``high`` by contender."""
+    nothing = {"recall": None, "low": None, "high": None}
+    names = (CHALLENGER, CHAMPION)
+    if report is None:
+        return {name: dict(nothing) for name in names}
+    rows = report.summary().set_index("contender")
+    return {
+        str(name): {
+            "recall": _finite(row["recall"]),
+            "low": _finite(row["recall_low"]),
+            "high": _finite(row["recall_high"]),
+        }
+        for name, row in rows.iterrows()
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _with_recall(standing: Standing, found: Mapping[str, float | None]) -> Standing:
+    low, high = found["low"], found["high"]
+    interval = (low, high) if low is not None and high is not None else None
+    return Standing(
+        standing.alerts,
+        standing.alert_rate,
+        standing.anomaly_share,
+        found["recall"],
+        interval,
+    )

@@ -1,0 +1,449 @@
+"""Train a model version, register it, and put it in force."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from anomaly.current_user import current_user
+from anomaly.database.connection import TRAINER, Database
+from anomaly.database.labels import newest_label
+from anomaly.database.machines import trainable_machines
+from anomaly.database.model_in_force import champion
+from anomaly.database.model_versions import (
+    Draft,
+    begin_draft,
+    end_draft,
+    hold_draft,
+    orphaned_drafts,
+    register_version,
+    retire_versions,
+)
+from anomaly.detectors.base import Detector
+from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+from anomaly.detectors.signals.detector import SignalDetector
+from anomaly.detectors.signals.training import train_signals
+from anomaly.errors import ArtefactError, FolderTakenError, TrainingError
+from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK
+from anomaly.incidents.labels import NOT_NORMAL, Label
+from anomaly.incidents.refresh import labels_during
+from anomaly.lifecycle.gate import SHORTEST, Compared, Judgement, JudgingDays, judge_challenger
+from anomaly.lifecycle.model_card import model_card, pictures
+from anomaly.models.artefacts import CARD, Artefact, Registry, artefact_files, library_versions
+from anomaly.models.drift import Reference
+from anomaly.models.model import Model
+from anomaly.readings.meter_faults import final_quality, in_hindsight, profile_machines
+from anomaly.readings.quality import Quality
+from anomaly.scoring.window_reader import WindowReader
+from anomaly.settings import DetectorName, Settings
+from anomaly.windows import Window
+
+PARAMETERS = (
+    "detector", "alert_budget",
+    "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
+    "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
+    "stuck_flat_share", "meter_resolution_kwh",
+)  # fmt: skip
+"""Settings that are kept with a version, so that it can be trained again."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training made.
+
+    Attributes
+    ----------
+    effective_from : datetime or None
+        First reading time the version judges; None where it is not in force, or
+        judges all time (see `promoted`).
+    judgement : Judgement or None
+        What the judge said; None where it was not asked.
+    card : str
+        Where the model card lies; empty without a judgement.
+    """
+
+    version: int
+    window: Window
+    readings: int
+    machines: int
+    promoted: bool
+    effective_from: datetime | None
+    metrics: dict[str, Any]
+    judgement: Judgement | None = None
+    card: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        judgement = self.judgement and self.judgement.as_dict()
+        return vars(self) | {"window": vars(self.window), "judgement": judgement}
+
+
+@dataclass(frozen=True)
+class TrainedVersion:
+    """A trained model that is not registered yet.
+
+    Attributes
+    ----------
+    estimator : object
+        What scikit-learn trained.
+    sound : DataFrame
+        The readings it was trained on, measured.
+    labels_through : int
+        The newest label that counted.
+    compared : Compared or None
+        How it was judged; None: it was not.
+    """
+
+    model: Model
+    estimator: object
+    window: Window
+    sound: pd.DataFrame
+    labels_through: int
+    compared: Compared | None = None
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """How often the model alarms on the readings that it was trained on."""
+        return _training_metrics(self.model, self.sound)
+
+
+class Trainer:
+    """Trains model versions of one deployment."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self.registry = Registry(settings.models.models_url)
+        self.reader = WindowReader(settings.meter_table, settings.meter)
+
+    def default_window(self, due: datetime | None = None) -> Window:
+        """The last weeks before the newest days, which judge and are never trained on.
+
+        Parameters
+        ----------
+        due : datetime, optional
+            Readings from here on do not count yet; default: the newest reading counts.
+
+        Raises
+        ------
+        TrainingError
+            When the meter table is empty, or holds too little history.
+        """
+        first, newest = self._extent(due)
+        end = newest - timedelta(days=self.settings.training.judging_days)
+        start = max(first, end - timedelta(weeks=self.settings.training.training_weeks))
+        self._require_history(start, end)
+        return Window(start, end)
+
+    def challenge(
+        self, window: Window, *, by: str = "", due: datetime | None = None
+    ) -> TrainingReport:
+        """Train on `window`, judge against the version in force, register whatever the verdict.
+
+        Nothing is put in force. The judging days are those after both training windows,
+        as many as the settings say.
+
+        Parameters
+        ----------
+        due : datetime, optional
+            Readings from here on do not count yet.
+
+        Raises
+        ------
+        TrainingError
+            As `train`.
+        """
+        trained = self.train(window)
+        return self.register(replace(trained, compared=self._compare(trained, due)), by=by)
+
+    def train(self, window: Window, labels_through: int | None = None) -> TrainedVersion:
+        """Train on `window`; nothing is registered or written.
+
+        Parameters
+        ----------
+        labels_through : int, optional
+            Labels written later do not count; default: all do.
+
+        Raises
+        ------
+        TrainingError
+            When the window holds fewer days of readings than a training needs.
+        """
+        self._require_history(window.start, window.end)
+        sound, labels_through = self._sound_readings(window, labels_through)
+        model, estimator = self._fit(sound)
+        return TrainedVersion(model, estimator, window, sound, labels_through)
+
+    def register(self, trained: TrainedVersion, *, by: str = "") -> TrainingReport:
+        """Write the files, then the row that makes them a version, judged or not."""
+        by = by or current_user()
+        version, card = self._write_version(trained, by)
+        return TrainingReport(
+            version,
+            trained.window,
+            len(trained.sound),
+            len(trained.model.profiles),
+            promoted=False,
+            effective_from=None,
+            metrics=trained.metrics,
+            judgement=trained.compared.judgement if trained.compared else None,
+            card=card,
+        )
+
+    def sweep(self) -> list[str]:
+        """Remove what killed trainings and retired versions left.
+
+        Folders being written stay, and those of another database. What cannot be removed
+        now waits on record.
+
+        Returns
+        -------
+        list of str
+            The folders removed.
+        """
+        removed = []
+        with self.database.transaction(TRAINER) as transaction:
+            for draft in orphaned_drafts(transaction):
+                with suppress(ArtefactError):
+                    if self.registry.sweep(draft.folder, draft.token, draft.sha256):
+                        removed.append(draft.folder)
+                    end_draft(transaction, draft)
+        return removed
+
+    def _fit(self, sound: pd.DataFrame) -> tuple[Model, object]:
+        """The model, and what scikit-learn trained for it."""
+        profiles = profile_machines(sound)
+        detector, estimator = self._fit_detector(sound, profiles)
+        model = Model(
+            detector,
+            profiles,
+            self.settings.meter.reading_kind.value,
+            self.settings.meter.interval_minutes,
+            Reference.of(sound),
+        )
+        return model, estimator
+
+    def _fit_detector(self, sound: pd.DataFrame, profiles: pd.DataFrame) -> tuple[Detector, object]:
+        if self.settings.training.detector is DetectorName.PROTOTYPE:
+            pipeline = fit_forest(sound, self.settings.training)
+            return PrototypeDetector.compile(pipeline, self.settings.meter), pipeline
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            machines = trainable_machines(transaction)
+        known = machines.set_index("machine_id")[["time_zone", "alert_budget"]]
+        often_flat = profiles["flat_share"] > self.settings.meter.stuck_flat_share
+        table = known.reindex(profiles.index).assign(often_flat=often_flat)
+        detector = train_signals(sound, table, self.settings.meter, self.settings.training).detector
+        return detector, detector
+
+    def _sound_readings(
+        self, window: Window, labels_through: int | None
+    ) -> tuple[pd.DataFrame, int]:
+        """The window's readings without meter faults, and without what people said was none.
+
+        False alarms stay: that is how a new normal is learnt. The newest label that
+        counted is given too.
+        """
+        shape = self.reader.prepare(self.database, window, TRAINER)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            machines = trainable_machines(transaction)["machine_id"].tolist()
+            read = self.reader.read(transaction, shape, window)
+            if labels_through is None:
+                labels_through = newest_label(transaction)
+            labels = labels_during(transaction, machines, window.start, window.end, labels_through)
+        measured = read.frame
+        if measured.empty:
+            raise TrainingError(
+                f"{self.settings.meter_table.source_name} has no readings in {window}: choose"
+                " another range"
+            )
+        self._require_history(
+            measured["utc_timestamp"].min(),
+            measured["utc_timestamp"].max() + self.settings.meter.interval,
+        )
+        profiles = profile_machines(measured)
+        seen = in_hindsight(read.around, profiles, self.settings.meter)
+        faulty = final_quality(seen, profiles, self.settings.meter)[read.inside] >= Quality.STUCK
+        measured = seen[read.inside].reset_index(drop=True)
+        left_out = faulty | _labelled(measured, labels, self.settings.meter.interval)
+        return measured[~left_out].reset_index(drop=True), labels_through
+
+    def _require_history(self, start: datetime, end: datetime) -> None:
+        if missing := self.settings.training.missing_history((end - start) / timedelta(days=1)):
+            raise TrainingError(missing)
+
+    # The judgement ------------------------------------------------------
+
+    def _compare(self, trained: TrainedVersion, due: datetime | None) -> Compared:
+        """Judge a model beside the champion; what cannot be judged is refused, with the reason."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            found = champion(transaction)
+            zones = trainable_machines(transaction)["time_zone"]
+        _, newest = self._extent(due)
+        start = max(trained.window.end, found.trained_to if found else trained.window.end)
+        end = min(start + timedelta(days=self.settings.training.judging_days), newest)
+        version = found.version if found else None
+        if end - start < SHORTEST:
+            return _unjudged(version, _too_few_days(start, end))
+        try:
+            model = self.registry.load(found.artefact) if found else None
+        except ArtefactError as error:
+            return _unjudged(version, f"the champion cannot be opened to compare with: {error}")
+        days = self._judging_days(Window(start, end))
+        if not days.wanted.any():
+            return _unjudged(version, f"there are no readings in {days.window} to judge on")
+        zone = str(zones.mode().iloc[0])
+        return judge_challenger(
+            trained.model, model, version, trained.sound, days, self.settings, zone
+        )
+
+    def _judging_days(self, window: Window) -> JudgingDays:
+        wider = window.starting_earlier(JUDGING_LOOK_BACK)
+        shape = self.reader.prepare(self.database, wider, TRAINER)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            return JudgingDays(self.reader.read(transaction, shape, wider).frame, window)
+
+    def _extent(self, due: datetime | None) -> tuple[datetime, datetime]:
+        """The first reading's time, and the end of the newest's interval before `due`."""
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            shape = self.reader.source.describe(transaction)
+            extent = self.reader.source.extent(transaction, shape)
+            last = extent and extent[1]
+            if due is not None:
+                last = self.reader.source.previous_reading(transaction, shape, due)
+        if extent is None or last is None:
+            raise TrainingError(
+                f"{self.settings.meter_table.source_name} is empty: load readings first, for"
+                " example with `anomaly ingest FILE.csv`"
+            )
+        newest = last + self.settings.meter.interval
+        return extent[0], min(newest, due or newest)
+
+    # The registry -------------------------------------------------------
+
+    def _write_version(self, trained: TrainedVersion, by: str) -> tuple[int, str]:
+        """Write the files and register them; the version, and where its card lies."""
+        details = self._details(trained, by)
+        shown = pictures(trained.compared, trained.model.detector.name) if trained.compared else {}
+        while True:
+            with self.database.transaction(TRAINER) as transaction:
+                draft = begin_draft(transaction, self.registry.highest_version(), by)
+            try:
+                artefact = self._write(draft, trained, details, shown)
+                break
+            except FolderTakenError:  # by another database, or the draft was swept: draw again
+                continue
+        self._retire(by)
+        self.sweep()
+        card = f"{self.registry.place(artefact)}/{CARD}" if CARD in artefact.sha256 else ""
+        return draft.version, card
+
+    def _write(
+        self,
+        draft: Draft,
+        trained: TrainedVersion,
+        details: dict[str, Any],
+        shown: dict[str, bytes],
+    ) -> Artefact:
+        with self.database.transaction(TRAINER) as transaction:
+            hold_draft(transaction, draft)
+            files = self._files(draft, trained, details) | shown
+            artefact = self.registry.write(draft.folder, files, draft.token)
+            register_version(transaction, draft.version, artefact, details)
+        return artefact
+
+    def _retire(self, by: str) -> None:
+        if self.settings.models.keep_versions:
+            with self.database.transaction(TRAINER) as transaction:
+                retire_versions(transaction, self.settings.models.keep_versions, by)
+
+    def _files(
+        self, draft: Draft, trained: TrainedVersion, details: dict[str, Any]
+    ) -> dict[str, bytes]:
+        manifest = {"version": draft.version, "token": draft.token} | _plain(details)
+        files = artefact_files(trained.model, trained.estimator, manifest)
+        if trained.compared:
+            known = details | {"machines": len(trained.model.profiles)}
+            files[CARD] = model_card(draft.version, known, trained.compared.judgement).encode()
+        return files
+
+    def _details(self, trained: TrainedVersion, by: str) -> dict[str, Any]:
+        """What the database and the manifest say of a version."""
+        judgement = trained.compared.judgement if trained.compared else None
+        return {
+            "detector": trained.model.detector.name,
+            "trained_from": trained.window.start,
+            "trained_to": trained.window.end,
+            "readings": len(trained.sound),
+            "parameters": kept_parameters(self.settings)
+            | {"labels_through": trained.labels_through},
+            "metrics": trained.metrics,
+            "judgement": judgement and judgement.as_dict(),
+            "status": "refused" if judgement and judgement.reasons else "registered",
+            "library_versions": library_versions(),
+            "registered_by": by,
+        }
+
+
+def kept_parameters(settings: Settings) -> dict[str, Any]:
+    """The settings that are kept with a version, as plain JSON values."""
+    values = settings.values()
+    return {name: values[name] for name in PARAMETERS}
+
+
+def _labelled(
+    measured: pd.DataFrame, labels: Iterable[Label], interval: timedelta
+) -> npt.NDArray[np.bool_]:
+    """Readings whose last label says real fault, maintenance or fault of the meter."""
+    machine, stamps = measured["machine_id"], measured["utc_timestamp"]
+    found = np.zeros(len(measured), dtype=bool)
+    for label in labels:
+        mine = machine == label.machine_id
+        if label.start is not None:
+            mine &= stamps + interval > label.start
+        if label.end is not None:
+            mine &= stamps < label.end
+        found[mine.to_numpy()] = label.label in NOT_NORMAL
+    return found
+
+
+def _unjudged(champion_version: int | None, reason: str) -> Compared:
+    """A judgement without measures: refused, unless there is nothing to stay in its place."""
+    reasons = (reason,) if champion_version is not None else ()
+    return Compared(Judgement(champion_version, reasons=reasons), {})
+
+
+def _too_few_days(start: datetime, end: datetime) -> str:
+    days = max(end - start, timedelta(0)) / timedelta(days=1)
+    return (
+        f"{days:.1f} days of readings are there that neither version was trained on (from"
+        f" {start:%Y-%m-%d %H:%M} on), at least one is needed: wait, or train on an earlier window"
+    )
+
+
+def _plain(details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in details.items()
+    }
+
+
+def _training_metrics(model: Model, sound: pd.DataFrame) -> dict[str, Any]:
+    detector = model.detector
+    anomaly = detector.score(sound, np.ones(len(sound), dtype=bool)).anomaly
+    shares = pd.Series(anomaly).groupby(sound["machine_id"].to_numpy()).mean()
+    found = {
+        "threshold": detector.threshold,
+        "anomaly_share": float(anomaly.mean()),
+        "anomaly_share_by_machine": {str(machine): float(s) for machine, s in shares.items()},
+    }
+    if isinstance(detector, SignalDetector):
+        by_machine = detector.realised_rate[:-1]
+        rates = zip(detector.usual.machine_ids.tolist(), by_machine, strict=True)
+        found["alerts_a_week_by_machine"] = {str(n): round(float(rate), 3) for n, rate in rates}
+    return found

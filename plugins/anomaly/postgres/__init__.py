@@ -1,1 +1,0 @@
-"""Everything that speaks SQL: the meter table, the results, the ledger and the version map."""

@@ -1,0 +1,425 @@
+"""Publish a window of verdicts: whole or not at all, once, and never over a newer attempt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from anomaly.database.connection import SCORER, Database, Transaction
+from anomaly.database.machines import register_machines
+from anomaly.database.meter_table import MeterSource, SourceShape
+from anomaly.database.results import (
+    CurrentVerdicts,
+    Origin,
+    insert_new,
+    read_current,
+    replace_changed,
+    retract,
+)
+from anomaly.database.scoring_runs import (
+    RequestedBy,
+    lock_publishing,
+    readings_to,
+    record_run,
+)
+from anomaly.errors import ArtefactError, NoModelError
+from anomaly.incidents.changes import IncidentChanges
+from anomaly.incidents.episodes import longest_silence
+from anomaly.incidents.refresh import VerdictsChanged, refresh_incidents
+from anomaly.readings.contradictions import REACH
+from anomaly.scoring.affected_verdicts import last_to_judge_behind, machines_to_judge_before
+from anomaly.scoring.comparison import VerdictChanges, compare_verdicts
+from anomaly.scoring.fencing import Fence
+from anomaly.scoring.judging import WindowJudge
+from anomaly.scoring.retraction import retractable, within_source
+from anomaly.settings import Settings
+from anomaly.windows import Window
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of a window, and by whom.
+
+    Attributes
+    ----------
+    origin : Origin
+        Why verdicts are written.
+    requested_by : RequestedBy
+        The Airflow run or the command.
+    retractable : int or None
+        How many verdicts whose reading is gone may be retracted; None: the settings' share of
+        the window.
+    late_before : datetime or None
+        Live windows: verdicts before this moment are `Origin.LATE`.
+    dry_run : bool
+        Do all of it, count, and roll back. In a long table, readings of machines that are not
+        registered yet have no number, so they are left out.
+    """
+
+    origin: Origin
+    requested_by: RequestedBy
+    retractable: int | None = None
+    late_before: datetime | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A window as one attempt read and judged it.
+
+    Attributes
+    ----------
+    fence : Fence
+        The window, and what was seen of the ledger and the version map.
+    verdicts : DataFrame
+        The columns of a result but ``run_id`` and ``scored_at``, sorted by machine and time.
+    machines : list of int
+        Machines whose verdicts in the window this attempt answers for.
+    current : dict of arrays
+        The verdicts that are there. Publishing uses them up.
+    readings, missing, duplicates : int
+        What was found in the window.
+    new_machines : mapping
+        Machines that a dry run has not registered, with the id that each should have.
+    breaks : list of int
+        Machines with a counter reading in the window that breaks with the one before it.
+    ingested_through : datetime or None
+        Newest ``ingested_at`` among what was read.
+    """
+
+    fence: Fence
+    verdicts: pd.DataFrame
+    machines: list[int]
+    current: CurrentVerdicts
+    readings: int
+    missing: int
+    duplicates: int
+    new_machines: Mapping[str, int | None]
+    breaks: list[int]
+    ingested_through: datetime | None
+
+    @property
+    def window(self) -> Window:
+        """The window that was read."""
+        return self.fence.window
+
+    def quiet_since(self, moment: datetime) -> list[int]:
+        """Machines without a verdict here at or after `moment`."""
+        heard = self.verdicts.loc[self.verdicts["utc_timestamp"] >= moment, "machine_id"]
+        quiet: list[int] = np.setdiff1d(self.machines, heard.unique()).tolist()
+        return quiet
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Counts of one or more published windows, and what became of incidents; they add up."""
+
+    read: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    scored: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    retracted: int = 0
+    retraction_withheld: int = 0
+    anomalies: int = 0
+    new_machines: int = 0
+    windows: int = 0
+    published: tuple[Window, ...] = ()
+    incidents: IncidentChanges = field(default_factory=IncidentChanges)
+
+    def __add__(self, other: "ScoreReport") -> "ScoreReport":
+        mine, others = self.counts(), other.counts()
+        return ScoreReport(
+            **{name: mine[name] + others[name] for name in mine},
+            published=self.published + other.published,
+            incidents=self.incidents + other.incidents,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """The counts by name."""
+        return {name: count for name, count in vars(self).items() if isinstance(count, int)}
+
+    def span(self) -> Window | None:
+        """From the first moment published to the last; None where nothing was."""
+        if not self.published:
+            return None
+        return Window(
+            min(window.start for window in self.published),
+            max(window.end for window in self.published),
+        )
+
+    @property
+    def changed(self) -> int:
+        """Verdicts that are no longer what they were."""
+        return self.inserted + self.updated + self.retracted
+
+
+class Publisher:
+    """The one path on which verdicts reach the results table.
+
+    Parameters
+    ----------
+    judge : WindowJudge
+        Judges readings before or behind the window again when readings in it changed.
+    """
+
+    def __init__(
+        self, database: Database, source: MeterSource, judge: WindowJudge, settings: Settings
+    ) -> None:
+        self.database = database
+        self.source = source
+        self.judge = judge
+        self.settings = settings
+
+    def publish(self, attempt: Attempt, shape: SourceShape, job: Job) -> ScoreReport:
+        """Write an attempt's verdicts in one transaction, with its ledger row and incidents.
+
+        Raises
+        ------
+        StaleAttemptError
+            When the attempt was overtaken since it began to read (see `Fence`).
+        """
+        with self.database.transaction(SCORER) as transaction:
+            published_at = lock_publishing(transaction)
+            if attempt.new_machines:  # of a dry run: they go with everything else
+                register_machines(transaction, attempt.new_machines)
+            work = _Publication(attempt, self.settings.meter.interval)
+            found = work.compare(attempt.verdicts, attempt.current)
+            written_from = self._judge_before(transaction, work, found, shape, job)
+            attempt.current.clear()  # of many machines, the largest thing in memory
+            written_to = self._judge_behind(transaction, work, found, shape, job)
+            written = Window(written_from, written_to)
+            attempt.fence.refuse_if_overtaken(transaction, written)
+            work.write(transaction, written, published_at)
+            self._retract(transaction, work, found, shape, job, published_at)
+            report = work.report()
+            newest = readings_to(transaction)
+            work.record(transaction, report, written, job, published_at)
+            changes = IncidentChanges()
+            if report.changed or readings_to(transaction) != newest:
+                changes = self._refresh_incidents(transaction, work, job, published_at)
+            if job.dry_run:
+                transaction.rollback()
+        return report + ScoreReport(incidents=changes)
+
+    def _judge_before(
+        self,
+        transaction: Transaction,
+        work: "_Publication",
+        found: VerdictChanges,
+        shape: SourceShape,
+        job: Job,
+    ) -> datetime:
+        """Judge again what changed readings say of those up to a day before the window.
+
+        A counter that comes back, or catches up, contradicts readings before it. One that was
+        corrected may contradict them no longer. Returns from where on is written.
+        """
+        attempt, start = work.attempt, work.attempt.window.start
+        before = Window(start - REACH, start)
+        newest = readings_to(transaction)
+        machines = machines_to_judge_before(
+            transaction,
+            before,
+            attempt.verdicts,
+            found,
+            attempt.current,
+            attempt.breaks,
+            is_newest=newest is None or newest <= attempt.window.end,
+        )
+        if not machines:
+            return start
+        try:
+            verdicts = self._judge_again(
+                transaction, work, shape, before, dict.fromkeys(machines, start), job
+            )
+        except (NoModelError, ArtefactError):
+            return start  # the day before cannot be judged: its verdicts stay
+        current = read_current(transaction, before, machines)
+        differ = work.compare(verdicts, current, around=True)
+        moments = verdicts.loc[differ.changed & ~differ.reading_changed, "utc_timestamp"]
+        return start if moments.empty else moments.min().to_pydatetime()
+
+    def _judge_behind(
+        self,
+        transaction: Transaction,
+        work: "_Publication",
+        found: VerdictChanges,
+        shape: SourceShape,
+        job: Job,
+    ) -> datetime:
+        """Judge again what changed readings reach behind the window; return how far that is.
+
+        Behind the window only what precedes a reading has changed. A verdict there whose
+        reading was corrected as well is left to whoever finds that, because the correction
+        reaches farther than this attempt has looked.
+        """
+        attempt, end = work.attempt, work.attempt.window.end
+        newest = readings_to(transaction)
+        if newest is None or newest <= end:
+            return end
+        until = last_to_judge_behind(transaction, end, attempt.verdicts, found, self.settings.meter)
+        if not until:
+            return end
+        written_to: datetime = max(until.values()) + _TICK
+        behind = Window(end, written_to)
+        verdicts = self._judge_again(transaction, work, shape, behind, until, job)
+        current = read_current(transaction, behind, list(until))
+        work.compare(verdicts, current, around=True)
+        return written_to
+
+    def _judge_again(
+        self,
+        transaction: Transaction,
+        work: "_Publication",
+        shape: SourceShape,
+        window: Window,
+        until: Mapping[int, datetime],
+        job: Job,
+    ) -> pd.DataFrame:
+        published_to = work.attempt.window.end
+        # The source may be somebody's view, which may call a function: it must not write.
+        with transaction.read_only():
+            verdicts = self.judge.judge_again(transaction, shape, window, until, published_to)
+        origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
+        return verdicts.assign(origin=origin.value)
+
+    def _retract(
+        self,
+        transaction: Transaction,
+        work: "_Publication",
+        found: VerdictChanges,
+        shape: SourceShape,
+        job: Job,
+        published_at: datetime,
+    ) -> None:
+        """Retract verdicts whose reading is gone, all or none (`anomaly.scoring.retraction`)."""
+        if found.gone.empty:
+            return
+        with transaction.read_only():
+            extent = self.source.extent(transaction, shape)
+        gone = within_source(found.gone, extent)
+        limit = job.retractable
+        if limit is None:
+            limit = retractable(found.current, self.settings.scoring)
+        if len(gone) > limit:
+            work.withheld = len(gone)
+        elif len(gone):
+            work.retract(transaction, gone, published_at)
+
+    def _refresh_incidents(
+        self, transaction: Transaction, work: "_Publication", job: Job, published_at: datetime
+    ) -> IncidentChanges:
+        as_of = readings_to(transaction)
+        if as_of is None:
+            return IncidentChanges()
+        attempt, meter, rules = work.attempt, self.settings.meter, self.settings.incidents
+        quiet = attempt.quiet_since(as_of - longest_silence(meter, rules))
+        change = VerdictsChanged(
+            work.touched(), attempt.machines, quiet, as_of, job.origin, published_at
+        )
+        return refresh_incidents(transaction, change, meter, rules)
+
+
+class _Publication:
+    """What one publication has to write, has written, and counted."""
+
+    def __init__(self, attempt: Attempt, interval: timedelta) -> None:
+        self.attempt = attempt
+        self.interval = interval
+        self.new: list[pd.DataFrame] = []
+        self.changed: list[pd.DataFrame] = []
+        self.gone = pd.DataFrame({"machine_id": [], "utc_timestamp": []})
+        self.scored = self.anomalies = self.retracted = self.withheld = 0
+
+    def compare(
+        self, verdicts: pd.DataFrame, current: CurrentVerdicts, *, around: bool = False
+    ) -> VerdictChanges:
+        """Find what of `verdicts` has to be written; `around` the window, no new readings."""
+        found = compare_verdicts(verdicts, current)
+        if around:  # what is judged again and comes out the same does not count
+            counted = verdicts[found.changed & ~found.reading_changed]
+            self.changed.append(counted)
+        else:
+            counted = verdicts
+            self.new.append(verdicts[found.new])
+            self.changed.append(verdicts[found.changed])
+        self.scored += len(counted)
+        self.anomalies += int(counted["anomaly"].sum())
+        return found
+
+    def write(self, transaction: Transaction, written: Window, published_at: datetime) -> None:
+        for verdicts in filter(len, self.new):
+            insert_new(transaction, self._signed(verdicts, published_at))
+        changed = [self._signed(part, published_at) for part in self.changed if len(part)]
+        if changed:
+            replace_changed(transaction, changed, written)
+
+    def _signed(self, verdicts: pd.DataFrame, published_at: datetime) -> pd.DataFrame:
+        return verdicts.assign(
+            run_id=self.attempt.fence.run_id, scored_at=pd.Timestamp(published_at)
+        )
+
+    def retract(self, transaction: Transaction, gone: pd.DataFrame, published_at: datetime) -> None:
+        self.gone = gone
+        fence = self.attempt.fence
+        self.retracted = retract(transaction, gone, fence.window, fence.run_id, published_at)
+
+    def touched(self) -> Window:
+        """From the first verdict that is no longer what it was to the last, and on."""
+        attempt = self.attempt
+        stamps = [part["utc_timestamp"] for part in (*self.new, *self.changed, self.gone)]
+        earliest = [part.min().to_pydatetime() for part in stamps if len(part)]
+        latest = [part.max().to_pydatetime() + self.interval for part in stamps if len(part)]
+        end = max(attempt.window.end, *latest)
+        return Window(min([end - self.interval, *earliest]), end)
+
+    def report(self) -> ScoreReport:
+        attempt = self.attempt
+        inserted, updated = (sum(map(len, part)) for part in (self.new, self.changed))
+        return ScoreReport(
+            read=attempt.readings,
+            missing=attempt.missing,
+            duplicates=attempt.duplicates,
+            scored=self.scored,
+            inserted=inserted,
+            updated=updated,
+            unchanged=self.scored - inserted - updated,
+            retracted=self.retracted,
+            retraction_withheld=self.withheld,
+            anomalies=self.anomalies,
+            new_machines=len(attempt.new_machines),
+            windows=1,
+            published=(attempt.window,),
+        )
+
+    def record(
+        self,
+        transaction: Transaction,
+        report: ScoreReport,
+        written: Window,
+        job: Job,
+        published_at: datetime,
+    ) -> None:
+        counts = report.counts()
+        counts["readings"] = counts.pop("read")
+        del counts["windows"], counts["new_machines"]
+        newest = self.attempt.verdicts["utc_timestamp"].max()
+        record_run(
+            transaction,
+            self.attempt.fence.run_id,
+            self.attempt.window,
+            written,
+            job.requested_by,
+            job.origin,
+            counts=counts,
+            published_at=published_at,
+            readings_to=None if pd.isna(newest) else newest.to_pydatetime() + self.interval,
+            ingested_through=self.attempt.ingested_through,
+        )

@@ -1,0 +1,309 @@
+"""Judge records that are handed in as lists of dicts: the eight steps and the verdicts, at once.
+
+The same as the seven steps of `anomaly.readings.transformers`, `measure` and `verdicts_on` one
+after the other, without a table between the steps.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from anomaly.arrays import Bools, Floats, Ints
+from anomaly.errors import RecordError, SourceError
+from anomaly.models.model import Model
+from anomaly.models.verdicts import verdicts_on
+from anomaly.readings.measuring import measure
+from anomaly.readings.preprocessing import (
+    UNUSED,
+    machine_number,
+    microseconds,
+    parse_timestamps,
+    power_diff,
+)
+from anomaly.readings.record import RECORD
+from anomaly.settings import MeterSettings, MeterTableSettings, TimestampLabel
+
+_TIMESTAMP, _LOCAL_TIMESTAMP = RECORD[:2]
+_NUMBERS = {float, int, type(None)}
+_TEXTS = {str, datetime, pd.Timestamp}
+_LONGEST = 40
+"""Characters of a value that a message shows. Chosen: the message stays short."""
+
+Record = Mapping[str, Any]
+
+
+def judge_records(
+    records: Sequence[Record],
+    model: Model,
+    meter_table: MeterTableSettings,
+    meter: MeterSettings,
+    previous: pd.DataFrame | None = None,
+    machines: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Judge every reading of records, in any order.
+
+    Parameters
+    ----------
+    records : sequence of mappings
+        The prototype's 22-field record, or some of it: ``utc_timestamp`` (ISO 8601 or a
+        datetime; UTC, or the settings' zone, where it names none) and one field per machine,
+        the same in every record; None, NaN and infinities are no reading. Fields that no
+        verdict needs may be left out.
+    previous : DataFrame, optional
+        Earlier readings: ``machine_id``, ``utc_timestamp``, ``reading``. A verdict depends
+        on the machine's last one before, and on those within the detector's reach; without
+        any the first reading of a machine has ``power_diff`` 0 and quality ``first``. A
+        record wins over a previous reading of the same time.
+    machines : DataFrame, optional
+        ``machine_id``, ``max_power_kw``, ``rolls_over_at``; default: not known.
+
+    Returns
+    -------
+    DataFrame
+        As `anomaly.models.verdicts.verdicts_on` returns it, sorted by machine and time; no rows
+        for no records.
+
+    Raises
+    ------
+    RecordError
+        Naming the record (counted from 1), the field and the value, when a field is
+        missing, not known or of another type. Nothing was judged then.
+    """
+    if not isinstance(records, Sequence) or isinstance(records, str):
+        raise RecordError(f"records are {type(records).__name__}: send a list of records")
+    columns = _machine_columns(records, meter_table)
+    ticks = _ticks(_column(records, _TIMESTAMP) if records else [], meter)
+    readings = _melted(columns, ticks)
+    if previous is not None:
+        readings = readings.after(previous)
+    readings = readings.finite().sorted()
+    measured = measure(readings.frame(meter), _limits(machines, columns), meter)
+    return verdicts_on(measured, readings.wanted, model, meter)
+
+
+class _Readings(NamedTuple):
+    """One row per reading: `wanted` are the records' own, `duplicate` those that won over another.
+
+    The fields are those that the steps' tables have as columns.
+    """
+
+    machine: Ints
+    ticks: Ints
+    reading: Floats
+    wanted: Bools
+    duplicate: Bools
+
+    def after(self, previous: pd.DataFrame) -> "_Readings":
+        """These behind previous ones."""
+        given = _Readings(
+            previous["machine_id"].to_numpy(np.int64),
+            microseconds(previous["utc_timestamp"]),
+            previous["reading"].to_numpy(float),
+            *np.zeros((2, len(previous)), dtype=bool),
+        )
+        return _Readings(*(np.concatenate(both) for both in zip(given, self, strict=True)))
+
+    def finite(self) -> "_Readings":
+        """Step four: those that are finite."""
+        return self._only(np.isfinite(self.reading))
+
+    def sorted(self) -> "_Readings":
+        """Step six: by machine and time, one each: a record's rather than a previous one."""
+        later = (self.machine[1:] > self.machine[:-1]) | (self.ticks[1:] > self.ticks[:-1])
+        if (later & (self.machine[1:] >= self.machine[:-1])).all():
+            return self
+        ordered = self._only(np.lexsort((self.reading, self.wanted, self.ticks, self.machine)))
+        machine, ticks, _, wanted, _ = ordered
+        same = (machine[1:] == machine[:-1]) & (ticks[1:] == ticks[:-1])
+        corrects = wanted[1:] & ~wanted[:-1]
+        marked = ordered._replace(duplicate=np.append(False, same & ~corrects)[: len(ticks)])
+        return marked._only(~np.append(same, False)[: len(ticks)])
+
+    def frame(self, meter: MeterSettings) -> pd.DataFrame:
+        """Step seven: the table of readings with ``power_diff``."""
+        elapsed, change, rate = power_diff(
+            self.machine,
+            self.ticks,
+            self.reading,
+            meter.interval_minutes,
+            meter.max_gap_days,
+        )
+        return pd.DataFrame(
+            {
+                "utc_timestamp": pd.DatetimeIndex(self.ticks.view("datetime64[us]"), tz="UTC"),
+                "reading": self.reading,
+                "machine_id": self.machine,
+                "duplicate": self.duplicate,
+                "elapsed_hours": elapsed,
+                "change": change,
+                "power_diff": rate,
+            }
+        )
+
+    def _only(self, rows: Bools | Ints) -> "_Readings":
+        machine, ticks, reading, wanted, duplicate = self
+        return _Readings(machine[rows], ticks[rows], reading[rows], wanted[rows], duplicate[rows])
+
+
+def _machine_columns(
+    records: Sequence[Record], meter_table: MeterTableSettings
+) -> dict[int, Floats]:
+    """Readings of each machine, by its id; every other field is checked and left out."""
+    columns = {}
+    for name in _fields(records):
+        if name == _TIMESTAMP:
+            continue
+        number = _machine(name, meter_table)
+        if number is not None:
+            columns[number] = _numbers(name, _column(records, name))
+        elif name == _LOCAL_TIMESTAMP:
+            _check_types(name, _values(records, name), {*_TEXTS, type(None)})
+        else:
+            _numbers(name, _values(records, name))
+    return columns
+
+
+def _fields(records: Sequence[Record]) -> Iterable[str]:
+    """Every field that any record has."""
+    try:
+        first = records[0].keys() if records else set()
+        return first if all(record.keys() == first for record in records) else _all_fields(records)
+    except AttributeError:
+        number = next(n for n, record in enumerate(records, 1) if not isinstance(record, Mapping))
+        raise RecordError(
+            f"record {number} is {_shown(records[number - 1])}: send an object with"
+            f" {_TIMESTAMP} and a field per machine"
+        ) from None
+
+
+def _all_fields(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
+def _machine(name: str, meter_table: MeterTableSettings) -> int | None:
+    """Id of the machine that a field meters; None for one that no verdict needs."""
+    if name in meter_table.source_machines:
+        return meter_table.source_machines[name]
+    if name in UNUSED:
+        return None
+    try:
+        return machine_number(name, None)
+    except (SourceError, TypeError):
+        known = ", ".join(meter_table.source_machines) or "machine_<n>"
+        raise RecordError(
+            f"field {name!r} is not known: send {_TIMESTAMP} and {known}, and of the other"
+            f" fields of the record only {', '.join(UNUSED)}"
+        ) from None
+
+
+def _column(records: Sequence[Record], name: str) -> list[Any]:
+    """A field's value in every record."""
+    try:
+        return [record[name] for record in records]
+    except KeyError:
+        number = next(n for n, record in enumerate(records, 1) if name not in record)
+        raise RecordError(
+            f"record {number} has no {name}: send it"
+            + ("" if name == _TIMESTAMP else ", null where there is no reading")
+        ) from None
+
+
+def _values(records: Sequence[Record], name: str) -> list[Any]:
+    """A field's value in every record, None where it is left out."""
+    try:
+        return [record[name] for record in records]
+    except KeyError:
+        return [record.get(name) for record in records]
+
+
+def _numbers(name: str, values: list[Any]) -> Floats:
+    _check_types(name, values, _NUMBERS)
+    try:
+        return np.array(values, dtype=float)
+    except OverflowError:
+        number = next(n for n, value in enumerate(values, 1) if _too_large(value))
+        raise RecordError(
+            f"record {number}: {name} is too large a number: send one below 1e308"
+        ) from None
+
+
+def _check_types(name: str, values: list[Any], allowed: set[type]) -> None:
+    if set(map(type, values)) <= allowed:
+        return
+    for number, value in enumerate(values, 1):
+        if type(value) not in allowed:
+            wanted = (
+                "a number, or null where there is no reading"
+                if allowed == _NUMBERS
+                else "ISO 8601, for example 2017-03-07T04:45:00Z"
+            )
+            raise RecordError(f"record {number}: {name} is {_shown(value)}: send {wanted}")
+
+
+def _too_large(value: float | None) -> bool:
+    try:
+        float(value or 0)
+    except OverflowError:
+        return True
+    return False
+
+
+def _ticks(stamps: list[Any], meter: MeterSettings) -> Ints:
+    """Step two: microseconds since the Unix epoch at which each reading's interval starts."""
+    _check_types(_TIMESTAMP, stamps, _TEXTS)
+    try:
+        parsed = _parsed(stamps, meter.source_timezone or "UTC")
+    except (ValueError, SourceError):
+        parsed = None
+    if parsed is None or parsed.hasnans:
+        number = next(n for n, stamp in enumerate(stamps, 1) if not _readable(stamp))
+        raise RecordError(
+            f"record {number}: {_TIMESTAMP} is {_shown(stamps[number - 1])}: send ISO 8601,"
+            " for example 2017-03-07T04:45:00Z"
+        )
+    ticks: Ints = parsed.as_unit("us").asi8
+    return ticks - (meter.interval_minutes * 60_000_000) * (
+        meter.timestamp_label is TimestampLabel.END
+    )
+
+
+def _parsed(stamps: list[Any], zone: str) -> pd.DatetimeIndex:
+    if zone == "UTC":
+        return pd.to_datetime(stamps, format="ISO8601", utc=True)
+    frame = parse_timestamps(pd.DataFrame({_TIMESTAMP: stamps}), zone, TimestampLabel.START, 0)
+    return pd.DatetimeIndex(frame[_TIMESTAMP])
+
+
+def _readable(stamp: Any) -> bool:
+    try:
+        return not pd.isna(pd.to_datetime(stamp, format="ISO8601", utc=True))
+    except ValueError:
+        return False
+
+
+def _melted(columns: Mapping[int, Floats], ticks: Ints) -> _Readings:
+    """Steps three and five: one row per machine and time, by machine."""
+    ids = sorted(columns)
+    machine = np.repeat(np.array(ids, dtype=np.int64), len(ticks))
+    reading = np.concatenate([columns[number] for number in ids] or [np.empty(0)])
+    wanted, duplicate = np.ones(len(machine), dtype=bool), np.zeros(len(machine), dtype=bool)
+    return _Readings(machine, np.tile(ticks, len(ids)), reading, wanted, duplicate)
+
+
+def _limits(machines: pd.DataFrame | None, columns: Mapping[int, Floats]) -> pd.DataFrame:
+    """Limits as `anomaly.readings.measuring.measure` takes them."""
+    if machines is not None:
+        return machines
+    unknown = np.full(len(columns), np.nan)
+    return pd.DataFrame(
+        {"machine_id": list(columns), "max_power_kw": unknown, "rolls_over_at": unknown}
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as people can read it in one line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,5 +1,0 @@
--- Everybody who took an incident on, in order.
-SELECT acknowledged_by, acknowledged_at
-  FROM anomaly.acknowledgements
- WHERE incident_id = :incident_id
- ORDER BY acknowledged_at, acknowledged_by

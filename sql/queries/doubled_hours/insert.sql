@@ -1,0 +1,2 @@
+-- Insert a row at a local time that the clock shows twice.
+INSERT INTO {table} ({columns}) VALUES ({values})

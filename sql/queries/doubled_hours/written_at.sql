@@ -1,0 +1,2 @@
+-- When rows that this transaction inserts are written, by their written-at column.
+SELECT now()

@@ -1,2 +1,0 @@
--- The planner knows nothing of a new table until it is analysed.
-ANALYZE pg_temp.staged_readings

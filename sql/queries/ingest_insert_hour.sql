@@ -1,2 +1,0 @@
--- Add a row of a local time that the clock shows twice.
-INSERT INTO {table} ({columns}) VALUES ({values})

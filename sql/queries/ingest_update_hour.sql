@@ -1,2 +1,0 @@
--- Replace the reading of one of the rows of a local time that the clock shows twice.
-UPDATE {table} SET {assignments} WHERE ctid = {place}::tid AND {timestamp} IS NOT NULL

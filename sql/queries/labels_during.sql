@@ -1,9 +1,0 @@
--- What people said of some machines about a range of time; up to a label, where one is given.
--- What was taken back by then does not count.
-SELECT machine_id, label, lower(during) AS starts_at, upper(during) AS ends_at
-  FROM anomaly.labels
- WHERE machine_id = ANY (:machines)
-   AND during && tstzrange(:start, :end, '[]')
-   AND (CAST(:through AS bigint) IS NULL OR label_id <= :through)
-   AND (withdrawn_as IS NULL OR withdrawn_as > CAST(:through AS bigint))
- ORDER BY label_id

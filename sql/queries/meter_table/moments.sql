@@ -1,0 +1,5 @@
+-- Timestamps of the meter table with a reading, at or after one moment and before another.
+SELECT DISTINCT {timestamp}
+  FROM {table} AS s
+ WHERE {timestamp} >= {start} AND {timestamp} < {end} AND ({has_reading})
+ ORDER BY 1

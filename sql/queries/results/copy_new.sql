@@ -1,0 +1,1 @@
+COPY anomaly.anomaly_results ({columns}) FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+COPY pg_temp.staged_results ({columns}) FROM STDIN (FORMAT binary)

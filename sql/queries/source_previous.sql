@@ -1,4 +1,0 @@
--- The last timestamp of the meter table with a reading, from a moment on and before another.
-SELECT max({timestamp})
-  FROM {table} AS s
- WHERE {timestamp} >= {start} AND {timestamp} < {end} AND ({has_reading})

@@ -1,2 +1,0 @@
--- Where an attempt lays verdicts that replace others.
-CREATE TEMP TABLE staged_results (LIKE anomaly.anomaly_results) ON COMMIT DROP
