@@ -189,39 +189,33 @@ class Publisher:
             published_at = lock_publishing(transaction)
             if attempt.new_machines:  # of a dry run: they go with everything else
                 register_machines(transaction, attempt.new_machines)
-            work = _Publication(attempt, self.settings.meter.interval)
+            interval = self.settings.meter.interval
+            work = _Publication(transaction, attempt, shape, job, published_at, interval)
             found = work.compare(attempt.verdicts, attempt.current)
-            written_from = self._judge_before(transaction, work, found, shape, job)
+            written_from = self._judge_before(work, found)
             attempt.current.clear()  # of many machines, the largest thing in memory
-            written_to = self._judge_behind(transaction, work, found, shape, job)
+            written_to = self._judge_behind(work, found)
             written = Window(written_from, written_to)
             attempt.fence.refuse_if_overtaken(transaction, written)
-            work.write(transaction, written, published_at)
-            self._retract(transaction, work, found, shape, job, published_at)
+            work.write(written)
+            self._retract(work, found)
             report = work.report()
             newest = readings_to(transaction)
-            work.record(transaction, report, written, job, published_at)
+            work.record(report, written)
             changes = IncidentChanges()
             if report.changed or readings_to(transaction) != newest:
-                changes = self._refresh_incidents(transaction, work, job, published_at)
+                changes = self._refresh_incidents(work)
             if job.dry_run:
                 transaction.rollback()
         return report + ScoreReport(incidents=changes)
 
-    def _judge_before(
-        self,
-        transaction: Transaction,
-        work: "_Publication",
-        found: VerdictChanges,
-        shape: SourceShape,
-        job: Job,
-    ) -> datetime:
+    def _judge_before(self, work: "_Publication", found: VerdictChanges) -> datetime:
         """Judge again what changed readings say of those up to a day before the window.
 
         A counter that comes back, or catches up, contradicts readings before it. One that was
         corrected may contradict them no longer. Returns from where on is written.
         """
-        attempt, start = work.attempt, work.attempt.window.start
+        transaction, attempt, start = work.transaction, work.attempt, work.attempt.window.start
         before = Window(start - REACH, start)
         newest = readings_to(transaction)
         machines = machines_to_judge_before(
@@ -236,9 +230,7 @@ class Publisher:
         if not machines:
             return start
         try:
-            verdicts = self._judge_again(
-                transaction, work, shape, before, dict.fromkeys(machines, start), job
-            )
+            verdicts = self._judge_again(work, before, dict.fromkeys(machines, start))
         except (NoModelError, ArtefactError):
             return start  # the day before cannot be judged: its verdicts stay
         current = read_current(transaction, before, machines)
@@ -246,21 +238,14 @@ class Publisher:
         moments = verdicts.loc[differ.changed & ~differ.reading_changed, "utc_timestamp"]
         return start if moments.empty else moments.min().to_pydatetime()
 
-    def _judge_behind(
-        self,
-        transaction: Transaction,
-        work: "_Publication",
-        found: VerdictChanges,
-        shape: SourceShape,
-        job: Job,
-    ) -> datetime:
+    def _judge_behind(self, work: "_Publication", found: VerdictChanges) -> datetime:
         """Judge again what changed readings reach behind the window; return how far that is.
 
         Behind the window only what precedes a reading has changed. A verdict there whose
         reading was corrected as well is left to whoever finds that, because the correction
         reaches farther than this attempt has looked.
         """
-        attempt, end = work.attempt, work.attempt.window.end
+        transaction, attempt, end = work.transaction, work.attempt, work.attempt.window.end
         newest = readings_to(transaction)
         if newest is None or newest <= end:
             return end
@@ -269,69 +254,65 @@ class Publisher:
             return end
         written_to: datetime = max(until.values()) + _TICK
         behind = Window(end, written_to)
-        verdicts = self._judge_again(transaction, work, shape, behind, until, job)
+        verdicts = self._judge_again(work, behind, until)
         current = read_current(transaction, behind, list(until))
         work.compare(verdicts, current, around=True)
         return written_to
 
     def _judge_again(
-        self,
-        transaction: Transaction,
-        work: "_Publication",
-        shape: SourceShape,
-        window: Window,
-        until: Mapping[int, datetime],
-        job: Job,
+        self, work: "_Publication", window: Window, until: Mapping[int, datetime]
     ) -> pd.DataFrame:
-        published_to = work.attempt.window.end
+        transaction, published_to = work.transaction, work.attempt.window.end
         # The source may be somebody's view, which may call a function: it must not write.
         with transaction.read_only():
-            verdicts = self.judge.judge_again(transaction, shape, window, until, published_to)
-        origin = Origin.LATE if job.origin is Origin.LIVE else job.origin
+            verdicts = self.judge.judge_again(transaction, work.shape, window, until, published_to)
+        origin = Origin.LATE if work.job.origin is Origin.LIVE else work.job.origin
         return verdicts.assign(origin=origin.value)
 
-    def _retract(
-        self,
-        transaction: Transaction,
-        work: "_Publication",
-        found: VerdictChanges,
-        shape: SourceShape,
-        job: Job,
-        published_at: datetime,
-    ) -> None:
+    def _retract(self, work: "_Publication", found: VerdictChanges) -> None:
         """Retract verdicts whose reading is gone, all or none (`anomaly.scoring.retraction`)."""
         if found.gone.empty:
             return
-        with transaction.read_only():
-            extent = self.source.extent(transaction, shape)
+        with work.transaction.read_only():
+            extent = self.source.extent(work.transaction, work.shape)
         gone = within_source(found.gone, extent)
-        limit = job.retractable
+        limit = work.job.retractable
         if limit is None:
             limit = retractable(found.current, self.settings.scoring)
         if len(gone) > limit:
             work.withheld = len(gone)
         elif len(gone):
-            work.retract(transaction, gone, published_at)
+            work.retract(gone)
 
-    def _refresh_incidents(
-        self, transaction: Transaction, work: "_Publication", job: Job, published_at: datetime
-    ) -> IncidentChanges:
-        as_of = readings_to(transaction)
+    def _refresh_incidents(self, work: "_Publication") -> IncidentChanges:
+        as_of = readings_to(work.transaction)
         if as_of is None:
             return IncidentChanges()
         attempt, meter, rules = work.attempt, self.settings.meter, self.settings.incidents
         quiet = attempt.quiet_since(as_of - longest_silence(meter, rules))
         change = VerdictsChanged(
-            work.touched(), attempt.machines, quiet, as_of, job.origin, published_at
+            work.touched(), attempt.machines, quiet, as_of, work.job.origin, work.published_at
         )
-        return refresh_incidents(transaction, change, meter, rules)
+        return refresh_incidents(work.transaction, change, meter, rules)
 
 
 class _Publication:
     """What one publication has to write, has written, and counted."""
 
-    def __init__(self, attempt: Attempt, interval: timedelta) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        attempt: Attempt,
+        shape: SourceShape,
+        job: Job,
+        published_at: datetime,
+        interval: timedelta,
+    ) -> None:
+        self.transaction = transaction
         self.attempt = attempt
+        self.shape = shape
+        self.job = job
+        self.published_at = published_at
         self.interval = interval
         self.new: list[pd.DataFrame] = []
         self.changed: list[pd.DataFrame] = []
@@ -354,22 +335,24 @@ class _Publication:
         self.anomalies += int(counted["anomaly"].sum())
         return found
 
-    def write(self, transaction: Transaction, written: Window, published_at: datetime) -> None:
+    def write(self, written: Window) -> None:
         for verdicts in filter(len, self.new):
-            insert_new(transaction, self._signed(verdicts, published_at))
-        changed = [self._signed(part, published_at) for part in self.changed if len(part)]
+            insert_new(self.transaction, self._signed(verdicts))
+        changed = [self._signed(part) for part in self.changed if len(part)]
         if changed:
-            replace_changed(transaction, changed, written)
+            replace_changed(self.transaction, changed, written)
 
-    def _signed(self, verdicts: pd.DataFrame, published_at: datetime) -> pd.DataFrame:
+    def _signed(self, verdicts: pd.DataFrame) -> pd.DataFrame:
         return verdicts.assign(
-            run_id=self.attempt.fence.run_id, scored_at=pd.Timestamp(published_at)
+            run_id=self.attempt.fence.run_id, scored_at=pd.Timestamp(self.published_at)
         )
 
-    def retract(self, transaction: Transaction, gone: pd.DataFrame, published_at: datetime) -> None:
+    def retract(self, gone: pd.DataFrame) -> None:
         self.gone = gone
         fence = self.attempt.fence
-        self.retracted = retract(transaction, gone, fence.window, fence.run_id, published_at)
+        self.retracted = retract(
+            self.transaction, gone, fence.window, fence.run_id, self.published_at
+        )
 
     def touched(self) -> Window:
         """From the first verdict that is no longer what it was to the last, and on."""
@@ -399,27 +382,20 @@ class _Publication:
             published=(attempt.window,),
         )
 
-    def record(
-        self,
-        transaction: Transaction,
-        report: ScoreReport,
-        written: Window,
-        job: Job,
-        published_at: datetime,
-    ) -> None:
+    def record(self, report: ScoreReport, written: Window) -> None:
         counts = report.counts()
         counts["readings"] = counts.pop("read")
         del counts["windows"], counts["new_machines"]
         newest = self.attempt.verdicts["utc_timestamp"].max()
         record_run(
-            transaction,
+            self.transaction,
             self.attempt.fence.run_id,
             self.attempt.window,
             written,
-            job.requested_by,
-            job.origin,
+            self.job.requested_by,
+            self.job.origin,
             counts=counts,
-            published_at=published_at,
+            published_at=self.published_at,
             readings_to=None if pd.isna(newest) else newest.to_pydatetime() + self.interval,
             ingested_through=self.attempt.ingested_through,
         )
