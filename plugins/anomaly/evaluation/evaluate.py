@@ -16,14 +16,11 @@ from anomaly.evaluation.labelled_readings import as_labelled, judge_labelled, re
 from anomaly.evaluation.our_detector import SignalsContender
 from anomaly.evaluation.protocol import Contender, evaluate
 from anomaly.evaluation.report import EvaluationReport
+from anomaly.evaluation.train_test_weeks import MOSTLY_FLAT
 from anomaly.readings.meter_faults import profile_machines
 from anomaly.scoring.window_reader import WindowReader
 from anomaly.settings import MeterSettings, Settings, TrainingSettings
 from anomaly.windows import Window
-
-_MOSTLY_FLAT = 0.9
-"""A machine whose reading did not change this share of the time or more hardly moves. Chosen: as in
-`anomaly.lifecycle.gate`."""
 
 
 def evaluate_deployment(
@@ -142,4 +139,4 @@ def _due_readings(
 def _moving(measured: pd.DataFrame) -> list[int]:
     flat_share = profile_machines(measured)["flat_share"].to_numpy()
     ids = np.unique(measured["machine_id"].to_numpy())
-    return [int(machine) for machine in ids[flat_share < _MOSTLY_FLAT]]
+    return [int(machine) for machine in ids[flat_share < MOSTLY_FLAT]]

@@ -21,6 +21,10 @@ JUDGING_LOOK_BACK = timedelta(days=2)
 """Readings so long before the judged time are shown to a contender. A verdict depends on one day
 before its reading, and the power of that day's first reading on the reading before it."""
 
+MOSTLY_FLAT = 0.9
+"""A machine whose reading did not change this share of the time or more has nothing to find.
+Chosen."""
+
 WEEK = timedelta(days=7)
 
 

@@ -23,6 +23,7 @@ from anomaly.evaluation.protocol import Contender, Scored, run_trials
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.evaluation.train_test_weeks import (
     JUDGING_LOOK_BACK,
+    MOSTLY_FLAT,
     WEEK,
     Case,
     Trial,
@@ -48,9 +49,6 @@ _EVENTS = 200
 interval of recall is then at most about 0.14 wide, as of 200 independent events."""
 _MOST_MACHINES = 50
 """Faults are injected into at most so many machines, evenly drawn. Chosen: it bounds the time."""
-_MOSTLY_FLAT = 0.9
-"""A machine whose reading did not change this share of the time or more has nothing to find.
-Chosen; `anomaly.evaluation.evaluate` has the same number."""
 
 
 @dataclass(frozen=True)
@@ -456,7 +454,7 @@ def _seeds(machines: int, window: Window) -> int:
 def _sample(training: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Ids of machines that move; of a large fleet an even sample."""
     profiles = profile_machines(training)
-    moving = profiles.index[profiles["flat_share"] < _MOSTLY_FLAT].to_numpy(np.int64)
+    moving = profiles.index[profiles["flat_share"] < MOSTLY_FLAT].to_numpy(np.int64)
     if len(moving) <= _MOST_MACHINES:
         return moving
     return moving[np.linspace(0, len(moving) - 1, _MOST_MACHINES).astype(np.int64)]
