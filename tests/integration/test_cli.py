@@ -238,7 +238,7 @@ def test_a_reconciliation_repairs_what_status_counts(anomaly, database):
     left = json.loads(anomaly("status", "--json", **days).stdout)
 
     assert 0 < counted["unscored"] <= found["missing"]
-    assert "Would be reconciled" in table
+    assert "Would be scored again" in table
     assert re.search(r"missing\W+(\d+)", table)[1] == str(found["missing"])
     assert (left["unscored"], left["outdated"], left["without_reading"]) == (0, 0, 0)
 

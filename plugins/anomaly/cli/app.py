@@ -227,9 +227,8 @@ def reconcile(
     facts = {name: value for name, value in vars(report).items() if name != "scores"}
     if as_json:
         return print_json(facts | {"scores": report.scores.counts()})
-    # Two counts are called `missing`: readings without a verdict here, empty readings there.
-    title = "Would be reconciled" if dry_run else "Reconciled"
-    print_facts(title, report.scores.counts() | facts)
+    print_facts("Compared", facts)
+    print_facts("Would be scored again" if dry_run else "Scored again", report.scores.counts())
 
 
 @app.command()
