@@ -20,7 +20,7 @@ COMMENT ON COLUMN anomaly.scoring_runs.written_to IS
 COMMENT ON COLUMN anomaly.scoring_runs.written_from IS
     'Start of what was scored again before the window because readings in the window contradict it';
 COMMENT ON COLUMN anomaly.scoring_runs.scored IS
-    'Verdicts computed, with those before and after the window that were scored again';
+    'Verdicts computed of the window, and those around it that changed with it';
 
 COMMENT ON TABLE anomaly.anomaly_results IS
     'One current verdict per reading, partitioned by month; replaced verdicts are in anomaly_results_history';

@@ -11,7 +11,7 @@ and `doubled_hours` load readings into it, and `labelled_readings` reads a table
 others serve them: `connection` and `connection_limits`, `sql_files`, `binary_copy` (the format of
 COPY), `explained_errors` and `migrations`.
 
-It may import `models` (for the names of a version's files), `readings`, `settings`, `windows`,
-`wording`, `arrays` and `errors`. It never imports a room above it, and no other room imports
+It may import `models` (for the names of a version's files), `readings` and the words that every
+room uses. It never imports a room above it, and no other room imports
 psycopg2 or SQLAlchemy (`demo`, which starts a Postgres server of its own, aside).
 """

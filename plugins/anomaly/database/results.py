@@ -243,7 +243,7 @@ def contradicted_machines(
     return [row["machine_id"] for row in rows]
 
 
-def last_verdicts_behind(
+def last_verdicts_after(
     transaction: Transaction,
     changed_at: Mapping[int, datetime],
     end: datetime,
@@ -256,7 +256,7 @@ def last_verdicts_behind(
     too, unless it is more than `max_gap` later.
     """
     rows = transaction.rows(
-        "results/reached_behind",
+        "results/reached_after",
         end=end,
         machines=list(changed_at),
         changed_at=list(changed_at.values()),
@@ -330,11 +330,11 @@ def newest_verdicts(transaction: Transaction, machines: Sequence[int]) -> Sequen
     return transaction.rows("results/newest_of", machines=list(machines))
 
 
-def machines_behind_gap(
+def machines_after_gap(
     transaction: Transaction, machines: Sequence[int], end: datetime
 ) -> list[int]:
     """Machines whose first verdict at or after `end` follows a gap."""
-    rows = transaction.rows("results/gap_behind", machines=list(machines), end=end)
+    rows = transaction.rows("results/first_after", machines=list(machines), end=end)
     return [row["machine_id"] for row in rows]
 
 

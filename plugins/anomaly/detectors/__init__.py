@@ -5,7 +5,7 @@ prototype's forest over ``power_diff``, and `signals` is the default, a forest p
 machine. `step_table` compiles a forest to arrays, and `quantiles` helps the training.
 
 A detector is a pure function of measured readings. This room may import `anomaly.readings` and the
-words that every room uses (settings, arrays, windows, wording, errors). It knows nothing of models,
+words that every room uses. It knows nothing of models,
 databases, windows to score or incidents. Scoring must not import scikit-learn: only modules that
 train do.
 """

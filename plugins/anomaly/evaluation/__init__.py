@@ -7,7 +7,8 @@ counts what became of them. These three are frozen by their outputs
 results. Contenders are `our_detector` and `baselines`. `labelled_readings` judges on labels instead
 of injected faults, `evaluate` starts from a deployment, and `vus_pr` runs beside the product.
 
-This room may import all rooms below: scoring, incidents, database, models, detectors and readings.
-The injector and the judge must never look at a detector. `anomaly.lifecycle` uses this room for its
-gate; this room must not import lifecycle, loading, operations or entry points.
+This room may import all rooms below: scoring, incidents, database, models, detectors, readings, and
+the words that every room uses. The injector and the judge must never look at a detector.
+`anomaly.lifecycle` uses this room for its gate; this room must not import
+lifecycle, loading, operations or entry points.
 """

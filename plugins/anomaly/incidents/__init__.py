@@ -9,6 +9,6 @@
 - `operator_feedback` writes labels and acknowledgements.
 
 All but the last two modules, `refresh` and `operator_feedback`, are pure functions. It may import
-`database`, `readings`, `settings`, `windows`, `wording`. It does not know scoring, models or
+`database`, `readings` and the words that every room uses. It does not know scoring, models or
 alerts: code that sends messages takes the `IncidentChanges` that `refresh` returns.
 """

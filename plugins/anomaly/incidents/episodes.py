@@ -22,7 +22,7 @@ from anomaly.settings import IncidentSettings, MeterSettings
 JOIN = timedelta(hours=1)
 """Abnormal readings of a machine that are at most this far apart are one incident. Chosen."""
 _FAULTS = QUALITY_NAMES[Quality.STUCK :]
-_BEHIND_GAP = QUALITY_NAMES[Quality.GAP :]
+_AFTER_GAP = QUALITY_NAMES[Quality.GAP :]
 # Shares of the way from the threshold to a score of 1. Chosen.
 _WARNING, _CRITICAL = 0.8, 0.98
 # Where no energy can be computed, an episode this long is one step more severe. Chosen.
@@ -258,7 +258,7 @@ def _ended_silences(
     Only readings marked as following a gap count: if readings in between are not scored yet,
     the time since the previous verdict is not a silence.
     """
-    marked = rows[rows["quality"].isin(_BEHIND_GAP)]
+    marked = rows[rows["quality"].isin(_AFTER_GAP)]
     gaps = marked[marked["utc_timestamp"] - marked["previous_at"] > longest_silence(meter, rules)]
     return [
         _dropout_fault(int(machine), before.to_pydatetime(), moment.to_pydatetime(), meter, rules)

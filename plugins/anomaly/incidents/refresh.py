@@ -122,19 +122,19 @@ def _ranges_to_look_at(
     alarm is up to `LOOK_BACK` after it.
     """
     join = join_after(meter)
-    behind = max(join, LOOK_BACK)
+    after = max(join, LOOK_BACK)
     window, machines = change.window, change.machines
     touched = incident_table.candidate_machines(
         transaction,
-        Window(window.start - join, window.end + behind),
+        Window(window.start - join, window.end + after),
         machines,
         change.quiet,
         change.as_of - longest_silence(meter, rules),
     )
     # A gap shows in the verdict after it, so the first verdict after the window counts as well.
     if window.end < change.as_of:
-        touched = [*touched, *results.machines_behind_gap(transaction, machines, window.end)]
-    until = window.end + behind
+        touched = [*touched, *results.machines_after_gap(transaction, machines, window.end)]
+    until = window.end + after
     ranges = dict.fromkeys(touched, (window.start, until))
     for machine, since in incident_table.lasting_since(transaction, machines).items():
         ranges[machine] = (min(window.start, since), until)

@@ -6,6 +6,6 @@ writes down the judgement for people, `promotion` puts a version in force, by ha
 
 `gate` and `model_card` are pure functions of models and readings. The others work on the database,
 through `anomaly.database`. This room may import every room below it: evaluation, scoring,
-incidents, database, models, detectors and readings. It must not import operations, entry points
-or Airflow: the DAGs call it.
+incidents, database, models, detectors, readings, and the words that every room uses. It must
+not import operations, entry points or Airflow: the DAGs call it.
 """

@@ -8,6 +8,6 @@
 - `sorted_rows` finds runs, and rows within a time, in sorted readings.
 - `local_clocks` finds the moment that a local time means.
 
-All are pure functions of tables: no database, no files, no clock. It may import `settings`,
-`windows`, `wording`, `arrays` and `errors`.
+All are pure functions of tables: no database, no files, no clock. It may import only
+the words that every room uses.
 """

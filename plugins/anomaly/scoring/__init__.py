@@ -10,6 +10,7 @@ judged again), `retraction` (which verdicts may go), `chunks` (how much is read 
 readings and verdicts disagree, without scoring. `record_scoring` judges records that are handed in,
 without tables.
 
-It may import `incidents`, `database`, `models`, `detectors`, `readings`. It knows nothing of
+It may import `incidents`, `database`, `models`, `detectors`, `readings` and the words that every
+room uses. It knows nothing of
 training, evaluation or the command line. Inside the room, too, imports point downward only.
 """

@@ -1,6 +1,6 @@
 """Which verdicts outside a window change when readings in it do.
 
-Behind a window, a verdict depends on the readings of the day before it, and on the one right
+After a window, a verdict depends on the readings of the day before it, and on the one right
 before it. Before a window, a counter that comes back or catches up contradicts readings of the day
 before. Both are judged again in the transaction that publishes the window.
 """
@@ -13,7 +13,7 @@ import pandas as pd
 
 from anomaly.arrays import Ints
 from anomaly.database.connection import Transaction
-from anomaly.database.results import CurrentVerdicts, contradicted_machines, last_verdicts_behind
+from anomaly.database.results import CurrentVerdicts, contradicted_machines, last_verdicts_after
 from anomaly.readings.contradictions import REACH
 from anomaly.scoring.comparison import VerdictChanges
 from anomaly.settings import MeterSettings
@@ -37,7 +37,7 @@ def machines_to_judge_before(
     breaks : sequence of int
         Machines with a reading in the window that breaks with the one before it.
     is_newest : bool
-        Nothing behind the window was scored yet. Else every new verdict is a late one.
+        Nothing after the window was scored yet. Else every new verdict is a late one.
     """
     machine = verdicts["machine_id"].to_numpy()
     corrected = {*machine[found.reading_changed].tolist(), *found.gone["machine_id"].tolist()}
@@ -48,14 +48,14 @@ def machines_to_judge_before(
     return sorted(map(int, {*corrected, *breaking, *contradicted}))
 
 
-def last_to_judge_behind(
+def last_to_judge_after(
     transaction: Transaction,
     end: datetime,
     verdicts: pd.DataFrame,
     found: VerdictChanges,
     meter: MeterSettings,
 ) -> dict[int, datetime]:
-    """When the last verdict is that changed readings reach behind a window, of each machine.
+    """When the last verdict is that changed readings reach after a window, of each machine.
 
     Twice the reach: a reading that stands or falls with one of the day before it is itself
     looked back at for a day.
@@ -65,7 +65,7 @@ def last_to_judge_behind(
         machine: moment.to_pydatetime()
         for machine, moment in zip(changes.index.tolist(), changes, strict=True)
     }
-    return last_verdicts_behind(transaction, moments, end, 2 * REACH, meter.max_gap)
+    return last_verdicts_after(transaction, moments, end, 2 * REACH, meter.max_gap)
 
 
 def _last_changes(verdicts: pd.DataFrame, found: VerdictChanges) -> pd.Series:

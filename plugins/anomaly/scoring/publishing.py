@@ -29,7 +29,7 @@ from anomaly.incidents.changes import IncidentChanges
 from anomaly.incidents.episodes import longest_silence
 from anomaly.incidents.refresh import VerdictsChanged, refresh_incidents
 from anomaly.readings.contradictions import REACH
-from anomaly.scoring.affected_verdicts import last_to_judge_behind, machines_to_judge_before
+from anomaly.scoring.affected_verdicts import last_to_judge_after, machines_to_judge_before
 from anomaly.scoring.comparison import VerdictChanges, compare_verdicts
 from anomaly.scoring.fencing import Fence
 from anomaly.scoring.judging import WindowJudge
@@ -166,7 +166,7 @@ class Publisher:
     Parameters
     ----------
     judge : WindowJudge
-        Judges readings before or behind the window again when readings in it changed.
+        Judges readings before or after the window again when readings in it changed.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Publisher:
             found = work.compare(attempt.verdicts, attempt.current)
             written_from = self._judge_before(work, found)
             attempt.current.clear()  # of many machines, the largest thing in memory
-            written_to = self._judge_behind(work, found)
+            written_to = self._judge_after(work, found)
             written = Window(written_from, written_to)
             attempt.fence.refuse_if_overtaken(transaction, written)
             work.write(written)
@@ -238,10 +238,10 @@ class Publisher:
         moments = verdicts.loc[differ.changed & ~differ.reading_changed, "utc_timestamp"]
         return start if moments.empty else moments.min().to_pydatetime()
 
-    def _judge_behind(self, work: "_Publication", found: VerdictChanges) -> datetime:
-        """Judge again what changed readings reach behind the window; return how far that is.
+    def _judge_after(self, work: "_Publication", found: VerdictChanges) -> datetime:
+        """Judge again what changed readings reach after the window; return how far that is.
 
-        Behind the window only what precedes a reading has changed. A verdict there whose
+        After the window only what precedes a reading has changed. A verdict there whose
         reading was corrected as well is left to whoever finds that, because the correction
         reaches farther than this attempt has looked.
         """
@@ -249,13 +249,13 @@ class Publisher:
         newest = readings_to(transaction)
         if newest is None or newest <= end:
             return end
-        until = last_to_judge_behind(transaction, end, attempt.verdicts, found, self.settings.meter)
+        until = last_to_judge_after(transaction, end, attempt.verdicts, found, self.settings.meter)
         if not until:
             return end
         written_to: datetime = max(until.values()) + _TICK
-        behind = Window(end, written_to)
-        verdicts = self._judge_again(work, behind, until)
-        current = read_current(transaction, behind, list(until))
+        after = Window(end, written_to)
+        verdicts = self._judge_again(work, after, until)
+        current = read_current(transaction, after, list(until))
         work.compare(verdicts, current, around=True)
         return written_to
 
