@@ -1,7 +1,8 @@
 """Evaluation: how well detectors find faults, in figures that can be compared over the years.
 
 `ordinary_days` and `fault_injection` write known faults into real readings, and `alert_matching`
-counts what became of them. These three are frozen by their outputs
+counts what became of them. `machine_habits` and `physical_faults` are a second injector, of what
+breaks, slips or is left on in a plant. These five are frozen by their outputs
 (``tests/unit/test_frozen_judge.py``). `train_test_weeks` says what is trained on and judged,
 `thresholds` keeps an alert budget, `protocol` runs contenders, `outcomes` and `report` hold the
 results. Contenders are `our_detector` and `baselines`. `labelled_readings` judges on labels instead

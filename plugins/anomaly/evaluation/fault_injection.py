@@ -4,10 +4,13 @@ Frozen by its outputs: ``tests/unit/test_frozen_judge.py`` compares what fixed r
 Nothing here looks at a detector, and nothing may be adapted to one.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,9 @@ from anomaly.evaluation.ordinary_days import (
 )
 from anomaly.settings import MeterSettings
 from anomaly.windows import Window
+
+F = TypeVar("F", bound=StrEnum)
+K = TypeVar("K")
 
 
 class Family(StrEnum):
@@ -78,7 +84,7 @@ EVENTS_PER_WEEK = (1, 2)
 false alerts."""
 APART_HOURS = 30.0
 """Events of a machine lie farther apart than the 24 h in which a reading influences verdicts."""
-_MARGIN_HOURS = 2.0  # from an event to the ends of the window: the grace after it must fit
+MARGIN_HOURS = 2.0  # from an event to the ends of the window: the grace after it must fit
 _HARDLY_FLAT = 0.02  # a meter that is flat more often looks like a stuck one
 _SHARE_RUNNING = {Family.OVERLOAD: 0.75, Family.MISSED: 0.75, Family.DRIFT: 0.1}
 """Share of an event in which the machine must have run, else the fault would change nothing."""
@@ -142,15 +148,16 @@ def inject(
     ordered = readings.sort_values(["machine_id", "utc_timestamp"], ignore_index=True)
     if ordinary_days is None:
         ordinary_days = learn_ordinary_days(ordered, until=window.start, meter=meter, zone=zone)
-    weights = _family_weights(ordinary_days)
-    root = [seed] if isinstance(seed, int) else list(seed)
-    done: list[_Injection] = []
-    for _, rows in ordered.groupby("machine_id"):
-        machine = MachineReadings.of(rows, meter, zone)
-        rng = np.random.default_rng([*root, machine.machine_id])
-        done.append(_Injection(machine, ordinary_days.get(machine.machine_id), window, rng))
-        done[-1].run(weights)
-    return _collect(ordered, done)
+    return inject_each(
+        ordered,
+        ordinary_days,
+        {family: partial(is_possible, family) for family in Family},
+        _Injection,
+        window=window,
+        seed=seed,
+        meter=meter,
+        zone=zone,
+    )
 
 
 def is_possible(family: Family, ordinary: OrdinaryDays) -> bool:
@@ -173,35 +180,54 @@ def events_frame(events: Sequence[Event]) -> pd.DataFrame:
     return frame.assign(**stamps).astype(dict.fromkeys(stamps, "datetime64[us, UTC]"))
 
 
-def _family_weights(ordinary_days: Mapping[int, OrdinaryDays]) -> dict[Family, float]:
-    machines = {
-        family: sum(is_possible(family, ordinary) for ordinary in ordinary_days.values())
-        for family in Family
+def inject_each(
+    ordered: pd.DataFrame,
+    known: Mapping[int, K],
+    possible: Mapping[F, Callable[[K], bool]],
+    injection: "Callable[[MachineReadings, K, Window, np.random.Generator], MachineInjection[F]]",
+    *,
+    window: Window,
+    seed: int | Sequence[int],
+    meter: MeterSettings,
+    zone: str,
+) -> Injected:
+    """Write faults into each machine by itself; leave those of which nothing is known.
+
+    Parameters
+    ----------
+    ordered : DataFrame
+        Readings as for `inject`, sorted by machine and time.
+    known : mapping of int
+        By machine id: what an injection must know of the machine.
+    possible : mapping of family to function
+        Whether the family is possible on a machine of which so much is known.
+    injection : function
+        Makes a machine's injection of its readings, what is known, the window, and a generator.
+    """
+    numbers = {
+        family: sum(map(can_happen, known.values())) for family, can_happen in possible.items()
     }
-    return {family: 1 / number for family, number in machines.items() if number}
+    root = [seed] if isinstance(seed, int) else list(seed)
+    parts, events = [ordered[:0]], list[Event]()
+    for _, rows in ordered.groupby("machine_id"):
+        machine = MachineReadings.of(rows, meter, zone)
+        knowledge = known.get(machine.machine_id)
+        if knowledge is None:
+            parts.append(rows)
+            continue
+        rng = np.random.default_rng([*root, machine.machine_id])
+        done = injection(machine, knowledge, window, rng)
+        done.run({f: 1 / number for f, number in numbers.items() if possible[f](knowledge)})
+        parts.append(rows.assign(reading=done.reading)[~done.missing])
+        events += done.events
+    return Injected(pd.concat(parts, ignore_index=True), tuple(events))
 
 
-def _collect(ordered: pd.DataFrame, done: "Sequence[_Injection]") -> Injected:
-    if not done:
-        return Injected(ordered, ())
-    written = ordered.assign(reading=np.concatenate([injection.reading for injection in done]))
-    there = ~np.concatenate([injection.missing for injection in done])
-    events = tuple(event for injection in done for event in injection.events)
-    return Injected(written[there].reset_index(drop=True), events)
+class MachineInjection(ABC, Generic[F]):
+    """The faults of one machine, drawn one after another; a subclass says what they are."""
 
-
-class _Injection:
-    """The faults of one machine, drawn one after another."""
-
-    def __init__(
-        self,
-        machine: MachineReadings,
-        ordinary: OrdinaryDays | None,
-        window: Window,
-        rng: np.random.Generator,
-    ) -> None:
+    def __init__(self, machine: MachineReadings, window: Window, rng: np.random.Generator) -> None:
         self.machine = machine
-        self.ordinary = ordinary
         self.window = window
         self.rng = rng
         self.reading = machine.reading.copy()
@@ -209,34 +235,22 @@ class _Injection:
         self.events: list[Event] = []
         self._taken: list[tuple[int, int]] = []
 
-    def run(self, weights: Mapping[Family, float]) -> None:
-        """Draw the week's events, and write them."""
-        if self.ordinary is None:
+    def run(self, weights: Mapping[F, float]) -> None:
+        """Draw the week's events from the families that have a weight, and write them."""
+        if not weights:
             return
-        families = [family for family in weights if is_possible(family, self.ordinary)]
-        share = np.array([weights[family] for family in families])
+        families, share = list(weights), np.array(list(weights.values()))
         weeks = (self.window.end - self.window.start).total_seconds() / (7 * 86_400)
         few, many = EVENTS_PER_WEEK
         for _ in range(max(1, round(int(self.rng.integers(few, many + 1)) * weeks))):
-            self._add_one(self.ordinary, families, share / share.sum())
+            self._add_one(families, share / share.sum())
         self.events.sort(key=lambda event: event.start)
 
-    def _add_one(self, ordinary: OrdinaryDays, families: list[Family], share: Floats) -> None:
-        for _ in range(_DRAWS):
-            family = families[int(self.rng.choice(len(families), p=share))]
-            magnitude = list(Magnitude)[int(self.rng.integers(len(Magnitude)))]
-            dose = DOSES[family][list(Magnitude).index(magnitude)]
-            length = max(1, round(dose.hours / self.machine.hours))
-            places = self._places(ordinary, family, length)
-            if places.size:
-                first = int(self.rng.choice(places))
-                last = self._write(ordinary, family, dose.size, slice(first, first + length))
-                self._taken.append((int(self.machine.ticks[first]), int(self.machine.ticks[last])))
-                start, end = self.machine.time(first), self.machine.time(last)
-                self.events.append(Event(self.machine.machine_id, family, magnitude, start, end))
-                return
+    @abstractmethod
+    def write(self, family: F, magnitude: Magnitude) -> tuple[int, int] | None:
+        """Write such a fault somewhere; return its first and last row, None: there is no place."""
 
-    def _places(self, ordinary: OrdinaryDays, family: Family, length: int) -> Ints:
+    def free(self, length: int) -> Ints:
         """Rows at which an event of so many readings may begin."""
         machine, ticks = self.machine, self.machine.ticks
         first = np.arange(1, len(ticks) - length)
@@ -244,40 +258,17 @@ class _Injection:
         fits = ticks[after] - ticks[first - 1] == (length + 1) * machine.step
         start, end = (round(t.timestamp() * 1e6) for t in (self.window.start, self.window.end))
         margin, apart = (
-            round(_MARGIN_HOURS * MICROSECONDS_PER_HOUR),
+            round(MARGIN_HOURS * MICROSECONDS_PER_HOUR),
             round(APART_HOURS * MICROSECONDS_PER_HOUR),
         )
         fits &= (ticks[first] >= start + margin) & (ticks[after] <= end - margin)
         for begun, ended in self._taken:
             fits &= (ticks[after] <= begun - apart) | (ticks[first] >= ended + apart)
-        fits &= _share(np.isfinite(machine.power), first, after) == 1
-        places: Ints = first[fits & self._suits(ordinary, family, first, after)]
+        fits &= share_of(np.isfinite(machine.power), first, after) == 1
+        places: Ints = first[fits]
         return places
 
-    def _suits(self, ordinary: OrdinaryDays, family: Family, first: Ints, after: Ints) -> Bools:
-        """Whether the machine does there what the family needs it to do."""
-        running = self.machine.power > ordinary.running_above
-        if family is Family.RUN_ON:
-            off = ordinary.usual_off[self.machine.hour_of_week] & ~running
-            return np.asarray(_share(off, first, after) == 1)
-        suits: Bools = _share(running, first, after) >= _SHARE_RUNNING.get(family, 0.0)
-        if family is Family.MISSED:
-            usual = ordinary.usual_on[self.machine.hour_of_week]
-            suits &= _share(usual, first, after) >= _SHARE_USUAL
-        return suits
-
-    def _write(self, ordinary: OrdinaryDays, family: Family, size: float, rows: slice) -> int:
-        """Write the fault; return the last row it affects."""
-        if family is Family.STUCK:
-            self.reading[rows] = self.reading[rows.start - 1]
-            return int(rows.stop) if self.machine.counter else int(rows.stop) - 1
-        if family is Family.DROPOUT:
-            self.missing[rows] = True
-        else:
-            self._draw(rows, self._faulty_power(ordinary, family, size, self.machine.power[rows]))
-        return int(rows.stop) - 1
-
-    def _draw(self, rows: slice, power: Floats) -> None:
+    def draw(self, rows: slice, power: Floats) -> None:
         """Let the machine draw `power`; a counter keeps the difference in all later readings."""
         if not self.machine.counter:
             self.reading[rows] = power
@@ -287,9 +278,65 @@ class _Injection:
         self.reading[rows.stop :] += extra[-1]
         self.reading[rows.start :] = np.round(self.reading[rows.start :], _DECIMALS)
 
-    def _faulty_power(
-        self, ordinary: OrdinaryDays, family: Family, size: float, power: Floats
-    ) -> Floats:
+    def _add_one(self, families: list[F], share: Floats) -> None:
+        for _ in range(_DRAWS):
+            family = families[int(self.rng.choice(len(families), p=share))]
+            magnitude = list(Magnitude)[int(self.rng.integers(len(Magnitude)))]
+            rows = self.write(family, magnitude)
+            if rows:
+                first, last = rows
+                self._taken.append((int(self.machine.ticks[first]), int(self.machine.ticks[last])))
+                start, end = self.machine.time(first), self.machine.time(last)
+                self.events.append(Event(self.machine.machine_id, family, magnitude, start, end))
+                return
+
+
+class _Injection(MachineInjection[Family]):
+    def __init__(
+        self,
+        machine: MachineReadings,
+        ordinary: OrdinaryDays,
+        window: Window,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__(machine, window, rng)
+        self.ordinary = ordinary
+
+    def write(self, family: Family, magnitude: Magnitude) -> tuple[int, int] | None:
+        dose = DOSES[family][list(Magnitude).index(magnitude)]
+        length = max(1, round(dose.hours / self.machine.hours))
+        first = self.free(length)
+        places = first[self._suits(family, first, first + length)]
+        if not places.size:
+            return None
+        row = int(self.rng.choice(places))
+        return row, self._write(family, dose.size, slice(row, row + length))
+
+    def _suits(self, family: Family, first: Ints, after: Ints) -> Bools:
+        """Whether the machine does there what the family needs it to do."""
+        ordinary, running = self.ordinary, self.machine.power > self.ordinary.running_above
+        if family is Family.RUN_ON:
+            off = ordinary.usual_off[self.machine.hour_of_week] & ~running
+            return np.asarray(share_of(off, first, after) == 1)
+        suits: Bools = share_of(running, first, after) >= _SHARE_RUNNING.get(family, 0.0)
+        if family is Family.MISSED:
+            usual = ordinary.usual_on[self.machine.hour_of_week]
+            suits &= share_of(usual, first, after) >= _SHARE_USUAL
+        return suits
+
+    def _write(self, family: Family, size: float, rows: slice) -> int:
+        """Write the fault; return the last row it affects."""
+        if family is Family.STUCK:
+            self.reading[rows] = self.reading[rows.start - 1]
+            return int(rows.stop) if self.machine.counter else int(rows.stop) - 1
+        if family is Family.DROPOUT:
+            self.missing[rows] = True
+        else:
+            self.draw(rows, self._faulty_power(family, size, self.machine.power[rows]))
+        return int(rows.stop) - 1
+
+    def _faulty_power(self, family: Family, size: float, power: Floats) -> Floats:
+        ordinary = self.ordinary
         if family is Family.SPIKE:
             return power + size * ordinary.width
         if family is Family.SURGE:
@@ -314,7 +361,7 @@ def _surge(ordinary: OrdinaryDays, size: float, power: Floats) -> Floats:
     return np.concatenate([np.minimum(power[:stopped], ordinary.low), power[stopped:] + inrush])
 
 
-def _share(true: Bools, first: Ints, after: Ints) -> Floats:
+def share_of(true: Bools, first: Ints, after: Ints) -> Floats:
     """Share of true values in rows ``[first, after)``."""
     total = np.concatenate([[0], np.cumsum(true)])
     share: Floats = (total[after] - total[first]) / (after - first)
