@@ -10,6 +10,7 @@ which neither was trained on, and registers it whatever the verdict, with a mode
 |---|---|---|---|
 | lets it through | `promote` | `ask`, then `promote` | `keep_champion` |
 | refuses it | `keep_champion`, with the reasons | the same | the same |
+| refuses a second one in a row, or the champion is old | `ask`, and `check_gate` fails | the same | `keep_champion`, and `check_gate` fails |
 
 A first version is always put in force. `ask` waits in the UI under *Required Actions*; rejected,
 or not answered in `ANOMALY_APPROVAL_TIMEOUT_HOURS`, the champion stays. A promotion takes effect
@@ -22,6 +23,7 @@ with the next interval that is not yet scored: verdicts that are out stay as the
 | n days of readings to train on, at least m are needed | wait, or load older readings with `anomaly ingest` |
 | the meter table is empty | load readings |
 | cannot write below / cannot reach the models' place | give the workers `ANOMALY_MODELS_URL`; nothing was registered |
+| `check_gate`: n versions in a row were refused / learnt from readings that are n weeks old | decide: answer under *Required Actions*, or `anomaly models promote N`; the numbers are `ANOMALY_GATE_REFUSALS` and `ANOMALY_GATE_CHAMPION_WEEKS` |
 | was judged against version n, and version m is in force by now | somebody promoted meanwhile: run it again |
 
 A failed or killed run registers nothing or a whole version; run it again. `keep_champion` says
@@ -65,10 +67,10 @@ def retrain_model() -> None:
     """Wire training to what becomes of it."""
 
     @task.branch
-    def train() -> str:
-        """Train, judge, register; name the task that comes next."""
+    def train() -> list[str]:
+        """Train, judge, register; name the tasks that come next."""
         from anomaly.lifecycle.model_card import comparison_table, verdict_in_words
-        from anomaly.lifecycle.promotion import next_step
+        from anomaly.lifecycle.promotion import needs_a_person, next_step
         from anomaly.lifecycle.training import Trainer
 
         context = get_current_context()
@@ -78,15 +80,17 @@ def retrain_model() -> None:
             due = due_at(context, settings.meter.interval)
             by = f"{run.dag_id} {run.run_id}"
             report = trainer.challenge(trainer.default_window(due), by=by, due=due)
-            step = next_step(report.judgement, settings.gate)
-        judgement = report.judgement
+        judgement, refused = report.judgement, report.refused_in_a_row
+        step = next_step(judgement, settings.gate, refused)
+        decide = needs_a_person(judgement, settings.gate, refused)
         words = f"{verdict_in_words(judgement)}\n\n{comparison_table(judgement)}"
         print(f"version {report.version}, model card {report.card}\n{words}")
         instance.xcom_push("version", report.version)
         instance.xcom_push("champion", judgement.champion_version)
         instance.xcom_push("card", report.card)
         instance.xcom_push("words", f"{words}\n\nModel card: {report.card}")
-        return str(step)
+        instance.xcom_push("decide", decide)
+        return [str(step), "check_gate"] if decide else [str(step)]
 
     ask = ApprovalOperator(
         task_id="ask",
@@ -124,8 +128,22 @@ def retrain_model() -> None:
         print(context["ti"].xcom_pull(task_ids="train", key="words"))
         print("put it in force all the same: DAG promote_model, or `anomaly models promote`")
 
+    @task
+    def check_gate() -> None:
+        """Fail, so that somebody is told: a person must decide which version judges."""
+        from airflow.sdk.exceptions import AirflowFailException
+
+        instance = get_current_context()["ti"]
+        version, decide = (
+            instance.xcom_pull(task_ids="train", key=key) for key in ("version", "decide")
+        )
+        raise AirflowFailException(
+            f"a person must decide on version {version}: {decide}. Answer the task `ask` under"
+            f" Required Actions, or run `anomaly models promote {version}`"
+        )
+
     trained, promotion = train(), promote()
-    trained >> [ask, promotion, keep_champion()]
+    trained >> [ask, promotion, keep_champion(), check_gate()]
     ask >> promotion
 
 

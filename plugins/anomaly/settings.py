@@ -344,23 +344,34 @@ class GateSettings(Group):
         72.0, gt=0, le=8760, description="an approval not given by then is a rejection"
     )
     gate_alert_rate_factor: float = Field(
-        2.0, ge=1, description="most alerts, as a multiple of the champion's or of the budget"
+        2.0,
+        ge=1,
+        description="most alerts, as a multiple of the champion's or of the budget, before chance",
     )
     gate_recall_loss: float = Field(
         0.1, ge=0, le=1, description="how much less of the injected faults it may find"
     )
-    gate_agreement: float = Field(
-        0.9, ge=0, le=1, description="least share of readings on which both say the same"
-    )
     gate_psi: float = Field(
-        0.25, gt=0, description="population stability index above which a signal has drifted"
-    )
-    gate_drifted_share: float = Field(
-        0.1, ge=0, le=1, description="most machines with a signal that has drifted"
+        0.25, gt=0, description="population stability index that is told as drift; refuses nothing"
     )
     gate_missing_share: float = Field(
         0.0, ge=0, le=1, description="most machines that the champion knows and it does not"
     )
+    gate_refusals: int = Field(
+        2, ge=1, le=100, description="refusals in a row after which a person is asked"
+    )
+    gate_champion_weeks: float = Field(
+        4.0,
+        gt=0,
+        le=520,
+        description="age of a champion's training from which a refusal asks a person at once, and"
+        " from which it no longer refuses by what it finds",
+    )
+
+    @property
+    def champion_age(self) -> timedelta:
+        """Age of a champion's training from which a refusal is no longer its own affair."""
+        return timedelta(weeks=self.gate_champion_weeks)
 
 
 class DagSettings(Group):

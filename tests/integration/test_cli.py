@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from anomaly.cli.app import app
 from anomaly.windows import floor_to_interval
 from command_line import ANOMALY
-from deployment import QUARTER, counters, counters_until, delete, execute, insert, rows
+from deployment import QUARTER, at, counters, counters_until, delete, execute, insert, rows
 from integration_settings import SMALL
 
 DAY = 96
@@ -289,17 +289,21 @@ def test_a_refused_version_is_registered_and_not_put_in_force(anomaly, database)
     insert(database, counters(20 * DAY))
     anomaly("train", "--promote")
 
-    strict = {"ANOMALY_GATE_AGREEMENT": "1", "ANOMALY_RANDOM_SEED": "7"}
-    result = anomaly("train", "--promote", "--json", **strict)
+    # Trained up to the newest reading: no day is left to compare them on.
+    span = ["--start", at(0).isoformat(), "--end", at(20 * DAY).isoformat()]
+    result = anomaly("train", "--promote", *span, "--json")
 
     assert result.returncode == 3
     report = json.loads(result.stdout)
     assert (report["version"], report["promoted"]) == (2, False)
-    assert "ANOMALY_GATE_AGREEMENT" in report["judgement"]["reasons"][0]
-    plain = anomaly("train", **strict)
+    assert report["refused_in_a_row"] == 1
+    assert "0.0 days of readings are there" in report["judgement"]["reasons"][0]
+    plain = anomaly("train", *span)
     assert plain.returncode == 3  # also when nobody asked to promote it
     assert "version 3 registered, not in force" in plain.stdout
-    assert "refused: it agrees with the champion on" in plain.stderr
+    assert "refused: 0.0 days of readings are there" in plain.stderr
+    assert "a person must decide: 2 versions in a row were refused" in plain.stderr
+    assert "anomaly models promote 3" in plain.stderr
 
 
 @pytest.mark.parametrize(

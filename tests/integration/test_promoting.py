@@ -9,9 +9,11 @@ import pytest
 from anomaly.errors import ArtefactError, PromotionError
 from anomaly.incidents.labels import LabelName
 from anomaly.incidents.operator_feedback import label
-from anomaly.lifecycle.promotion import NextStep, Promoter, next_step
+from anomaly.lifecycle.gate import Judgement
+from anomaly.lifecycle.promotion import NextStep, Promoter, needs_a_person, next_step
 from anomaly.lifecycle.reproduction import reproduce
 from anomaly.lifecycle.training import Trainer
+from anomaly.operations.status import status
 from anomaly.settings import Promotion
 from anomaly.windows import Window
 from deployment import (
@@ -109,9 +111,61 @@ def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(fille
     )
     assert status == "refused"
     assert stored["reasons"] == list(report.judgement.reasons)
-    assert any("PSI" in reason for reason in stored["reasons"])
+    assert max(row["psi"] for row in stored["drift"]) > settings.gate.gate_psi
     card = Path(report.card).read_text()
     assert all(f"- {reason}" in card for reason in stored["reasons"])
+
+
+def test_a_second_refusal_in_a_row_asks_a_person_and_status_says_so(filled, settings):
+    train(filled, settings, end=24 * DAY)  # nothing is left that it has not seen: all are refused
+
+    first, second = (challenge(filled, settings, 0, 8 * DAY) for _ in range(2))
+
+    assert [first.refused_in_a_row, second.refused_in_a_row] == [1, 2]
+    assert [
+        next_step(report.judgement, settings.gate, report.refused_in_a_row)
+        for report in (first, second)
+    ] == [NextStep.KEEP, NextStep.ASK]
+    assert needs_a_person(second.judgement, settings.gate, 2).startswith(
+        "2 versions in a row were refused"
+    )
+    assert any(
+        "the gate refused 2 versions in a row, so version 1 still judges" in problem
+        and "anomaly models promote 3" in problem
+        for problem in status(filled, settings, at(24 * DAY)).problems
+    )
+
+    Promoter(filled, settings).promote(3, by="me", reason="the plant was rebuilt")
+
+    assert not any("in a row" in text for text in status(filled, settings, at(24 * DAY)).problems)
+    assert challenge(filled, settings, 0, 8 * DAY).refused_in_a_row == 0
+
+
+@pytest.mark.parametrize(
+    ("weeks", "in_a_row", "mode", "step"),
+    [
+        (1, 1, Promotion.AUTO, NextStep.KEEP),
+        (1, 2, Promotion.AUTO, NextStep.ASK),
+        (1, 2, Promotion.APPROVE, NextStep.ASK),
+        (1, 2, Promotion.MANUAL, NextStep.KEEP),
+        (4, 1, Promotion.AUTO, NextStep.KEEP),
+        (4.1, 1, Promotion.AUTO, NextStep.ASK),
+    ],
+)
+def test_a_person_is_asked_after_refusals_in_a_row_or_beside_an_old_champion(
+    settings, weeks, in_a_row, mode, step
+):
+    refused = Judgement(
+        1,
+        champion_trained_to=START.isoformat(),
+        judged_to=(START + timedelta(weeks=weeks)).isoformat(),
+        reasons=("it is blind",),
+    )
+    gate = settings.changed(promotion=mode).gate
+
+    assert next_step(refused, gate, in_a_row) is step
+    asks = bool(needs_a_person(refused, gate, in_a_row))
+    assert asks == (step is NextStep.ASK or (mode is Promotion.MANUAL and in_a_row > 1))
 
 
 def test_without_readings_that_neither_has_seen_nothing_is_judged_and_the_champion_stays(

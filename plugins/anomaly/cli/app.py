@@ -34,7 +34,7 @@ from anomaly.database.migrations import migrate as migrate_database
 from anomaly.database.results import Origin
 from anomaly.database.scoring_runs import RequestedBy
 from anomaly.errors import AnomalyError, SettingsError
-from anomaly.lifecycle.promotion import Promoter
+from anomaly.lifecycle.promotion import Promoter, needs_a_person
 from anomaly.loading.files import ingest as ingest_file
 from anomaly.operations.status import Status
 from anomaly.operations.status import status as read_status
@@ -46,6 +46,7 @@ from anomaly.settings import (
     DetectorName,
     MeterSettings,
     ScoringSettings,
+    Settings,
     load_settings,
 )
 from anomaly.windows import Window, parse_moment
@@ -162,12 +163,12 @@ def train(
     if as_json:
         print_json(report.as_dict())
     else:
-        _print_training(report)
+        _print_training(report, settings)
     if refused:  # after printing: the report says why
         raise typer.Exit(NEEDS_ATTENTION)
 
 
-def _print_training(report: "TrainingReport") -> None:
+def _print_training(report: "TrainingReport", settings: Settings) -> None:
     state = "in force" if report.promoted else "registered, not in force"
     say(
         f"version {report.version} {state}: {report.readings} readings of {report.machines}"
@@ -176,6 +177,13 @@ def _print_training(report: "TrainingReport") -> None:
     say(f"model card: {report.card}")
     for reason in report.judgement.reasons if report.judgement else ():
         say(f"refused: {reason}", style="yellow", to=notes)
+    if decide := needs_a_person(report.judgement, settings.gate, report.refused_in_a_row):
+        say(
+            f"a person must decide: {decide}; to put it in force all the same: `anomaly models"
+            f" promote {report.version}`",
+            style="yellow",
+            to=notes,
+        )
 
 
 @app.command(

@@ -46,6 +46,15 @@ def version_row(transaction: Transaction, version: int) -> dict[str, Any] | None
     return dict(rows[0]) if rows else None
 
 
+def refused_in_a_row(transaction: Transaction) -> tuple[int, int | None]:
+    """How many of the newest versions were refused, and the newest of them.
+
+    A version that is in force, or that the gate let through, ends the row.
+    """
+    (row,) = transaction.rows("model_versions/refused_in_a_row")
+    return row["refused"], row["newest"]
+
+
 def register_version(
     transaction: Transaction, version: int, artefact: Artefact, details: Mapping[str, Any]
 ) -> None:

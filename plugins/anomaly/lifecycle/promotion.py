@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -69,17 +69,46 @@ class Promoted:
         return vars(self) | {"scores": self.scores and self.scores.counts()}
 
 
-def next_step(judgement: "Judgement | None", gate: GateSettings) -> NextStep:
-    """What the settings say to do with a judged version; a first one is always put in force."""
+def next_step(
+    judgement: "Judgement | None", gate: GateSettings, refused_in_a_row: int = 0
+) -> NextStep:
+    """What the settings say to do with a judged version; a first one is always put in force.
+
+    Parameters
+    ----------
+    refused_in_a_row : int
+        Newest versions that the gate refused, this one included.
+    """
     if judgement is None or judgement.champion_version is None:
         return NextStep.PROMOTE
-    if not judgement.passed:
+    if gate.promotion is Promotion.MANUAL:
         return NextStep.KEEP
-    return {
-        Promotion.AUTO: NextStep.PROMOTE,
-        Promotion.APPROVE: NextStep.ASK,
-        Promotion.MANUAL: NextStep.KEEP,
-    }[gate.promotion]
+    if not judgement.passed:
+        return NextStep.ASK if needs_a_person(judgement, gate, refused_in_a_row) else NextStep.KEEP
+    return NextStep.ASK if gate.promotion is Promotion.APPROVE else NextStep.PROMOTE
+
+
+def needs_a_person(
+    judgement: "Judgement | None", gate: GateSettings, refused_in_a_row: int = 0
+) -> str:
+    """Why a person must decide on a refused version; empty where the next training may settle it.
+
+    Parameters
+    ----------
+    refused_in_a_row : int
+        As for `next_step`.
+    """
+    if judgement is None or judgement.passed:
+        return ""
+    if refused_in_a_row >= gate.gate_refusals:
+        return f"{refused_in_a_row} versions in a row were refused (ANOMALY_GATE_REFUSALS)"
+    if judgement.champion_age > gate.champion_age:
+        weeks = judgement.champion_age / timedelta(weeks=1)
+        return (
+            f"version {judgement.champion_version} learnt from readings that are {weeks:.1f} weeks"
+            " old by now (ANOMALY_GATE_CHAMPION_WEEKS)"
+        )
+    return ""
 
 
 class Promoter:

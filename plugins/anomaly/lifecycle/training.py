@@ -22,6 +22,7 @@ from anomaly.database.model_versions import (
     end_draft,
     hold_draft,
     orphaned_drafts,
+    refused_in_a_row,
     register_version,
     retire_versions,
 )
@@ -66,6 +67,8 @@ class TrainingReport:
         What the judge said; None where it was not asked.
     card : str
         Where the model card lies; empty without a judgement.
+    refused_in_a_row : int
+        Newest versions that the gate refused, this one included.
     """
 
     version: int
@@ -77,6 +80,7 @@ class TrainingReport:
     metrics: dict[str, Any]
     judgement: Judgement | None = None
     card: str = ""
+    refused_in_a_row: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -184,6 +188,8 @@ class Trainer:
         """Write the files, then the row that makes them a version, judged or not."""
         by = by or current_user()
         version, card = self._write_version(trained, by)
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            refused, _ = refused_in_a_row(transaction)
         return TrainingReport(
             version,
             trained.window,
@@ -194,6 +200,7 @@ class Trainer:
             metrics=trained.metrics,
             judgement=trained.compared.judgement if trained.compared else None,
             card=card,
+            refused_in_a_row=refused,
         )
 
     def sweep(self) -> list[str]:
@@ -299,7 +306,14 @@ class Trainer:
             return _unjudged(version, f"there are no readings in {days.window} to judge on")
         zone = str(zones.mode().iloc[0])
         return judge_challenger(
-            trained.model, model, version, trained.sound, days, self.settings, zone
+            trained.model,
+            model,
+            version,
+            trained.sound,
+            days,
+            self.settings,
+            zone,
+            found.trained_to if found else None,
         )
 
     def _judging_days(self, window: Window) -> JudgingDays:

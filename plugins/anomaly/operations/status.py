@@ -9,6 +9,7 @@ from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.incidents import alert_rates, open_incidents
 from anomaly.database.meter_table import MeterSource
 from anomaly.database.model_in_force import champion
+from anomaly.database.model_versions import refused_in_a_row
 from anomaly.database.results import newest_per_machine
 from anomaly.database.scoring_runs import last_runs, late_and_repaired, live_coverage
 from anomaly.errors import NoModelError
@@ -96,6 +97,12 @@ class Status:
         Counts of the last 24 hours.
     incidents : list of dict
         Open incidents, the worst first, then the newest.
+    refused_in_a_row : int
+        Newest versions that the gate refused, one after another.
+    newest_refused : int or None
+        The newest of them.
+    most_refusals : int
+        So many of them, and a person must decide.
     exit_severity : StatusSeverity
         Lowest severity at which an open incident is a problem.
     """
@@ -115,6 +122,9 @@ class Status:
     repaired_verdicts: int
     model_version: int | None
     model_trained_to: datetime | None
+    refused_in_a_row: int
+    newest_refused: int | None
+    most_refusals: int
     machines: list[MachineStatus]
     runs: list[dict[str, Any]]
     incidents: list[dict[str, Any]]
@@ -130,6 +140,13 @@ class Status:
         ]
         if self.model_version is None:
             found.append("no model is in force: run `anomaly train --promote`")
+        if self.refused_in_a_row >= self.most_refusals:
+            found.append(
+                f"the gate refused {self.refused_in_a_row} versions in a row, so version"
+                f" {self.model_version} still judges: decide in Airflow, under Required Actions of"
+                f" `retrain_model`, or look at `anomaly models show {self.newest_refused}` and put"
+                f" it in force with `anomaly models promote {self.newest_refused}`"
+            )
         if self.newest_reading is None:
             found.append("the meter table has no readings: load some, or check ANOMALY_SOURCE_*")
         elif self.stale:
@@ -157,9 +174,9 @@ class Status:
         return order.index(StatusSeverity(incident["severity"])) >= order.index(self.exit_severity)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields except the setting ``exit_severity``, and the problems."""
+        """All fields except the settings among them, and the problems."""
         facts = asdict(self) | {"problems": self.problems}
-        del facts["exit_severity"]
+        del facts["exit_severity"], facts["most_refusals"]
         return facts
 
 
@@ -182,6 +199,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         watermark = live_coverage(transaction).watermark
         late = late_and_repaired(transaction, as_of - timedelta(hours=24))
         in_force = champion(transaction)
+        refused, newest_refused = refused_in_a_row(transaction)
         incidents = [dict(row) for row in open_incidents(transaction)]
         machines = _machine_statuses(transaction, settings, as_of, incidents)
         runs = [dict(row) for row in last_runs(transaction)]
@@ -202,6 +220,9 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         repaired_verdicts=late["repaired_verdicts"],
         model_version=in_force.version if in_force else None,
         model_trained_to=in_force.trained_to if in_force else None,
+        refused_in_a_row=refused,
+        newest_refused=newest_refused,
+        most_refusals=settings.gate.gate_refusals,
         machines=machines,
         runs=runs,
         incidents=incidents,
