@@ -302,6 +302,21 @@ class TrainingSettings(Group):
     alert_budget: float = Field(
         1.0, gt=0, le=MOST_ALERTS, description="incidents per machine and week that are bearable"
     )
+    least_deviation_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="an hour off by less than this share of the most that its machine usually draws"
+        " is not worth telling, unless it lasts",
+    )
+    least_deviation_kw: float = Field(
+        0.0, ge=0, description="nor is one off by less than so many kW"
+    )
+    holidays: str = Field(
+        "",
+        description="public holidays count as weekends: a country, or one with a region, as in"
+        " `DE` or `DE-BW`; of machines without a calendar of their own",
+    )
     forest_trees: int = Field(350, ge=1, le=10_000, description="trees of the forest")
     forest_max_samples: int = Field(256, ge=2, description="readings a tree is grown on")
     forest_contamination: float = Field(

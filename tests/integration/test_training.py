@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,14 +15,16 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from anomaly.database.connection import TRAINER
+from anomaly.detectors.signals.calibration import CAUTION
 from anomaly.errors import ArtefactError, MachineError, TrainingError
+from anomaly.lifecycle.reproduction import reproduce
 from anomaly.lifecycle.training import Trainer
 from anomaly.models.artefacts import FORMAT, Artefact, Registry, pack_arrays, unpack_arrays
 from anomaly.models.model import Model
 from anomaly.models.verdicts import verdicts_on
 from anomaly.settings import DetectorName
 from anomaly.windows import Window
-from deployment import START, at, counters, execute, insert, rows, score, train, verdicts
+from deployment import START, at, change, counters, execute, insert, rows, score, train, verdicts
 
 DAY = 96
 
@@ -112,6 +115,39 @@ def test_a_machine_s_own_alert_budget_sets_its_threshold(filled, settings):
     )
     assert one.detector.limit[0] == other.detector.limit[0]
     assert one.detector.limit[1] > other.detector.limit[1]
+
+
+def test_alerts_that_were_really_raised_correct_the_limit_of_their_machine(filled, settings):
+    settings = settings.changed(**SIGNALS)
+    first = train(filled, settings)
+    ((trained_to,),) = rows(filled, "SELECT trained_to FROM anomaly.model_versions")
+    day = int((trained_to - START) / timedelta(days=1)) * DAY
+    for quarter in range(day + 20, day + 20 + 8 * 12, 12):
+        change(filled, quarter, "machine_1 + 400")
+    score(filled, settings, day, day + 2 * DAY)
+    alerts = dict(
+        rows(
+            filled,
+            "SELECT machine_id, count(*) FROM anomaly.incidents WHERE kind = 'machine'"
+            " AND started_at >= :t GROUP BY 1",
+            t=trained_to,
+        )
+    )
+    assert alerts
+
+    caution = Trainer(filled, settings).learnt_caution()
+    second = train(filled, settings)
+
+    was, now = (
+        Registry(settings.models.models_url).load(registered(filled, version)).detector
+        for version in (first, second)
+    )
+    assert was.caution.tolist() == [CAUTION] * 3
+    for machine in (1, 2):  # two days bear two sevenths of an incident
+        assert (caution[machine] > CAUTION) == (machine in alerts)
+        assert (now.limit > was.limit)[machine - 1] == (machine in alerts)
+    assert now.caution.tolist() == [caution[1], caution[2], CAUTION]
+    assert reproduce(filled, settings, second).same
 
 
 def test_the_same_readings_give_the_same_forest(filled, settings):
@@ -280,7 +316,7 @@ def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings
     trainer = Trainer(filled, settings)
     window = Window(START, at(8 * DAY))
     sound, _ = trainer._sound_readings(window, None)
-    model, _ = trainer._fit(sound)
+    model, _ = trainer._fit(sound, {})
 
     again = unpack_arrays(pack_arrays(model.arrays()))
     read = Model.from_arrays(type(model.detector), again, "energy_kwh", 15)

@@ -13,7 +13,7 @@ from anomaly.detectors.prototype import PrototypeDetector, fit_forest
 from anomaly.detectors.signals.calibration import AlertBudgets, incident_gap
 from anomaly.detectors.signals.signals import NAMES, measure_signals
 from anomaly.detectors.signals.training import train_signals
-from anomaly.detectors.signals.usual_day_training import TrainingReadings
+from anomaly.detectors.signals.usual_day_training import Machines, TrainingReadings
 from anomaly.evaluation.alert_matching import (
     GRACE,
     grace_after,
@@ -86,10 +86,11 @@ def test_alarms_of_consecutive_readings_are_one_incident_for_the_judge(minutes):
 
 @given(minutes=INTERVALS)
 def test_alarms_of_consecutive_readings_are_one_incident_for_the_budget(minutes):
-    interval = timedelta(minutes=minutes)
-    learnt = TrainingReadings(measured(minutes), np.array([1]), np.array(["UTC"]), interval)
+    settings = load_settings({}, interval_minutes=minutes)
+    machine = Machines(np.array([1]), np.array(["UTC"]), np.array([""]))
+    learnt = TrainingReadings(measured(minutes), machine, settings.meter, settings.training)
 
-    budgets = AlertBudgets(np.ones(READINGS), learnt)
+    budgets = AlertBudgets(np.ones(READINGS), learnt, np.ones(1))
 
     assert budgets.incidents(np.zeros(1)).tolist() == [1]
 

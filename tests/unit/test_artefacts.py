@@ -64,14 +64,11 @@ def test_an_artefact_holds_the_names_of_its_signals_in_the_order_of_their_column
     assert tuple(unpack_arrays(signals_files[SCORING])[SIGNALS].tolist()) == NAMES
 
 
-def test_an_artefact_from_before_signals_were_named_scores_the_same(
-    tmp_path, signals_files, readings
+def test_an_artefact_from_before_signals_were_named_is_refused_as_one_of_the_first_signals(
+    tmp_path, signals_files
 ):
-    named = load(tmp_path / "named", signals_files)
-    old = load(tmp_path / "old", signals_files, **{SIGNALS: None})
-
-    np.testing.assert_array_equal(scores(old, readings), scores(named, readings))
-    assert old.arrays().keys() == named.arrays().keys()
+    with pytest.raises(ArtefactError, match=r"on the signals level_1h, .*: train a new version"):
+        load(tmp_path, signals_files, **{SIGNALS: None})
 
 
 @pytest.mark.parametrize(

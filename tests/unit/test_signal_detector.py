@@ -6,10 +6,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shifts, steady
 
+from anomaly.detectors.signals.calibration import next_caution
 from anomaly.detectors.signals.detector import BY_ROW, SignalDetector
+from anomaly.detectors.signals.signals import NAMES, measure_signals
 from anomaly.detectors.signals.training import train_signals
+from anomaly.detectors.signals.usual_day import DEVIATIONS
 from anomaly.incidents.episodes import find_episodes
 from anomaly.incidents.incident import Incident
 from anomaly.incidents.states import with_states
@@ -121,14 +126,29 @@ def test_a_machine_that_stands_still_for_ever_never_alarms_and_does_when_it_star
 
 
 @pytest.mark.parametrize("more", [-3.0, 4.0])
-def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more):
+def test_a_new_level_is_news_for_no_longer_than_a_day(detector, more):
     power = steady(10, seed=9)
     power[96 * 3 :] += more
+    readings = detector.readings(measured({2: power}))
+    every = np.arange(len(power))
+
+    evidence = detector.evidence(measure_signals(readings, every), readings.rows)
+    news = evidence[:, [NAMES.index(name) for name in DEVIATIONS]].max(axis=1)
+    limit = detector.limit[readings.rows]
+
+    assert (news > limit)[96 * 3 : 96 * 4].any()
+    assert not (news > limit)[96 * 4 :].any()
+
+
+@pytest.mark.parametrize("more", [-3.0, 4.0])
+def test_a_level_that_no_hour_of_training_held_alarms_as_long_as_it_lasts(detector, more):
+    power = steady(10, seed=9)
+    power[96 * 3 : 96 * 8] += more
 
     anomaly = score(detector, power, 2).anomaly
 
-    assert anomaly[96 * 3 : 96 * 4].any()
-    assert not anomaly[96 * 4 :].any()
+    assert anomaly[96 * 3 + 4 : 96 * 8].all()
+    assert not anomaly[96 * 8 + 96 :].any()
 
 
 @pytest.mark.parametrize("times", [1.5, 0.0])
@@ -381,3 +401,25 @@ def test_a_training_of_a_day_sets_limits_that_an_anomaly_passes():
 
     assert np.isfinite(detector.limit[:-1]).all()
     assert score(detector, power, 2).anomaly[80:].any()
+
+
+def test_the_caution_moves_with_what_was_raised_and_stays_in_bounds():
+    was = np.array([1.5, 1.5, 1.5, 1.5, 1.5])
+
+    now = next_caution(was, np.array([1, 2, 0, 1000, 0]), np.array([1, 1, 1, 1, 1000]))
+
+    assert now[0] == 1.5
+    assert now[1] / was[1] == pytest.approx(was[2] / now[2]) == pytest.approx(1.16, abs=0.005)
+    assert now[3:].tolist() == [12.0, 0.75]
+
+
+@given(rate=st.floats(0.8, 6.0), seed=st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_week_by_week_the_budget_is_kept_whatever_the_machine_does(rate, seed):
+    """Incidents come at random, the more the smaller the caution is."""
+    random, caution, raised = np.random.default_rng(seed), 1.5, []
+    for _ in range(150):
+        raised.append(random.poisson(rate * 1.5 / caution))
+        caution = float(next_caution(np.array(caution), np.array(raised[-1]), np.array(1.0)))
+
+    assert 0.7 < np.mean(raised[30:]) < 1.3

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from meters import MONDAY, SETTINGS, machines, measured, odd_readings, shifts, steady
 
 from anomaly.detectors.signals.explaining import explain
+from anomaly.detectors.signals.holiday_calendars import numbered_calendars
 from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
 from anomaly.detectors.signals.training import train_signals
-from anomaly.detectors.signals.usual_day import local_slots
+from anomaly.detectors.signals.usual_day import day_number, local_slots, with_holidays
+from anomaly.errors import SettingsError
 from anomaly.readings.preprocessing import microseconds
 
 DAYS = 35
@@ -83,18 +85,72 @@ def test_slots_are_those_of_the_local_clock_also_when_it_changes(zone, slots):
 
     local = times.dt.tz_convert(ZoneInfo(zone))
     minutes = local.dt.hour * 60 + local.dt.minute
-    np.testing.assert_array_equal(days, local.dt.day_of_week)
+    np.testing.assert_array_equal(days % 7, local.dt.day_of_week)
+    assert days[0] == day_number(local.iloc[0].date())
     np.testing.assert_array_equal(places, minutes * slots // 1440)
 
 
-def reasons(detector, power, machine, signal, zone="UTC"):
-    """What is said of the last reading, on the clock of a zone."""
+def reasons(detector, power, machine, signal, zone="UTC", *, seen=True):
+    """What is said of the last reading, on the clock of a zone; `seen`: of no unseen hour."""
     zones = np.full_like(detector.usual.time_zones, zone, dtype="U32")
     usual = replace(detector.usual, time_zones=zones)
+    if seen:
+        everything = np.full_like(usual.least_hour, np.inf)
+        usual = replace(usual, least_hour=-everything, most_hour=everything)
     readings = Readings(measured({machine: power}), usual, QUARTER)
     chosen = np.array([len(power) - 1])
     centre = detector.centre[readings.rows[chosen]]
     return explain(readings, chosen, np.array([NAMES.index(signal)]), centre)
+
+
+@pytest.mark.parametrize("signal", ["level_1h", "throughout_4h", "power_1h", "running_4h"])
+def test_what_no_hour_of_training_held_is_said_first_and_for_how_long(detector, signal):
+    power = steady(4, seed=5)[:300]
+    power[-12:] = 0.6
+    readings = measured({2: steady(28)})["power_kw"].rolling(4).mean()
+
+    (reason,) = reasons(detector, power, 2, signal, seen=False)
+
+    said = re.fullmatch(
+        r"0\.600 kW for 3 h to Thu 03:00; no hour was below (\S+) kW in (\d+) weeks", reason
+    )
+    assert said, reason
+    assert float(said[1]) == pytest.approx(readings.min(), abs=0.1)
+    assert int(said[2]) == round(detector.usual.weeks[1])
+
+
+def test_twice_the_power_for_an_hour_is_beyond_every_hour(detector):
+    power = steady(4, seed=5)[:300]
+    power[-4:] = 22.8
+
+    (reason,) = reasons(detector, power, 2, "level_1h", seen=False)
+
+    assert re.match(r"22\.8 kW for 1 h to Thu 03:00; no hour was above 9\.\d+ kW in", reason)
+
+
+def test_a_course_that_no_usual_one_explains_is_pointed_at(detector):
+    power = steady(4, seed=5)[:300]
+    power[-10] += 3.0  # the quarter-hour to 00:45
+
+    (reason,) = reasons(detector, power, 2, "shape_6h")
+
+    assert reason.startswith("its last 6 h to Thu 03:00 do not look like any of the usual courses")
+    assert reason.endswith("most different in the interval to Thu 00:45")
+
+
+def test_a_holiday_is_a_sunday_of_its_own_calendar_alone():
+    days = np.array([day_number(date(2026, 12, day)) for day in (24, 25, 26, 28)])
+    calendar, holidays = numbered_calendars(np.array(["DE", "US", ""]), days)
+
+    assert calendar.tolist() == [0, 1, -1]
+    of = [with_holidays(days, np.full(4, number), holidays).tolist() for number in calendar]
+    assert of == [[3, 6, 6, 0], [3, 6, 5, 0], [3, 4, 5, 0]]
+
+
+@pytest.mark.parametrize("calendar", ["Germany", "DE-XX", "xx"])
+def test_a_holiday_calendar_that_is_none_is_refused_with_what_to_write(calendar):
+    with pytest.raises(SettingsError, match=f"no holiday calendar '{calendar}': write a country"):
+        numbered_calendars(np.array([calendar]), np.array([day_number(date(2026, 1, 1))]))
 
 
 @given(

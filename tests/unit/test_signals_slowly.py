@@ -71,6 +71,8 @@ class Loop:
     def __init__(self, usual, machine_id, mine):
         place = list(usual.machine_ids).index(machine_id)
         self.times = [stamp.to_pydatetime() for stamp in mine["utc_timestamp"]]
+        self.worth = usual.worth_telling[place]
+        self.course, self.parts = usual.course[place], usual.course_parts[place]
         self.least, self.limit = usual.least[place], usual.running_above[place]
         self.flat = mine["flat_hours"].tolist()
         broken = (Quality.RESET, Quality.IMPOSSIBLE)
@@ -96,6 +98,8 @@ class Loop:
         return [
             *self._news(row),
             asinh(self._change(row) / self.least),
+            self._mean(self.power, row, 1),
+            self._shape(row),
             self._mean([power if power > self.limit else nan for power in self.power], row, 4),
             self._ended(row, running=True),
             self._ended(row, running=False),
@@ -123,12 +127,32 @@ class Loop:
 
     def _news(self, row):
         usually, lately = self._deviations(row, 0.0), self._deviations(row, self._before(row))
-        for one, other, (lower, upper) in zip(usually, lately, self.spreads[row], strict=True):
+        worth = (self.worth, 0.0)  # an hour's deviation must be worth telling, a lasting one is
+        for one, other, (lower, upper), least in zip(
+            usually, lately, self.spreads[row], worth, strict=True
+        ):
             if not isfinite(one + other):
                 yield nan
                 continue
             spreads = [abs(away) / (upper if away > 0 else lower) for away in (one, other)]
-            yield asinh(np.sign(other) * max(min(spreads) - 1, 0))
+            least = max(1.0, least / (upper if other > 0 else lower))
+            yield asinh(np.sign(other) * max(min(spreads) - least, 0))
+
+    def _shape(self, row):
+        """Root mean square of 24 quarter-hours, less what mean course and components explain."""
+        begin = row - 23
+        if begin < 1 or any(
+            not isfinite(self.power[k]) or abs(self.elapsed(k) * 4 - 1) > 0.5
+            for k in range(begin, row + 1)
+        ):
+            return nan
+        if abs((self.times[row] - self.times[begin]) / QUARTER - 23) > 0.5:
+            return nan
+        away = [self.power[row - j] - self.course[j] for j in range(24)]
+        shares = [sum(a * w for a, w in zip(away, part, strict=True)) for part in self.parts]
+        for share, part in zip(shares, self.parts, strict=True):
+            away = [a - share * w for a, w in zip(away, part, strict=True)]
+        return log((sum(a * a for a in away) / 24) ** 0.5 + self.least)
 
     def _deviations(self, row, level):
         looked = range(max(row - LOOKS + 1, self.first(row, 4) + 1), row + 1)

@@ -14,7 +14,7 @@ machines_app = typer.Typer(help="Machines that the deployment knows.", no_args_i
 
 _COLUMNS = (
     "machine_id", "source_key", "name", "site", "time_zone", "active_from", "active_to",
-    "max_power_kw", "rolls_over_at", "alert_budget",
+    "max_power_kw", "rolls_over_at", "alert_budget", "holidays",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from anomaly.database.connection import Transaction
 from anomaly.errors import MachineError
 
 _NUMBERS = ("max_power_kw", "rolls_over_at", "alert_budget")
-_COLUMNS = ("machine_id", "source_key", "name", "time_zone", *_NUMBERS)
+_COLUMNS = ("machine_id", "source_key", "name", "time_zone", "holidays", *_NUMBERS)
 
 
 def known_machines(transaction: Transaction) -> pd.DataFrame:
@@ -25,8 +25,8 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``machine_id`` (int64), ``source_key``, ``name``, ``time_zone``,
-        ``max_power_kw``, ``rolls_over_at`` and ``alert_budget`` (float64, NaN where
+        ``machine_id`` (int64), ``source_key``, ``name``, ``time_zone``, ``holidays`` (None
+        where not set), ``max_power_kw``, ``rolls_over_at`` and ``alert_budget`` (float64, NaN where
         not set).
     """
     frame = transaction.frame("machines/known")[list(_COLUMNS)]

@@ -42,6 +42,14 @@ def _as_then(settings: Settings, parameters: Mapping[str, Any]) -> Settings:
     return settings.changed(**known)
 
 
+def _caution_of(arrays: Mapping[str, Any]) -> dict[int, float]:
+    """What the alert budgets were divided by, by machine; empty for another detector."""
+    if "detector/caution" not in arrays:
+        return {}
+    ids, caution = (arrays[f"detector/{name}"].tolist() for name in ("machine_ids", "caution"))
+    return dict(zip(ids, caution, strict=False))  # the fleet's has no machine
+
+
 def reproduce(database: Database, settings: Settings, version: int) -> Reproduced:
     """Train a version again from what is on record, and compare every array.
 
@@ -61,7 +69,7 @@ def reproduce(database: Database, settings: Settings, version: int) -> Reproduce
     window = Window(row["trained_from"], row["trained_to"])
     through = row["parameters"].get("labels_through")
     trainer = Trainer(database, _as_then(settings, row["parameters"]))
-    trained = trainer.train(window, through)
+    trained = trainer.train(window, through, _caution_of(registered))
     arrays = trained.model.arrays()
     differing = [
         name

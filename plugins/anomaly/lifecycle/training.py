@@ -1,6 +1,6 @@
 """Train a model version, register it, and put it in force."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ import pandas as pd
 
 from anomaly.current_user import current_user
 from anomaly.database.connection import TRAINER, Database
+from anomaly.database.incidents import alert_rates
 from anomaly.database.labels import newest_label
 from anomaly.database.machines import trainable_machines
 from anomaly.database.model_in_force import champion
@@ -26,12 +27,14 @@ from anomaly.database.model_versions import (
     register_version,
     retire_versions,
 )
+from anomaly.database.scoring_runs import scored_to
 from anomaly.detectors.base import Detector
 from anomaly.detectors.prototype import PrototypeDetector, fit_forest
+from anomaly.detectors.signals.calibration import next_caution
 from anomaly.detectors.signals.detector import SignalDetector
 from anomaly.detectors.signals.training import train_signals
 from anomaly.errors import ArtefactError, FolderTakenError, TrainingError
-from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK
+from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK, WEEK
 from anomaly.incidents.labels import NOT_NORMAL, Label
 from anomaly.incidents.refresh import labels_during
 from anomaly.lifecycle.gate import SHORTEST, Compared, Judgement, JudgingDays, judge_challenger
@@ -46,12 +49,16 @@ from anomaly.settings import DetectorName, Settings
 from anomaly.windows import Window
 
 PARAMETERS = (
-    "detector", "alert_budget",
+    "detector", "alert_budget", "least_deviation_share", "least_deviation_kw", "holidays",
     "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
     "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
     "stuck_flat_share", "meter_resolution_kwh",
 )  # fmt: skip
 """Settings that are kept with a version, so that it can be trained again."""
+
+
+RATED = timedelta(weeks=4)
+"""Alerts that began longer ago do not correct the caution. Chosen."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +173,20 @@ class Trainer:
         trained = self.train(window)
         return self.register(replace(trained, compared=self._compare(trained, due)), by=by)
 
-    def train(self, window: Window, labels_through: int | None = None) -> TrainedVersion:
+    def train(
+        self,
+        window: Window,
+        labels_through: int | None = None,
+        caution: Mapping[int, float] | None = None,
+    ) -> TrainedVersion:
         """Train on `window`; nothing is registered or written.
 
         Parameters
         ----------
         labels_through : int, optional
             Labels written later do not count; default: all do.
+        caution : mapping of int to float, optional
+            What each machine's alert budget is divided by; default: as `learnt_caution` says.
 
         Raises
         ------
@@ -181,8 +195,42 @@ class Trainer:
         """
         self._require_history(window.start, window.end)
         sound, labels_through = self._sound_readings(window, labels_through)
-        model, estimator = self._fit(sound)
+        model, estimator = self._fit(sound, self.learnt_caution() if caution is None else caution)
         return TrainedVersion(model, estimator, window, sound, labels_through)
+
+    def learnt_caution(self) -> dict[int, float]:
+        """What each machine's alert budget is divided by, from the alerts really raised.
+
+        The version in force knows its own; the alerts that have begun since it was trained, at
+        most `RATED` ago, correct it. Those that people called real do not count. Empty where no
+        such version is in force.
+        """
+        with self.database.transaction(TRAINER, read_only=True) as transaction:
+            found = champion(transaction)
+            if found is None:
+                return {}
+            until = scored_to(transaction) or found.trained_to
+            start = max(found.trained_to, until - RATED)
+            rates = alert_rates(transaction, start, until) if start < until else {}
+        try:
+            detector = self.registry.load(found.artefact).detector
+        except ArtefactError:  # the judgement says so; without it the caution starts anew
+            return {}
+        if not isinstance(detector, SignalDetector):
+            return {}
+        caution = dict(zip(detector.usual.machine_ids.tolist(), detector.caution, strict=False))
+        return {
+            machine: self._next_caution(float(was), dict(rates.get(machine, {})))
+            for machine, was in caution.items()
+        }
+
+    def _next_caution(self, was: float, rate: Mapping[str, Any]) -> float:
+        if not rate.get("first_at"):
+            return was
+        weeks = (rate["last_at"] - rate["first_at"] + self.settings.meter.interval) / WEEK
+        budget = rate["alert_budget"] or self.settings.training.alert_budget
+        raised = rate["alerts"] - rate["real_alerts"]
+        return float(next_caution(np.array(was), np.array(raised), np.array(budget * weeks)))
 
     def register(self, trained: TrainedVersion, *, by: str = "") -> TrainingReport:
         """Write the files, then the row that makes them a version, judged or not."""
@@ -223,10 +271,10 @@ class Trainer:
                     end_draft(transaction, draft)
         return removed
 
-    def _fit(self, sound: pd.DataFrame) -> tuple[Model, object]:
+    def _fit(self, sound: pd.DataFrame, caution: Mapping[int, float]) -> tuple[Model, object]:
         """The model, and what scikit-learn trained for it."""
         profiles = profile_machines(sound)
-        detector, estimator = self._fit_detector(sound, profiles)
+        detector, estimator = self._fit_detector(sound, profiles, caution)
         model = Model(
             detector,
             profiles,
@@ -236,15 +284,19 @@ class Trainer:
         )
         return model, estimator
 
-    def _fit_detector(self, sound: pd.DataFrame, profiles: pd.DataFrame) -> tuple[Detector, object]:
+    def _fit_detector(
+        self, sound: pd.DataFrame, profiles: pd.DataFrame, caution: Mapping[int, float]
+    ) -> tuple[Detector, object]:
         if self.settings.training.detector is DetectorName.PROTOTYPE:
             pipeline = fit_forest(sound, self.settings.training)
             return PrototypeDetector.compile(pipeline, self.settings.meter), pipeline
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             machines = trainable_machines(transaction)
-        known = machines.set_index("machine_id")[["time_zone", "alert_budget"]]
+        known = machines.set_index("machine_id")[["time_zone", "alert_budget", "holidays"]]
         often_flat = profiles["flat_share"] > self.settings.meter.stuck_flat_share
-        table = known.reindex(profiles.index).assign(often_flat=often_flat)
+        table = known.reindex(profiles.index).assign(
+            often_flat=often_flat, caution=profiles.index.map(caution)
+        )
         detector = train_signals(sound, table, self.settings.meter, self.settings.training).detector
         return detector, detector
 

@@ -1,4 +1,4 @@
-SELECT machine_id, source_key, name, site, time_zone, active_from, active_to, alert_budget, max_power_kw,
-       rolls_over_at
+SELECT machine_id, source_key, name, site, time_zone, active_from, active_to, alert_budget, holidays,
+       max_power_kw, rolls_over_at
   FROM anomaly.machines
  ORDER BY machine_id

@@ -11,9 +11,16 @@ from anomaly.detectors.signals.detector import SignalDetector
 from anomaly.detectors.signals.usual_day_training import TrainingReadings
 
 CAUTION = 1.5
-"""Limits are set for the budget divided by this. The weeks after a training raise half as many
-incidents again as held-out weeks inside it. Measured: docs/explanation/detection-lab-report.md,
-"How it was chosen"."""
+"""Limits of a first version are set for the budget divided by this. The weeks after a training
+raise half as many incidents again as held-out weeks inside it. Measured:
+docs/explanation/detection-lab-report.md, "How it was chosen"."""
+
+_LEARNING_RATE = 0.15
+"""How much an incident more or less than the budget changes the caution, on a logarithmic scale.
+Chosen on real sets, replayed week by week: docs/explanation/detection-lab-report.md."""
+
+_CAUTIONS = (0.75, 12.0)
+"""The caution stays between these, however many incidents there were. Chosen likewise."""
 
 INCIDENT_GAP = timedelta(hours=1)
 """Alarms of a machine that are no farther apart are one incident. Incidents are formed so
@@ -52,8 +59,31 @@ def incident_gap(interval: timedelta) -> timedelta:
     return max(INCIDENT_GAP, interval)
 
 
+def next_caution(caution: Floats, raised: Floats, bearable: Floats) -> Floats:
+    """The caution for the next version, from what was really raised under the one in force.
+
+    Over time as many incidents are raised as the budget says, whatever the machine does: as in
+    adaptive conformal inference (Gibbs and Candes, 2021).
+
+    Parameters
+    ----------
+    caution : array
+        That of the version in force.
+    raised : array
+        Incidents since it was trained, without those that people called real.
+    bearable : array
+        Incidents that the budget bears in that time.
+    """
+    least, most = _CAUTIONS
+    return np.clip(caution * np.exp(_LEARNING_RATE * (raised - bearable)), least, most)
+
+
 def calibrate(
-    detector: SignalDetector, signals: Floats, learnt: TrainingReadings, budget: Floats
+    detector: SignalDetector,
+    signals: Floats,
+    learnt: TrainingReadings,
+    budget: Floats,
+    caution: Floats,
 ) -> tuple[SignalDetector, Floats, "AlertBudgets"]:
     """Fit the tails of each row's signals, and set its limit for its budget.
 
@@ -65,6 +95,8 @@ def calibrate(
         Held out, so that they are as those of later weeks.
     budget : array, shape (row,)
         Incidents per week of one machine.
+    caution : array, shape (row,)
+        Limits are set for the budget divided by this.
 
     Returns
     -------
@@ -79,10 +111,14 @@ def calibrate(
     )
     detector = replace(detector, often=often, decay=decay, rarity=rarity)
     evidence = detector.evidence(signals, learnt.rows).max(axis=1)
-    budgets = AlertBudgets(evidence, learnt)
+    budgets = AlertBudgets(evidence, learnt, caution)
     limit = budgets.limit(budget)
     rate = budgets.incidents(limit) / learnt.weeks
-    return replace(detector, limit=limit, realised_rate=rate), evidence, budgets
+    return (
+        replace(detector, limit=limit, caution=caution, realised_rate=rate),
+        evidence,
+        budgets,
+    )
 
 
 class AlertBudgets:
@@ -93,10 +129,13 @@ class AlertBudgets:
     evidence : array, shape (reading,)
     learnt : TrainingReadings
         The same readings.
+    caution : array, shape (row,)
+        Limits are set for a budget divided by this.
     """
 
-    def __init__(self, evidence: Floats, learnt: TrainingReadings) -> None:
+    def __init__(self, evidence: Floats, learnt: TrainingReadings, caution: Floats) -> None:
         self._evidence = evidence
+        self._caution = caution
         self._learnt = learnt
         self._tail = fit_tail(evidence, learnt)
         shares = (1 - _MOST_ALARMED,)
@@ -109,7 +148,7 @@ class AlertBudgets:
         the limit is set again for the days that the budget then allows. However large the
         budget, a machine does not alarm on more than `_MOST_ALARMED` of its readings.
         """
-        days = budget / CAUTION * self._learnt.day / _WEEK
+        days = budget / self._caution * self._learnt.day / _WEEK
         limit = self._tail.level(days)
         alarmed = self._alarmed_days(limit)
         incidents = self.incidents(limit) / np.maximum(alarmed, 1)

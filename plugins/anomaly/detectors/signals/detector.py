@@ -29,7 +29,8 @@ _BLOCK = 16_384
 """Readings at once, so that the arrays made of them stay in the processor's cache."""
 
 BY_ROW = (
-    "centre", "spread", "low", "high", "often", "decay", "rarity", "limit", "realised_rate",
+    "centre", "spread", "low", "high", "often", "decay", "rarity", "limit", "caution",
+    "realised_rate",
 )  # fmt: skip
 """Arrays with one row per machine, and one row for the fleet."""
 
@@ -71,6 +72,8 @@ class SignalDetector:
     limit : array, shape (row,)
         Evidence above which the machine alarms, set for its alert budget. Infinite in the
         fleet's row where a fleet says nothing.
+    caution : array, shape (row,)
+        What the budget was divided by to set the limit.
     realised_rate : array, shape (row,)
         Incidents per week that these limits would have raised in training, held out.
     """
@@ -90,6 +93,7 @@ class SignalDetector:
     decay: Floats
     rarity: Floats
     limit: Floats
+    caution: Floats
     realised_rate: Floats
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

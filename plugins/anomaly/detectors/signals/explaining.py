@@ -6,16 +6,19 @@ import numpy as np
 import pandas as pd
 
 from anomaly.arrays import Floats, Ints
+from anomaly.detectors.signals.shape import SPAN, points, unexplained
 from anomaly.detectors.signals.signals import FOUR_HOURS, NAMES, ONE_HOUR, SIX_HOURS, Readings
 from anomaly.detectors.signals.usual_day import DEVIATIONS
 from anomaly.readings.contradictions import REACH
 from anomaly.wording import beside_usual, kilowatts
 
 _SPANS = {"level_1h": ONE_HOUR, "throughout_4h": FOUR_HOURS}
+_OF_POWER = (*_SPANS, "power_1h", "running_4h")
+"""Signals of power: what no hour of training held says more than they do."""
 
 
 def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> list[str]:
-    """Explain chosen readings, each by one signal.
+    """Explain chosen readings, each by one signal: by what no history holds, if it does not.
 
     Times are on the machine's own clock, and end where the reading's interval ends.
 
@@ -33,24 +36,101 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> l
     list of str
         One sentence per chosen reading, in their order.
     """
+    if not len(chosen):
+        return []
     means = {name: readings.means(chosen, span) for name, span in _SPANS.items()}
     others = readings.other_signals(chosen)
+    unseen = _Unseen(readings)
     words = []
     for n, k in enumerate(signal.tolist()):
         name, row = NAMES[k], int(chosen[n])
         to = _end_of_interval(readings, row)
-        if name in _SPANS:
+        if name in _OF_POWER and unseen.holds(row):
+            says = unseen.in_words(row, to)
+        elif name in _SPANS:
             power, usual = (float(mean[n]) for mean in means[name])
             span = _span(readings, _SPANS[name])
             says = _deviation(readings, row, power, usual, f"{span} to {to}")
         elif name == "change":
             before, after = (kilowatts(readings.power[at]) for at in (row - 1, row))
             says = f"power went from {before} kW to {after} kW in the interval to {to}"
+        elif name == "shape_6h":
+            says = _shape(readings, row, float(np.exp(centre[n, k])), to)
         else:
             found, usually = others[n, k - len(DEVIATIONS)], centre[n, k]
-            says = _other_signal(readings, name, float(found), float(usually), to)
+            says = _other_signal(readings, row, name, float(found), float(usually), to)
         words.append(says + ("; not trained yet" if readings.rows[row] < 0 else ""))
     return words
+
+
+class _Unseen:
+    """Means of an hour beyond those of all training, and for how long they have lasted."""
+
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+        every = np.arange(len(readings.power))
+        self._side = self._beyond(readings.hour_mean(every))
+        now = self._beyond(readings.power)
+        new = (np.diff(now, prepend=2) != 0) | (np.diff(readings.rows, prepend=-2) != 0)
+        self._since = np.maximum.accumulate(np.where(new, every, 0))
+        self._lasts = now == self._side
+
+    def _beyond(self, power: Floats) -> Ints:
+        """-1 where power is below all hours of training, 1 where it is above, else 0."""
+        usual, rows = self._readings.usual, self._readings.rows
+        above = power > usual.most_hour[rows]
+        return above.astype(np.int64) - (power < usual.least_hour[rows])
+
+    def holds(self, row: int) -> bool:
+        """Whether the hour up to a reading is such a mean."""
+        return bool(self._side[row])
+
+    def in_words(self, row: int, to: str) -> str:
+        """What was drawn, for how long, and the lowest or highest that training saw.
+
+        No farther back than a reading's verdict looks, so the words do not depend on a window.
+        """
+        readings = self._readings
+        of = readings.rows[row]
+        least, most, weeks = (
+            float(array[of])
+            for array in (readings.usual.least_hour, readings.usual.most_hour, readings.usual.weeks)
+        )
+        (inside,) = readings.earliest(np.array([row]), REACH - readings.interval)
+        since = max(int(self._since[row]), int(inside)) if self._lasts[row] else row
+        lasted = timedelta(microseconds=int(readings.ticks[row] - readings.ticks[since]))
+        lasted = max(lasted + readings.interval, readings.span(ONE_HOUR))
+        (mean,), _ = readings.means(np.array([row]), lasted)
+        low = self._side[row] < 0
+        never = f"below {kilowatts(least)}" if low else f"above {kilowatts(most)}"
+        return (
+            f"{kilowatts(mean)} kW for {lasted / timedelta(hours=1):.3g} h to {to}; no hour was"
+            f" {never} kW in {_weeks(weeks)}"
+        )
+
+
+def _weeks(weeks: float) -> str:
+    return "1 week" if round(weeks) == 1 else f"{weeks:.0f} weeks"
+
+
+def _shape(readings: Readings, row: int, usually: float, to: str) -> str:
+    """Where the course of the last hours is least like the usual ones."""
+    (away,) = unexplained(readings, np.array([row]))
+    found = float(np.sqrt((away * away).mean()))
+    span = _span(readings, SPAN)
+    usually = max(usually - float(readings.usual.least[readings.rows[row]]), 0.0)
+    if found < usually:
+        return (
+            f"its last {span} to {to} run smoother than any of the usual courses"
+            f" ({kilowatts(found)} kW off on average, usually {kilowatts(usually)} kW)"
+        )
+    _, each = points(readings.interval)
+    at = row - int(np.abs(away).argmax()) * each
+    return (
+        f"its last {span} to {to} do not look like any of the usual courses"
+        f" ({kilowatts(found)} kW off on average, usually {kilowatts(usually)} kW); most different"
+        f" in the interval to {_end_of_interval(readings, at)}"
+    )
 
 
 def _deviation(readings: Readings, row: int, power: float, usual: float, span: str) -> str:
@@ -58,9 +138,17 @@ def _deviation(readings: Readings, row: int, power: float, usual: float, span: s
     return f"{beside_usual(power, usual)}{of_fleet}, on average over the {span}"
 
 
-def _other_signal(readings: Readings, name: str, found: float, usually: float, to: str) -> str:
+def _other_signal(
+    readings: Readings, row: int, name: str, found: float, usually: float, to: str
+) -> str:
     if name == "flat":
         return f"no change for {np.expm1(found):.1f} h to {to}"
+    if name == "power_1h":
+        side = "high" if found > usually else "low"
+        return (
+            f"{kilowatts(found)} kW on average over the {_span(readings, ONE_HOUR)} to {to}, as"
+            f" {side} as hardly ever in {_weeks(float(readings.usual.weeks[readings.rows[row]]))}"
+        )
     if name == "running_4h":
         span = _span(readings, FOUR_HOURS)
         return f"ran at {beside_usual(found, usually)}, on average over the {span} to {to}"

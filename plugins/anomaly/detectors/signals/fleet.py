@@ -8,13 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.arrays import Floats, Ints
-from anomaly.detectors.signals.calibration import AlertBudgets, calibrate
+from anomaly.arrays import Bools, Floats, Ints
+from anomaly.detectors.signals.calibration import CAUTION, AlertBudgets, calibrate
 from anomaly.detectors.signals.detector import BY_ROW, SignalDetector
 from anomaly.detectors.signals.forests import scale_signals
 from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
 from anomaly.detectors.signals.usual_day import UsualDay
-from anomaly.detectors.signals.usual_day_training import FOLDS, TrainingReadings
+from anomaly.detectors.signals.usual_day_training import (
+    FOLDS,
+    Machines,
+    TrainingReadings,
+)
 from anomaly.detectors.step_table import StepTable
 from anomaly.settings import MeterSettings, TrainingSettings
 
@@ -29,8 +33,7 @@ are like no other may alarm more often until they are trained."""
 
 def fleet_detector(
     table: pd.DataFrame,
-    ids: Ints,
-    zones: npt.NDArray[np.str_],
+    machines: Machines,
     tables: tuple[StepTable, ...],
     meter: MeterSettings,
     training: TrainingSettings,
@@ -49,33 +52,46 @@ def fleet_detector(
     tables : tuple of StepTable
         The forests of the machines; the fleet has none of its own.
     """
-    names, machines = np.unique(zones, return_counts=True)
-    few = np.linspace(0, len(ids) - 1, min(MOST_MACHINES, len(ids))).astype(np.int64)
-    seen = table[np.isin(table["machine_id"].to_numpy(), ids[few])]
-    clock = np.full(len(few), names[machines.argmax()])
-    learnt = FleetReadings(seen, ids[few], clock, meter.interval)
+    count = len(machines.ids)
+    few = np.linspace(0, count - 1, min(MOST_MACHINES, count)).astype(np.int64)
+    alike = Machines(
+        machines.ids[few],
+        np.full(len(few), _most_common(machines.zones)),
+        np.full(len(few), _most_common(machines.calendars)),
+    )
+    seen = table[np.isin(table["machine_id"].to_numpy(), alike.ids)]
+    learnt = FleetReadings(seen, alike, meter, training)
     signals = learnt.held_out_signals()
     scaled = replace(scale_signals(learnt, signals, meter), tables=tables)
-    budget = np.array([training.alert_budget])
-    detector, evidence, budgets = calibrate(scaled, signals, learnt, budget)
+    budget, caution = np.array([training.alert_budget]), np.array([CAUTION])
+    detector, evidence, budgets = calibrate(scaled, signals, learnt, budget, caution)
     if not np.isfinite(detector.decay).any():
         return replace(detector, limit=np.full(1, np.inf))
-    each = AlertBudgets(evidence, learnt.by_machine()).limit(budget)
+    each = AlertBudgets(evidence, learnt.by_machine(), caution).limit(budget)
     known = np.append(each[np.isfinite(each)], detector.limit)
     limit = np.maximum(detector.limit, np.quantile(known, _WITHIN_BUDGET, method="higher"))
     return replace(detector, limit=limit, realised_rate=budgets.incidents(limit) / learnt.weeks)
+
+
+def _most_common(names: npt.NDArray[np.str_]) -> str:
+    found, machines = np.unique(names, return_counts=True)
+    return str(found[machines.argmax()])
 
 
 def with_fleet_row(detector: SignalDetector, fleet: SignalDetector) -> SignalDetector:
     """Put the fleet's row behind the rows of the machines."""
     usual: dict[str, Any] = {}
     for name in (field.name for field in fields(UsualDay)):
+        if name == "holidays":  # the calendars of all machines, of which the fleet's is one
+            continue
         both = [getattr(detector.usual, name), getattr(fleet.usual, name)]
         usual[name] = np.concatenate(both, axis=1 if name in ("lower", "upper") else 0)
+    most_common = np.bincount(detector.usual.calendar + 1).argmax() - 1  # numbers go by name
+    usual["calendar"] = np.append(detector.usual.calendar, most_common)
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(detector, name), getattr(fleet, name)]) for name in BY_ROW
     }
-    return replace(detector, usual=UsualDay(**usual), **joined)
+    return replace(detector, usual=replace(detector.usual, **usual), **joined)
 
 
 class FleetReadings(TrainingReadings):
@@ -87,12 +103,14 @@ class FleetReadings(TrainingReadings):
     def held_out_signals(self) -> Floats:
         """Signals of each reading by the usual day of other machines; NaN for a single machine."""
         signals = np.full((len(self.lanes), len(NAMES)), np.nan)
-        folds = min(FOLDS, len(self._ids))
-        fold = np.arange(len(self._ids)) % folds
+        count = len(self._machines.ids)
+        folds = min(FOLDS, count)
+        fold = np.arange(count) % folds
         for number in range(folds if folds > 1 else 0):
             mine, others = fold[self.lanes] == number, fold != number
-            ids, zones = self._ids[others], self._zones[others]
-            learnt = FleetReadings(self._measured[~mine], ids, zones, self.interval)
+            learnt = FleetReadings(
+                self._measured[~mine], self._machines.some(others), self._meter, self._training
+            )
             readings = Readings(self._measured[mine], learnt.usual, self.interval)
             signals[mine] = measure_signals(readings, np.arange(mine.sum()))
         return signals
@@ -106,6 +124,14 @@ class FleetReadings(TrainingReadings):
     def _rows(self) -> tuple[Ints, int]:
         return np.zeros_like(self.lanes), 1
 
-    def _blank(self, ids: Ints, zones: npt.NDArray[np.str_]) -> UsualDay:
-        blank = super()._blank(ids[:0], zones[:1])
-        return replace(blank, running_above=np.full(1, np.inf))
+    def _blank(self, low: Floats, high: Floats, calendar: Ints, holidays: Ints) -> UsualDay:
+        blank = super()._blank(low, high, calendar[:1], holidays)
+        return replace(
+            blank,
+            machine_ids=self._machines.ids[:0],
+            time_zones=self._machines.zones[:1],
+            running_above=np.full(1, np.inf),
+        )
+
+    def _with_courses(self, usual: UsualDay, kept: Bools) -> UsualDay:
+        return usual  # of machines of different sizes there is no usual course

@@ -14,12 +14,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
+from anomaly.detectors.signals.shape import misfit
 from anomaly.detectors.signals.usual_day import DEVIATIONS, UsualDay
 from anomaly.readings.contradictions import REACH
 from anomaly.readings.preprocessing import microseconds
 from anomaly.readings.quality import Quality
 
-NAMES = (*DEVIATIONS, "change", "running_4h", "run", "pause", "idle_6h", "flat")
+NAMES = (
+    *DEVIATIONS,
+    "change",
+    "power_1h",
+    "shape_6h",
+    "running_4h",
+    "run",
+    "pause",
+    "idle_6h",
+    "flat",
+)
 """The signals, in the order of their columns. Artefacts store it: a new signal or another order
 needs a new training."""
 
@@ -57,42 +68,47 @@ def measure_signals(readings: "Readings", chosen: Ints) -> Floats:
     -------
     array, shape (chosen, signal)
         In the order of `NAMES`. The two deviations and ``change`` are spreads on a logarithmic
-        scale (asinh), ``running_4h`` is in kW, ``run``, ``pause``, ``idle_6h`` and ``flat``
-        are logarithms of hours. NaN where a signal is not known: for first readings, meter
-        faults, and spans of which less than half is known. ``run`` and ``pause`` are known
-        only where one ends. For a machine that training did not see, only the deviations and
+        scale (asinh), ``power_1h`` and ``running_4h`` are in kW, ``shape_6h`` is a logarithm of
+        kW, and ``run``, ``pause``, ``idle_6h`` and ``flat`` are logarithms of hours. NaN where a
+        signal is not known: for first readings, meter faults, and spans of which less than half
+        is known; for ``shape_6h``, where any is unknown. ``run`` and ``pause`` are known only
+        where one ends. For a machine that training did not see, only the deviations and
         ``change`` are known.
     """
     lasting, before = readings.lasting(chosen), readings.level_before(chosen)
     size = readings.size_in_fleet(chosen)
-    scaled = _new_deviations(lasting, before, readings.usual, readings.hours[chosen], size)
+    scaled = _new_deviations(lasting, before, readings, chosen, size)
     return np.array([*scaled.T, *readings.other_signals(chosen).T]).T
 
 
 def _new_deviations(
-    lasting: "Lasting", before: Floats, usual: UsualDay, hours: Ints, size: Floats
+    lasting: "Lasting", before: Floats, readings: "Readings", chosen: Ints, size: Floats
 ) -> Floats:
     """Deviations that are news, in spreads of their hour, on a logarithmic scale.
 
     A deviation counts only as far as power differs both from usual and from half a day ago. So a
-    machine that moves to a new level is reported once, and judged by that level afterwards.
+    machine that moves to a new level is reported once, and judged by that level afterwards. Within
+    one spread it is usual; within what is worth telling it counts only once it has lasted.
 
     Parameters
     ----------
-    before : array, shape (reading,), kW
+    before : array, shape (chosen,), kW
         As `Readings.level_before` returns it.
-    hours : array of int
-        Places of the readings in the usual day's flattened arrays by hour.
-    size : array, shape (reading,)
+    size : array, shape (chosen,)
         As `Readings.size_in_fleet` returns it.
     """
+    usual, hours = readings.usual, readings.hours[chosen]
     from_usual, from_before = lasting.deviations(0.0), lasting.deviations(before)
     news = np.empty_like(from_usual)
-    for k in range(len(DEVIATIONS)):
+    for k, name in enumerate(DEVIATIONS):
         lower, upper = (side[k].ravel()[hours] * size for side in (usual.lower, usual.upper))
         one = _in_spreads(from_usual[:, k], lower, upper)
         other = _in_spreads(from_before[:, k], lower, upper)
-        far = np.minimum(np.abs(one), np.abs(other)) - 1  # within one spread is usual
+        least = 1.0
+        if name == "level_1h":
+            worth = usual.worth_telling[readings.rows[chosen]] * size
+            least = np.maximum(1.0, worth / np.where(other > 0, upper, lower))
+        far = np.minimum(np.abs(one), np.abs(other)) - least
         news[:, k] = np.arcsinh(np.sign(other) * np.maximum(far, 0))
     return news
 
@@ -223,20 +239,53 @@ class Readings:
     def other_signals(self, chosen: Ints) -> Floats:
         """The signals that are no deviations, in the order of `NAMES`: shape (chosen, signal)."""
         rows = self.rows[chosen]
+        known = rows >= 0
         change = self.change(chosen) / (self.usual.least[rows] * self.size_in_fleet(chosen))
         return np.array(
             [
                 np.arcsinh(change),
+                np.where(known, self.hour_mean(chosen), np.nan),
+                np.log(misfit(self, chosen) + self.usual.least[rows]),
                 self._mean(*self._running, chosen, FOUR_HOURS),
                 *self._ended(chosen),
                 np.log1p(self._idle(chosen, SIX_HOURS)),
-                np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
+                np.where(known, np.log1p(self._flat_hours[chosen]), np.nan),
             ]
         ).T
 
+    def hour_mean(self, chosen: Ints) -> Floats:
+        """Mean power in kW over the hour before chosen readings."""
+        return self._mean(self._power_energy, self._known_time, chosen, ONE_HOUR)
+
+    def evenly_spaced_power(self, each: int) -> Floats:
+        """Mean power in kW over the `each` intervals up to every reading.
+
+        NaN where any of them is unknown, or a reading is missing among them.
+        """
+        if each == 1:
+            whole = np.abs(self._elapsed * MICROSECONDS_PER_HOUR - self._step) <= self._step / 2
+            return np.where(whole, self.power, np.nan)
+        every = np.arange(len(self.power))
+        first = np.maximum(every - each, 0)
+        known = self._known_time - self._known_time[first]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (self._power_energy - self._power_energy[first]) / _NANO
+            mean /= known / MICROSECONDS_PER_HOUR
+        whole = (np.abs(known - each * self._step) <= self._step / 2) & self.is_apart(
+            first, every, each
+        )
+        return np.where(whole, mean, np.nan)
+
+    def is_apart(self, first: Ints, last: Ints, intervals: int) -> Bools:
+        """Whether pairs of readings are of one machine and so many intervals apart, or nearly."""
+        apart: Bools = (
+            np.abs(self._keys[last] - self._keys[first] - intervals * self._step) <= self._step / 2
+        )
+        return apart
+
     def means(self, chosen: Ints, span: timedelta) -> tuple[Floats, Floats]:
         """Mean power and mean usual power, in kW, over the known part of a span before readings."""
-        energy, known = self._energy(self.power), self._known_time
+        energy, known = self._power_energy, self._known_time
         power = self._mean(energy, known, chosen, span, least=0)
         return power, power - self._mean(self._level_energy, known, chosen, span, least=0)
 
@@ -269,6 +318,15 @@ class Readings:
     def _energy(self, power: Floats) -> Ints:
         """Running total of nano-kWh; unknown power counts as 0."""
         return _running_total(np.nan_to_num(power) * self._elapsed * _NANO)
+
+    @property
+    def _step(self) -> int:
+        """Microseconds of an interval."""
+        return int(self.interval / timedelta(microseconds=1))
+
+    @cached_property
+    def _power_energy(self) -> Ints:
+        return self._energy(self.power)
 
     @cached_property
     def _level_energy(self) -> Ints:

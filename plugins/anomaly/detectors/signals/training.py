@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 
 from anomaly.arrays import Bools, Floats, Ints
-from anomaly.detectors.signals.calibration import AlertBudgets, calibrate
+from anomaly.detectors.signals.calibration import CAUTION, AlertBudgets, calibrate
 from anomaly.detectors.signals.detector import SignalDetector
 from anomaly.detectors.signals.fleet import fleet_detector, with_fleet_row
 from anomaly.detectors.signals.forests import fit_forests, scale_signals
 from anomaly.detectors.signals.level_changes import level_change_time
 from anomaly.detectors.signals.signals import NAMES
-from anomaly.detectors.signals.usual_day_training import TrainingReadings
+from anomaly.detectors.signals.usual_day_training import Machines, TrainingReadings
 from anomaly.readings.preprocessing import microseconds
 from anomaly.settings import MeterSettings, TrainingSettings
+
+_KNOWN = ["time_zone", "alert_budget", "often_flat", "holidays", "caution"]
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,35 @@ def train_signals(
         machine and time.
     machines : DataFrame
         Indexed by ``machine_id``: ``time_zone``, ``alert_budget`` (incidents per week; NaN:
-        the setting's), ``often_flat`` (bool). A machine that is missing in it stands in UTC
-        and has the setting's budget.
+        the setting's), ``often_flat`` (bool), and where they are known ``holidays`` (its
+        calendar; missing: the setting's) and ``caution`` (what its budget is divided by;
+        missing: `CAUTION`). A machine that is missing in it stands in UTC and has the
+        setting's budget.
+
+    Raises
+    ------
+    SettingsError
+        When there is no such holiday calendar.
     """
     ids = np.unique(measured["machine_id"].to_numpy(np.int64))
-    known = machines.reindex(ids)
+    known = machines.reindex(ids, columns=_KNOWN)
     zones = known["time_zone"].fillna("UTC").to_numpy(dtype=str)
+    calendars = known["holidays"].fillna(training.holidays).to_numpy(dtype=str)
     budget = known["alert_budget"].fillna(training.alert_budget).to_numpy(np.float64)
+    caution = known["caution"].fillna(CAUTION).to_numpy(np.float64)
     often_flat = known["often_flat"].fillna(False).to_numpy(dtype=bool)
     kept = _is_since_level_change(measured, ids)
     table = measured[kept].reset_index(drop=True)
-    learnt = TrainingReadings(table, ids, zones, meter.interval)
+    described = Machines(ids, zones, calendars)
+    learnt = TrainingReadings(table, described, meter, training)
     signals = learnt.held_out_signals()
     signals[often_flat[learnt.rows], NAMES.index("flat")] = np.nan
     scaled = scale_signals(learnt, signals, meter)
     scaled = replace(scaled, tables=fit_forests(scaled, signals, learnt, training.random_seed))
-    detector, evidence, budgets = calibrate(scaled, signals, learnt, budget)
+    detector, evidence, budgets = calibrate(scaled, signals, learnt, budget, caution)
     everything = np.full(len(measured), np.nan)
     everything[kept] = evidence
-    fleet = fleet_detector(table, ids, zones, scaled.tables, meter, training)
+    fleet = fleet_detector(table, described, scaled.tables, meter, training)
     return TrainedDetector(with_fleet_row(detector, fleet), everything, budgets)
 
 

@@ -1,7 +1,7 @@
 """The usual day: what is usual for each machine at each time of day, on its own clock."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +9,17 @@ import pandas as pd
 
 from anomaly.arrays import Floats, Ints
 
-DAY_TYPES = 2  # working day, weekend
+DAY_TYPES = 2  # working day; weekend or holiday
 HOURS, WEEK = 24, 7
 DEVIATIONS = ("level_1h", "throughout_4h")
 """Signals whose spread depends on the hour of the day."""
 
 _QUARTER = int(timedelta(minutes=15) / timedelta(microseconds=1))
 _DAY = int(timedelta(days=1) / timedelta(microseconds=1))
-_THURSDAY, _SATURDAY = 3, 5  # the former is the weekday of 1 January 1970
+_SATURDAY, _SUNDAY = 5, 6
+_THURSDAY = 3  # the weekday of 1 January 1970: days are counted from the Monday before
+CALENDAR_DAYS = 1_000_000
+"""More days than any calendar has: a calendar's number times this, plus a day, is one number."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,21 @@ class UsualDay:
         stops: then nothing is said about runs.
     usually_runs : array of bool, shape (row, 168)
         Whether it usually runs at that hour of the week, from Monday 0:00 on.
+    worth_telling : array, shape (row,)
+        A mean of one hour that is off by less, in kW, is not worth telling.
+    least_hour, most_hour : array, shape (row,)
+        Lowest and highest mean of one hour that training saw, in kW; NaN where it saw none.
+    weeks : array, shape (row,)
+        Weeks that training saw.
+    course : array, shape (row, point)
+        Mean course of power over the hours that `shape` looks at, newest first; NaN where
+        training knows none.
+    course_parts : array, shape (row, part, point)
+        Principal components of those courses.
+    calendar : array of int, shape (row,)
+        Number of the machine's holiday calendar; -1: none.
+    holidays : array of int, sorted
+        ``calendar * CALENDAR_DAYS + day`` of each holiday; days as `local_slots` counts them.
     """
 
     machine_ids: Ints
@@ -54,6 +72,14 @@ class UsualDay:
     least: Floats
     running_above: Floats
     usually_runs: npt.NDArray[np.bool_]
+    worth_telling: Floats
+    least_hour: Floats
+    most_hour: Floats
+    weeks: Floats
+    course: Floats
+    course_parts: Floats
+    calendar: Ints
+    holidays: Ints
 
     def rows(self, machine_ids: npt.NDArray[np.generic]) -> Ints:
         """Row of each machine; -1, which is the fleet's, where training did not see it."""
@@ -75,17 +101,17 @@ class UsualDay:
             As `rows` returns them; places of row -1 count from the ends of the arrays.
         """
         slots = self.median.shape[2]
-        day = rows * DAY_TYPES
         days, places = local_slots(ticks, rows, self.time_zones, slots)
+        days = with_holidays(days, self.calendar[rows], self.holidays)
         hours = places * HOURS // slots
-        kind = day + weekend(days)
+        kind = rows * DAY_TYPES + day_types(days)
         return kind * slots + places, kind * HOURS + hours, (rows * WEEK + days) * HOURS + hours
 
 
 def local_slots(
     ticks: Ints, rows: Ints, time_zones: npt.NDArray[np.str_], slots: int
 ) -> tuple[Ints, Ints]:
-    """Day of the week, from Monday on, and slot of each reading on its machine's own clock."""
+    """Day and slot of each reading on its machine's own clock; days since a Monday in 1969."""
     if not len(ticks):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     zones, codes = np.unique(time_zones, return_inverse=True)
@@ -93,12 +119,37 @@ def local_slots(
     first = int(quarter.min())
     offsets = _offsets(zones, first, int(quarter.max()) + 1)
     local = ticks + offsets[codes[rows], quarter - first]
-    return (local // _DAY + _THURSDAY) % WEEK, local % _DAY * slots // _DAY
+    return local // _DAY + _THURSDAY, local % _DAY * slots // _DAY
 
 
-def weekend(days: Ints) -> Ints:
-    """Day type of each day of the week."""
-    types: Ints = (days >= _SATURDAY).astype(np.int64)
+def day_number(day: date) -> int:
+    """A day as `local_slots` counts it."""
+    return (day - date(1970, 1, 1)).days + _THURSDAY
+
+
+def with_holidays(days: Ints, calendar: Ints, holidays: Ints) -> Ints:
+    """Weekday of each day, from Monday on; a holiday is a Sunday.
+
+    Parameters
+    ----------
+    days : array of int
+        As `local_slots` returns them.
+    calendar : array of int
+        The calendar that holds for each.
+    holidays : array of int
+        As in `UsualDay`.
+    """
+    weekdays = days % WEEK
+    if not len(holidays):
+        return weekdays
+    asked = calendar * CALENDAR_DAYS + days
+    found = holidays[np.minimum(np.searchsorted(holidays, asked), len(holidays) - 1)]
+    return np.where(found == asked, _SUNDAY, weekdays)
+
+
+def day_types(weekdays: Ints) -> Ints:
+    """Day type of each weekday."""
+    types: Ints = (weekdays >= _SATURDAY).astype(np.int64)
     return types
 
 

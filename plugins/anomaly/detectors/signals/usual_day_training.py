@@ -1,7 +1,7 @@
 """Learn the usual day of each machine from training readings, and hold signals out of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 
 from anomaly.arrays import Bools, Floats, Ints
 from anomaly.detectors.quantiles import cell_quantiles, quantiles
+from anomaly.detectors.signals.holiday_calendars import numbered_calendars
+from anomaly.detectors.signals.shape import PARTS, courses, learn_courses, points
 from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
 from anomaly.detectors.signals.usual_day import (
     DAY_TYPES,
@@ -17,10 +19,12 @@ from anomaly.detectors.signals.usual_day import (
     HOURS,
     WEEK,
     UsualDay,
+    day_types,
     local_slots,
-    weekend,
+    with_holidays,
 )
 from anomaly.readings.preprocessing import microseconds
+from anomaly.settings import MeterSettings, TrainingSettings
 
 # Unless a comment names another source, a number was chosen on injected faults, on draws that the
 # reported figures do not use: docs/explanation/detection-lab-report.md,
@@ -30,6 +34,10 @@ FOLDS = 5
 """Stretches of each machine's time, or groups of a fleet's machines. Each is judged by a usual day
 of the others, so calibration sees signals as later weeks give them. Chosen: as in 5-fold
 cross-validation."""
+
+_EACH_COURSE = 5
+"""Every fifth course is learnt: neighbours are nearly the same. Chosen: no divisor of a day, so all
+times of day are seen."""
 
 _SMOOTHING = timedelta(hours=1)
 """Usual power pools the slots of so long before and after its own: a shift does not begin to the
@@ -72,6 +80,28 @@ highest values. Chosen: 7 days is the default of ``training_min_days``."""
 _DAY, _WEEK = (int(timedelta(days=days) / timedelta(microseconds=1)) for days in (1, 7))
 
 
+@dataclass(frozen=True)
+class Machines:
+    """What is known of machines besides their readings; arrays have one entry per machine.
+
+    Attributes
+    ----------
+    ids : array of int, sorted
+    zones : array of str
+        Their time zones.
+    calendars : array of str
+        Their holiday calendars, as `holiday_days` takes them; empty: none.
+    """
+
+    ids: Ints
+    zones: npt.NDArray[np.str_]
+    calendars: npt.NDArray[np.str_]
+
+    def some(self, chosen: Bools | Ints | slice) -> "Machines":
+        """Some of the machines."""
+        return Machines(self.ids[chosen], self.zones[chosen], self.calendars[chosen])
+
+
 class TrainingReadings:
     """Training readings, and the usual day that they give.
 
@@ -79,49 +109,62 @@ class TrainingReadings:
     ----------
     measured : DataFrame
         Measured readings without meter faults, sorted by machine and time.
-    ids : array of int, sorted
-        Their machines.
-    zones : array of str
-        The time zone of each machine.
-    interval : timedelta
-        The meter's.
+    machines : Machines
+        Those of the readings.
+    meter : MeterSettings
+    training : TrainingSettings
 
     Attributes
     ----------
     lanes : array of int
-        Machine of each reading, as its place in `ids`.
+        Machine of each reading, as its place in `machines`.
     rows : array of int
         Row of the usual day that each reading teaches: here the machine's own.
     count : int
         Number of rows.
     ticks : array of int
         Time of each reading, in microseconds.
+    highest : array, shape (row,)
+        The most that each usually draws, in kW: P99.5.
     usual : UsualDay
         Learnt from all readings.
     """
 
     def __init__(
-        self, measured: pd.DataFrame, ids: Ints, zones: npt.NDArray[np.str_], interval: timedelta
+        self,
+        measured: pd.DataFrame,
+        machines: Machines,
+        meter: MeterSettings,
+        training: TrainingSettings,
     ) -> None:
-        self.interval = interval
+        self.interval = meter.interval
+        self._meter, self._training = meter, training
         self._measured = measured
-        self._ids, self._zones = ids, zones
-        self.lanes: Ints = np.searchsorted(ids, measured["machine_id"].to_numpy())
+        self._machines = machines
+        self.lanes: Ints = np.searchsorted(machines.ids, measured["machine_id"].to_numpy())
         self.rows, self.count = self._rows()
         self.ticks = microseconds(measured["utc_timestamp"])
         self._power = measured["power_kw"].to_numpy()
-        self._slots = max(1, int(timedelta(days=1) / interval))
-        self._days, self._places = local_slots(self.ticks, self.lanes, zones, self._slots)
-        self._types = weekend(self._days)
-        everything = np.ones(len(measured), dtype=bool)
-        self._hours = self._days * HOURS + self._places * HOURS // self._slots
+        self._slots = max(1, int(timedelta(days=1) / self.interval))
+        days, self._places = local_slots(self.ticks, self.lanes, machines.zones, self._slots)
+        calendar, holidays = numbered_calendars(machines.calendars, days)
+        weekdays = with_holidays(days, calendar[self.lanes], holidays)
+        self._types = day_types(weekdays)
+        self._hours = weekdays * HOURS + self._places * HOURS // self._slots
         self._hours_seen_often = self._find_hours_seen_often()
-        self.usual = self._with_usual_power(self._blank(ids, zones), everything)
-        readings = Readings(measured, self.usual, interval)
+        low, high = quantiles(self._power, self.rows, self.count, _RANGE)
+        self.highest = np.maximum(np.maximum(np.abs(low), np.abs(high)), _LEAST_KW)
+        everything = np.ones(len(measured), dtype=bool)
+        blank = self._blank(low, high, calendar, holidays)
+        self.usual = self._with_usual_power(blank, everything)
+        readings = Readings(measured, self.usual, self.interval)
+        every = np.arange(len(measured))
         self._level = readings.level
-        lasting = readings.lasting(np.arange(len(measured)))
-        self._deviations = lasting.deviations(0.0)
-        self.usual = self._with_spreads(self.usual, everything)
+        self._deviations = readings.lasting(every).deviations(0.0)
+        self._looked_at = every[::_EACH_COURSE]
+        self._courses = courses(readings, self._looked_at)
+        self.usual = self._with_courses(self._with_spreads(self.usual, everything), everything)
+        self.usual = self._with_hours(self.usual, readings.hour_mean(every))
 
     @property
     def weeks(self) -> Floats:
@@ -149,7 +192,7 @@ class TrainingReadings:
         for number in range(FOLDS):
             mine = fold == number
             others = self._with_usual_power(self.usual, ~mine)
-            others = self._with_spreads(others, ~mine)
+            others = self._with_courses(self._with_spreads(others, ~mine), ~mine)
             # The day before a stretch comes along: its first signals look back at it.
             near = (fold <= number) & (age * FOLDS >= number * length - FOLDS * _DAY)
             readings = Readings(self._measured[near], others, self.interval)
@@ -165,25 +208,57 @@ class TrainingReadings:
         return starts, self.rows[starts]
 
     def _rows(self) -> tuple[Ints, int]:
-        return self.lanes, len(self._ids)
+        return self.lanes, len(self._machines.ids)
 
-    def _blank(self, ids: Ints, zones: npt.NDArray[np.str_]) -> UsualDay:
+    def _blank(self, low: Floats, high: Floats, calendar: Ints, holidays: Ints) -> UsualDay:
         """The part of each row that does not depend on the time of day."""
-        low, high = quantiles(self._power, self.rows, len(zones), _RANGE)
         stops = (high > 0) & (low <= _STOPS * high)
-        by_hour = np.ones((len(zones), DAY_TYPES, HOURS))
+        by_hour = np.ones((self.count, DAY_TYPES, HOURS))
         even = np.ones((len(DEVIATIONS), *by_hour.shape))
+        size, _ = points(self.interval)
+        share, kw = self._training.least_deviation_share, self._training.least_deviation_kw
+        unknown = np.full(self.count, np.nan)
         return UsualDay(
-            machine_ids=ids,
-            time_zones=zones,
-            median=np.zeros((len(zones), DAY_TYPES, self._slots)),
+            machine_ids=self._machines.ids,
+            time_zones=self._machines.zones,
+            median=np.zeros((self.count, DAY_TYPES, self._slots)),
             lower=even,
             upper=even,
             weight=by_hour,
             least=np.maximum(_LEAST_SHARE * (high - low), _LEAST_KW),
             running_above=np.where(stops, low + _RUNNING * (high - low), np.inf),
-            usually_runs=np.zeros((len(zones), WEEK * HOURS), dtype=bool),
+            usually_runs=np.zeros((self.count, WEEK * HOURS), dtype=bool),
+            worth_telling=np.maximum(share * self.highest, kw),
+            least_hour=unknown,
+            most_hour=unknown,
+            weeks=self.weeks,
+            course=np.full((self.count, size), np.nan),
+            course_parts=np.zeros((self.count, PARTS, size)),
+            calendar=calendar,
+            holidays=holidays,
         )
+
+    def _with_hours(self, usual: UsualDay, hour_mean: Floats) -> UsualDay:
+        """Add the lowest and the highest mean of an hour."""
+        known = np.flatnonzero(np.isfinite(hour_mean))
+        least, most = np.full(self.count, np.inf), np.full(self.count, -np.inf)
+        np.minimum.at(least, self.rows[known], hour_mean[known])
+        np.maximum.at(most, self.rows[known], hour_mean[known])
+        return replace(
+            usual,
+            least_hour=np.where(np.isfinite(least), least, np.nan),
+            most_hour=np.where(np.isfinite(most), most, np.nan),
+        )
+
+    def _with_courses(self, usual: UsualDay, kept: Bools) -> UsualDay:
+        """Add the usual courses. Only the `kept` readings count."""
+        course, parts = usual.course.copy(), usual.course_parts.copy()
+        known = np.flatnonzero(kept[self._looked_at] & np.isfinite(self._courses).all(axis=1))
+        ends = np.searchsorted(self.rows[self._looked_at[known]], np.arange(self.count + 1))
+        for row in range(self.count):
+            mine = known[ends[row] : ends[row + 1]]
+            course[row], parts[row] = learn_courses(self._courses[mine])
+        return replace(usual, course=course, course_parts=parts)
 
     def _with_usual_power(self, usual: UsualDay, kept: Bools) -> UsualDay:
         """Add usual power, smoothed over neighbouring slots, and the hours at which machines run.
@@ -261,6 +336,6 @@ class TrainingReadings:
 
     def _extent(self) -> tuple[Ints, Ints]:
         """Places of each machine's first and last reading."""
-        machines = np.arange(len(self._ids))
+        machines = np.arange(len(self._machines.ids))
         begins = np.searchsorted(self.lanes, machines)
         return begins, np.searchsorted(self.lanes, machines, side="right") - 1
