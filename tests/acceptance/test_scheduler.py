@@ -161,6 +161,7 @@ def test_retraining_registers_a_version_and_puts_it_in_force(airflow, database, 
         "ask": "skipped",
         "promote": "success",
         "keep_champion": "skipped",
+        "check_gate": "skipped",
     }
     ((version, by),) = rows(
         database,

@@ -168,28 +168,28 @@ def test_an_approval_that_nobody_gives_times_out_and_the_champion_stays(airflow,
     assert airflow.question("retrain_model", run_id, "ask")["chosen_options"] == ["Reject"]
 
 
-def test_a_version_trained_on_a_corrupted_week_is_refused_with_reasons(airflow, database, history):
+def test_versions_trained_on_corrupted_weeks_are_refused_until_a_person_is_asked(
+    airflow, database, history
+):
     before = champion(database)
-    week = {"a": history.start + timedelta(days=10), "b": history.start + timedelta(days=17)}
     execute(
         database,
-        "CREATE TABLE anomaly.as_metered AS SELECT utc_timestamp, machine_1"
+        "CREATE TABLE anomaly.as_metered AS SELECT utc_timestamp, machine_1, machine_2"
         " FROM anomaly.meter_readings",
     )
-    three_times_as_fast = (
-        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 2 * ("
-        " least(machine_1, (SELECT machine_1 FROM anomaly.as_metered WHERE utc_timestamp = :b))"
-        " - (SELECT machine_1 FROM anomaly.as_metered WHERE utc_timestamp = :a))"
-        " WHERE utc_timestamp >= :a"
+    execute(  # relays that bounce in all of its training: power leaps up and down
+        database,
+        "UPDATE anomaly.meter_readings SET machine_1 = machine_1 + 60, machine_2 = machine_2 + 60"
+        " WHERE utc_timestamp < :end AND extract(epoch FROM utc_timestamp)::bigint / 900 % 2 = 0",
+        end=history.start + timedelta(days=17),
     )
-    execute(database, three_times_as_fast, **week)
 
     run_id = airflow.trigger("retrain_model")
 
     assert retrained(airflow, run_id) == ("skipped", "success")
     assert champion(database) == before
     log = airflow.task_log("retrain_model", run_id, "keep_champion")
-    assert "its training readings differ from the champion's" in log
+    assert "of the readings abnormal, the champion" in log
     ((status, reasons),) = rows(
         database,
         "SELECT status, judgement->'reasons' FROM anomaly.model_versions"
@@ -197,9 +197,26 @@ def test_a_version_trained_on_a_corrupted_week_is_refused_with_reasons(airflow, 
     )
     assert status == "refused"
     assert len(reasons) >= 1
+
+    run_id = airflow.trigger("retrain_model")  # a second refusal in a row: a person must decide
+    question = answer(airflow, run_id, "Reject")
+
+    assert airflow.wait_for_run("retrain_model", run_id) == "failed"
+    assert airflow.task_states("retrain_model", run_id) == {
+        "train": "success",
+        "ask": "success",
+        "check_gate": "failed",
+        "promote": "skipped",
+        "keep_champion": "skipped",
+    }
+    assert "**Refused**" in question["body"]
+    said = airflow.task_log("retrain_model", run_id, "check_gate")
+    assert "2 versions in a row were refused" in said
+    assert champion(database) == before
     execute(
         database,
-        "UPDATE anomaly.meter_readings AS readings SET machine_1 = kept.machine_1"
+        "UPDATE anomaly.meter_readings AS readings"
+        " SET machine_1 = kept.machine_1, machine_2 = kept.machine_2"
         " FROM anomaly.as_metered AS kept WHERE readings.utc_timestamp = kept.utc_timestamp",
     )
     execute(database, "DROP TABLE anomaly.as_metered")

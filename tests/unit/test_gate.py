@@ -138,6 +138,10 @@ def test_a_first_version_is_measured_and_never_refused():
             "5.4 alerts per machine-week, the champion 2.0: at most 4.0 are allowed, and chance"
             " does not explain 54 alerts in 10.0 machine-weeks",
         ),
+        (
+            {"challenger": replace(GOOD, alerts=2, alert_rate=0.2, anomaly_share=1.0)},
+            "calls 100.0% of the readings abnormal, the champion 5.0%: at most 10.0%",
+        ),
         ({"challenger": replace(GOOD, recall=0.69)}, "finds 69% of the injected faults"),
         (
             {"challenger": replace(GOOD, recall=0.69, recall_interval=(0.6, 0.79))},
@@ -161,6 +165,11 @@ def test_each_limit_refuses_with_its_own_reason(change, words):
         {"challenger": replace(GOOD, alerts=53, alert_rate=5.3)},  # chance gives 53 where 40 are
         {"challenger": replace(GOOD, recall=0.7000001)},
         {"challenger": replace(GOOD, recall=None)},
+        {"challenger": replace(GOOD, anomaly_share=0.1)},
+        {
+            "challenger": replace(GOOD, anomaly_share=0.6),
+            "champion": replace(GOOD, anomaly_share=0.3),
+        },
         {"challenger": replace(GOOD, alert_rate=0.0)},
         {"champion": None},
         {"champion_version": None, "challenger": replace(GOOD, recall=0.0)},

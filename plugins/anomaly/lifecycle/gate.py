@@ -37,6 +37,10 @@ from anomaly.readings.quality import Quality
 from anomaly.settings import GateSettings, MeterSettings, Settings, TrainingSettings
 from anomaly.windows import Window
 
+_RARELY = 0.05
+"""Share of readings that may be abnormal on any plant. Chosen: the prototype's contamination, and
+the most that `signals` lets a machine alarm in training."""
+
 CHALLENGER, CHAMPION = "challenger", "champion"
 SHORTEST = timedelta(days=1)
 """Judging days that are shorter than this judge nothing. Chosen: a machine's day repeats."""
@@ -263,16 +267,17 @@ def judge_challenger(
 def refusals(judgement: Judgement, training: TrainingSettings, gate: GateSettings) -> list[str]:
     """The reasons for which the challenger must not replace the champion; empty if it may.
 
-    Only what would serve the next week worse refuses: alerts that the budget does not bear, faults
-    that are no longer found, machines that are no longer known. Drift and disagreement explain,
-    but they refuse nothing: after a change of season or of the plant the newer version is right. A
-    first version has nothing to be compared with, so it is never refused.
+    Only what would serve the next week worse refuses: alerts that the budget does not bear, or
+    that hardly ever end, faults that are no longer found, machines that are no longer known. Drift
+    and disagreement explain, but they refuse nothing: after a change of season or of the plant the
+    newer version is right. A first version has nothing to be compared with, so it is never refused.
     """
     challenger, champion = judgement.challenger, judgement.champion
     if judgement.champion_version is None or challenger is None or champion is None:
         return []
     return [
         *_too_many_alerts(judgement, challenger, champion, training, gate),
+        *_mostly_abnormal(challenger, champion, gate),
         *_finds_less(judgement, challenger, champion, gate),
         *_misses_machines(judgement, gate),
     ]
@@ -296,6 +301,18 @@ def _too_many_alerts(
         f"it raises {challenger.alert_rate:.1f} alerts per machine-week, the champion"
         f" {champion.alert_rate:.1f}: at most {most:.1f} are allowed, and chance does not explain"
         f" {challenger.alerts} alerts in {weeks:.1f} machine-weeks"
+        " (ANOMALY_GATE_ALERT_RATE_FACTOR)"
+    ]
+
+
+def _mostly_abnormal(challenger: Standing, champion: Standing, gate: GateSettings) -> list[str]:
+    """Refuse what hardly ever stops alarming: its alerts are few, and no fault begins one."""
+    most = gate.gate_alert_rate_factor * max(champion.anomaly_share, _RARELY)
+    if challenger.anomaly_share <= most:
+        return []
+    return [
+        f"it calls {challenger.anomaly_share:.1%} of the readings abnormal, the champion"
+        f" {champion.anomaly_share:.1%}: at most {most:.1%} are allowed"
         " (ANOMALY_GATE_ALERT_RATE_FACTOR)"
     ]
 
