@@ -30,13 +30,7 @@ def dropout_after(interval: timedelta) -> timedelta:
 
 
 class SignalsContender:
-    """Detector `signals` with the rules for meter faults, trained as the product trains it.
-
-    Attributes
-    ----------
-    caution : dict
-        What each machine's budget is divided by, where it is known from weeks before.
-    """
+    """Detector `signals` with the rules for meter faults, trained as the product trains it."""
 
     name = "signals (ours)"
 
@@ -44,7 +38,6 @@ class SignalsContender:
         self.meter = meter
         self.training = training
         self.zone = zone
-        self.caution: dict[int, float] = {}
 
     def fit(self, train: pd.DataFrame) -> "FittedSignals":
         """Train on the readings that are no meter faults."""
@@ -57,7 +50,6 @@ class SignalsContender:
                 "time_zone": self.zone,
                 "alert_budget": np.nan,
                 "often_flat": profiles["flat_share"] > self.meter.stuck_flat_share,
-                "caution": profiles.index.map(self.caution),
             },
             index=profiles.index,
         )

@@ -16,7 +16,7 @@ from anomaly.database.connection import TRAINER, Database
 from anomaly.database.incidents import alert_rates
 from anomaly.database.labels import newest_label
 from anomaly.database.machines import trainable_machines
-from anomaly.database.model_in_force import champion
+from anomaly.database.model_in_force import champion, champion_since
 from anomaly.database.model_versions import (
     Draft,
     begin_draft,
@@ -201,16 +201,17 @@ class Trainer:
     def learnt_caution(self) -> dict[int, float]:
         """What each machine's alert budget is divided by, from the alerts really raised.
 
-        The version in force knows its own; the alerts that have begun since it was trained, at
-        most `RATED` ago, correct it. Those that people called real do not count. Empty where no
-        such version is in force.
+        The version in force knows its own; the alerts that have begun since it judges, at most
+        `RATED` ago, correct it. So none is counted twice, though its training ended days earlier.
+        Those that people called real do not count. Empty where no such version is in force.
         """
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             found = champion(transaction)
             if found is None:
                 return {}
             until = scored_to(transaction) or found.trained_to
-            start = max(found.trained_to, until - RATED)
+            since = champion_since(transaction, [found.version]) or found.trained_to
+            start = max(found.trained_to, since, until - RATED)
             rates = alert_rates(transaction, start, until) if start < until else {}
         try:
             detector = self.registry.load(found.artefact).detector
