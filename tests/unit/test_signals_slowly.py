@@ -97,8 +97,8 @@ class Loop:
     def signals(self, row):
         return [
             *self._news(row),
+            self._new_power(row),
             asinh(self._change(row) / self.least),
-            self._mean(self.power, row, 1),
             self._shape(row),
             self._mean([power if power > self.limit else nan for power in self.power], row, 4),
             self._ended(row, running=True),
@@ -138,6 +138,12 @@ class Loop:
             least = max(1.0, least / (upper if other > 0 else lower))
             yield asinh(np.sign(other) * max(min(spreads) - least, 0))
 
+    def _new_power(self, row):
+        """The usual power of the hour, and as much of the deviation as half a day ago lacked."""
+        usual, away = self._mean(self.power, row, 1), self._mean(self.level, row, 1)
+        lately = away - self._before(row)
+        return usual - away + np.sign(lately) * min(abs(away), abs(lately))
+
     def _shape(self, row):
         """Root mean square of 24 quarter-hours, less what mean course and components explain."""
         begin = row - 23
@@ -148,7 +154,8 @@ class Loop:
             return nan
         if abs((self.times[row] - self.times[begin]) / QUARTER - 23) > 0.5:
             return nan
-        away = [self.power[row - j] - self.course[j] for j in range(24)]
+        mean = sum(self.power[row - j] for j in range(24)) / 24
+        away = [self.power[row - j] - mean - self.course[j] for j in range(24)]
         shares = [sum(a * w for a, w in zip(away, part, strict=True)) for part in self.parts]
         for share, part in zip(shares, self.parts, strict=True):
             away = [a - share * w for a, w in zip(away, part, strict=True)]

@@ -70,7 +70,7 @@ def next_caution(caution: Floats, raised: Floats, bearable: Floats) -> Floats:
     caution : array
         That of the version in force.
     raised : array
-        Incidents since it was trained, without those that people called real.
+        Incidents since it judges, without those that people called real.
     bearable : array
         Incidents that the budget bears in that time.
     """

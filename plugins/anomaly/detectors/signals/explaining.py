@@ -13,6 +13,7 @@ from anomaly.readings.contradictions import REACH
 from anomaly.wording import beside_usual, kilowatts
 
 _SPANS = {"level_1h": ONE_HOUR, "throughout_4h": FOUR_HOURS}
+_OTHERS = len(DEVIATIONS) + 1  # place of the first of `Readings.other_signals` in `NAMES`
 _OF_POWER = (*_SPANS, "power_1h", "running_4h")
 """Signals of power: what no hour of training held says more than they do."""
 
@@ -56,9 +57,11 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> l
             says = f"power went from {before} kW to {after} kW in the interval to {to}"
         elif name == "shape_6h":
             says = _shape(readings, row, float(np.exp(centre[n, k])), to)
+        elif name == "power_1h":
+            says = _power(readings, row, float(centre[n, k]), to)
         else:
-            found, usually = others[n, k - len(DEVIATIONS)], centre[n, k]
-            says = _other_signal(readings, row, name, float(found), float(usually), to)
+            found, usually = others[n, k - _OTHERS], centre[n, k]
+            says = _other_signal(readings, name, float(found), float(usually), to)
         words.append(says + ("; not trained yet" if readings.rows[row] < 0 else ""))
     return words
 
@@ -138,17 +141,20 @@ def _deviation(readings: Readings, row: int, power: float, usual: float, span: s
     return f"{beside_usual(power, usual)}{of_fleet}, on average over the {span}"
 
 
-def _other_signal(
-    readings: Readings, row: int, name: str, found: float, usually: float, to: str
-) -> str:
+def _power(readings: Readings, row: int, usually: float, to: str) -> str:
+    """Power that hardly any hour of training held."""
+    (found,) = readings.hour_mean(np.array([row])).tolist()
+    side = "high" if found > usually else "low"
+    weeks = float(readings.usual.weeks[readings.rows[row]])
+    return (
+        f"{kilowatts(found)} kW on average over the {_span(readings, ONE_HOUR)} to {to}, as {side}"
+        f" as hardly ever in {_weeks(weeks)}"
+    )
+
+
+def _other_signal(readings: Readings, name: str, found: float, usually: float, to: str) -> str:
     if name == "flat":
         return f"no change for {np.expm1(found):.1f} h to {to}"
-    if name == "power_1h":
-        side = "high" if found > usually else "low"
-        return (
-            f"{kilowatts(found)} kW on average over the {_span(readings, ONE_HOUR)} to {to}, as"
-            f" {side} as hardly ever in {_weeks(float(readings.usual.weeks[readings.rows[row]]))}"
-        )
     if name == "running_4h":
         span = _span(readings, FOUR_HOURS)
         return f"ran at {beside_usual(found, usually)}, on average over the {span} to {to}"

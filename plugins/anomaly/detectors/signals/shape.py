@@ -1,9 +1,9 @@
 """The shape of the last hours: how far their course is from all that training saw.
 
-A course is the power of the last hours as up to `POINTS` means of equal parts, newest first.
-Training learns each machine's mean course and its principal components. What these leave
-unexplained is the signal ``shape_6h``. It is computed course by course, so it is the same bit for
-bit wherever a window starts.
+A course is the power of the last hours as up to `POINTS` means of equal parts, newest first, beside
+its own mean: a level is no shape, and other signals judge it. Training learns each machine's mean
+course and its principal components. What these leave unexplained is the signal ``shape_6h``. It is
+computed course by course, so it is the same bit for bit wherever a window starts.
 """
 
 from datetime import timedelta
@@ -45,12 +45,16 @@ def points(interval: timedelta) -> tuple[int, int]:
 
 
 def courses(readings: EvenReadings, chosen: Ints) -> Floats:
-    """Courses before chosen readings, shape (chosen, point); NaN where one is not wholly known."""
+    """Courses before chosen readings, shape (chosen, point), in kW beside their own mean.
+
+    NaN where one is not wholly known.
+    """
     count, each = points(readings.interval)
     power = readings.evenly_spaced_power(each)
     back = np.maximum(chosen[:, None] - each * np.arange(count), 0)
     found: Floats = power[back]
     found[~readings.is_apart(back[:, -1], chosen, (count - 1) * each)] = np.nan
+    found -= found.mean(axis=1, keepdims=True)
     return found
 
 

@@ -78,7 +78,19 @@ def measure_signals(readings: "Readings", chosen: Ints) -> Floats:
     lasting, before = readings.lasting(chosen), readings.level_before(chosen)
     size = readings.size_in_fleet(chosen)
     scaled = _new_deviations(lasting, before, readings, chosen, size)
-    return np.array([*scaled.T, *readings.other_signals(chosen).T]).T
+    power = _new_power(lasting, before, readings, chosen)
+    return np.array([*scaled.T, power, *readings.other_signals(chosen).T]).T
+
+
+def _new_power(lasting: "Lasting", before: Floats, readings: "Readings", chosen: Ints) -> Floats:
+    """Mean power of an hour in kW, as far as it is news: between the usual and the measured.
+
+    By the same rule as `_new_deviations`, in kW.
+    """
+    other = lasting.mean - before
+    news = np.sign(other) * np.minimum(np.abs(lasting.mean), np.abs(other))
+    usual = readings.hour_mean(chosen) - lasting.mean
+    return np.where(readings.rows[chosen] >= 0, usual + news, np.nan)
 
 
 def _new_deviations(
@@ -237,19 +249,17 @@ class Readings:
         return size
 
     def other_signals(self, chosen: Ints) -> Floats:
-        """The signals that are no deviations, in the order of `NAMES`: shape (chosen, signal)."""
+        """The signals that need no news, in the order of `NAMES`: shape (chosen, signal)."""
         rows = self.rows[chosen]
-        known = rows >= 0
         change = self.change(chosen) / (self.usual.least[rows] * self.size_in_fleet(chosen))
         return np.array(
             [
                 np.arcsinh(change),
-                np.where(known, self.hour_mean(chosen), np.nan),
                 np.log(misfit(self, chosen) + self.usual.least[rows]),
                 self._mean(*self._running, chosen, FOUR_HOURS),
                 *self._ended(chosen),
                 np.log1p(self._idle(chosen, SIX_HOURS)),
-                np.where(known, np.log1p(self._flat_hours[chosen]), np.nan),
+                np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
             ]
         ).T
 
