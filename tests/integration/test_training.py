@@ -18,7 +18,7 @@ from anomaly.database.connection import TRAINER
 from anomaly.detectors.signals.calibration import CAUTION
 from anomaly.errors import ArtefactError, MachineError, TrainingError
 from anomaly.lifecycle.reproduction import reproduce
-from anomaly.lifecycle.training import Trainer
+from anomaly.lifecycle.training import Trainer, fit_model
 from anomaly.models.artefacts import FORMAT, Artefact, Registry, pack_arrays, unpack_arrays
 from anomaly.models.model import Model
 from anomaly.models.verdicts import verdicts_on
@@ -322,7 +322,7 @@ def test_a_model_read_back_judges_as_it_did_when_it_was_trained(filled, settings
     trainer = Trainer(filled, settings)
     window = Window(START, at(8 * DAY))
     sound, _ = trainer._sound_readings(window, None)
-    model, _ = trainer._fit(sound, {})
+    model, _ = fit_model(sound, trainer._machines(), {}, trainer.settings)
 
     again = unpack_arrays(pack_arrays(model.arrays()))
     read = Model.from_arrays(type(model.detector), again, "energy_kwh", 15)

@@ -21,9 +21,9 @@ from anomaly.cli.console import (
     print_facts,
     print_json,
     print_rows,
-    print_table,
     say,
 )
+from anomaly.cli.evaluation import evaluate
 from anomaly.cli.incidents import incidents_app, label, print_incidents
 from anomaly.cli.labels import labels_app
 from anomaly.cli.machines import machines_app
@@ -33,7 +33,7 @@ from anomaly.database.explained_errors import EXPLAINED, explained
 from anomaly.database.migrations import migrate as migrate_database
 from anomaly.database.results import Origin
 from anomaly.database.scoring_runs import RequestedBy
-from anomaly.errors import AnomalyError, SettingsError
+from anomaly.errors import AnomalyError
 from anomaly.lifecycle.promotion import Promoter, needs_a_person
 from anomaly.loading.files import ingest as ingest_file
 from anomaly.operations.status import Status
@@ -42,12 +42,10 @@ from anomaly.scoring.publishing import Job, ScoreReport
 from anomaly.scoring.reconciling import Reconciler
 from anomaly.scoring.scorer import Scorer
 from anomaly.settings import (
-    MOST_ALERTS,
     DetectorName,
     MeterSettings,
     ScoringSettings,
     Settings,
-    load_settings,
 )
 from anomaly.windows import Window, parse_moment
 
@@ -68,6 +66,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(labels_app, name="labels")
 app.command()(label)
+app.command()(evaluate)
 
 DryRun = Annotated[
     bool,
@@ -237,109 +236,6 @@ def reconcile(
         return print_json(facts | {"scores": report.scores.counts()})
     print_facts("Compared", facts)
     print_facts("Would be scored again" if dry_run else "Scored again", report.scores.counts())
-
-
-@app.command()
-def evaluate(
-    budgets: Annotated[
-        str, typer.Option(help="Acceptable alerts per machine and week, separated by commas.")
-    ] = "0.5,1,3",
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Readings with a column `label` (0 or 1): a CSV file, or a table or view of the"
-            " database, written as schema.table.",
-        ),
-    ] = None,
-    start: Annotated[str | None, typer.Option(help="Default: the first reading.")] = None,
-    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
-    machines: Annotated[
-        str, typer.Option(help="Ids separated by commas; default: all that change.")
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Injected faults per test week.", min=1)] = 40,
-    picture: Annotated[
-        Path | None, typer.Option(help="PNG, SVG or PDF: recall against false alerts.")
-    ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="NPZ of the test weeks' scores and labels, for `make vus`.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate the detector `signals` and baselines, on injected faults or on labels."""
-    from anomaly.evaluation.evaluate import evaluate_deployment, evaluate_labels
-    from anomaly.evaluation.labelled_readings import is_csv
-    from anomaly.evaluation.report import check_picture
-
-    asked = _budgets(budgets)
-    _check_folder("--picture", picture)
-    _check_folder("--scores", scores)
-    if picture is not None:
-        check_picture(picture)
-    if labels is not None:
-        if start or end or machines:
-            raise SettingsError("--start, --end and --machines go without --labels: cut the labels")
-        database, settings = (None, load_settings()) if is_csv(labels) else connect()
-        report = evaluate_labels(
-            labels, database, settings, budgets=asked, keep_scores=scores is not None
-        )
-    else:
-        database, settings = connect()
-        window = _evaluation_window(start, end)
-        report = evaluate_deployment(
-            database,
-            settings,
-            datetime.now(UTC),
-            window=window,
-            machines=_machine_ids(machines),
-            budgets=asked,
-            seeds=seeds,
-            keep_scores=scores is not None,
-        )
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        for table in report.tables():
-            print_table(table)
-    if picture is not None:
-        say(f"picture: {report.picture(picture)}", to=notes)
-    if scores is not None:
-        written = report.write_scores(scores, settings.meter.interval_minutes)
-        say(f"scores: {written}; VUS-PR: make vus SCORES={written}", to=notes)
-
-
-def _evaluation_window(start: str | None, end: str | None) -> Window | None:
-    if not start and not end:
-        return None
-    if not start or not end:
-        raise SettingsError("--start and --end go together: give both, or neither for everything")
-    return Window.parse(start, end)
-
-
-def _machine_ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise SettingsError(f"--machines is {text!r}: write ids by comma, e.g. 1,2,3") from None
-
-
-def _check_folder(option: str, file: Path | None) -> None:
-    """Refuse a file that cannot be written, before the long work begins."""
-    if file is not None and not file.parent.is_dir():
-        raise SettingsError(f"{option} is {str(file)!r}: there is no folder {file.parent}, make it")
-    if file is not None and file.is_dir():
-        raise SettingsError(f"{option} is {str(file)!r}, a folder: write the name of a file")
-
-
-def _budgets(text: str) -> list[float]:
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or not all(0 < budget <= MOST_ALERTS for budget in found):
-        raise SettingsError(
-            f"--budgets is {text!r}: write numbers above 0, {MOST_ALERTS:g} at most, e.g. 0.5,1,3"
-        )
-    return found
 
 
 @app.command()

@@ -5,11 +5,13 @@ counts what became of them. `machine_habits` and `physical_faults` are a second 
 breaks, slips or is left on in a plant. These five are frozen by their outputs
 (``tests/unit/test_frozen_judge.py``). `train_test_weeks` says what is trained on and judged,
 `thresholds` keeps an alert budget, `protocol` runs contenders, `outcomes` and `report` hold the
-results. Contenders are `our_detector` and `baselines`. `labelled_readings` judges on labels instead
-of injected faults, `evaluate` starts from a deployment, and `vus_pr` runs beside the product.
+results. Contenders are `our_detector`, `baselines` and `subsequence_baselines`. `labelled_readings`
+judges on labels instead of injected faults, `reading_sets` reads the files of several plants and
+`sets_report` shows them side by side, `evaluate` starts from a deployment, from sets or from
+labels, and `vus_pr` runs beside the product.
 
-This room may import all rooms below: scoring, incidents, database, models, detectors, readings, and
-the words that every room uses. The injector and the judge must never look at a detector.
-`anomaly.lifecycle` uses this room for its gate; this room must not import
-lifecycle, loading, operations or entry points.
+This room may import all rooms below: loading, scoring, incidents, database, models, detectors,
+readings, and the words that every room uses. The injector and the judge must never look at a
+detector. `anomaly.lifecycle` uses this room for its gate; this room must not import lifecycle,
+operations or entry points.
 """

@@ -1,7 +1,8 @@
-"""Compare the product's detector with baselines, on a deployment's readings or labelled ones."""
+"""Compare the product's detector with baselines, on a deployment's readings, sets or labels."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,22 @@ import pandas as pd
 from anomaly.database.connection import TRAINER, Database
 from anomaly.database.labelled_readings import read_labels
 from anomaly.database.machines import find_machine, trainable_machines
+from anomaly.detectors.signals.signals import NAMES
 from anomaly.errors import TrainingError
 from anomaly.evaluation.baselines import baselines
 from anomaly.evaluation.labelled_readings import as_labelled, judge_labelled, read_labelled
 from anomaly.evaluation.our_detector import SignalsContender
 from anomaly.evaluation.protocol import Contender, evaluate
+from anomaly.evaluation.reading_sets import ReadingSet, side_by_side
 from anomaly.evaluation.report import EvaluationReport
-from anomaly.evaluation.train_test_weeks import MOSTLY_FLAT
+from anomaly.evaluation.sets_report import SetReport, SetsReport
+from anomaly.evaluation.subsequence_baselines import KMeansCourses, SubsequencePCA
+from anomaly.evaluation.train_test_weeks import (
+    MOSTLY_FLAT,
+    Injector,
+    finite_readings,
+    spread_splits,
+)
 from anomaly.readings.meter_faults import profile_machines
 from anomaly.scoring.window_reader import WindowReader
 from anomaly.settings import MeterSettings, Settings, TrainingSettings
@@ -38,20 +48,52 @@ def evaluate_deployment(
 
     Parameters
     ----------
+    window, machines
+        As for `deployment_set`.
+    keep_scores : bool
+        Whether the report holds the scores of the test weeks.
+
+    Raises
+    ------
+    MachineError, TrainingError
+        As `deployment_set`, and when there is too little to train on.
+    """
+    found = deployment_set(database, settings, now, window=window, machines=machines)
+    return evaluate(
+        found.readings,
+        contenders(settings.meter, settings.training, found.zone),
+        meter=settings.meter,
+        zone=found.zone,
+        seeds=seeds,
+        budgets=budgets,
+        keep_scores=keep_scores,
+    )
+
+
+def deployment_set(
+    database: Database,
+    settings: Settings,
+    now: datetime,
+    *,
+    window: Window | None = None,
+    machines: Sequence[int] = (),
+) -> ReadingSet:
+    """Readings of the meter table, as a set to evaluate on.
+
+    Parameters
+    ----------
     window : Window, optional
         Default: all readings that are due.
     machines : sequence of int, optional
         Default: every machine that is not nearly always flat, for there is nothing to find on
         others.
-    keep_scores : bool
-        Whether the report holds the scores of the test weeks.
 
     Raises
     ------
     MachineError
         When a machine is not known, or its time zone does not exist.
     TrainingError
-        When there is too little to train on, or nothing.
+        When there is no reading of such machines.
     """
     reader = WindowReader(settings.meter_table, settings.meter)
     everything = _due_readings(reader, database, settings, now)
@@ -69,15 +111,69 @@ def evaluate_deployment(
             f"there is no reading of {who} in {chosen}: there are readings in {everything}"
         )
     zone = str(known["time_zone"].mode().iloc[0])
-    return evaluate(
-        readings[["utc_timestamp", "machine_id", "reading"]],
-        contenders(settings.meter, settings.training, zone),
-        meter=settings.meter,
-        zone=zone,
+    return ReadingSet(settings.meter_table.source_name, finite_readings(readings), settings, zone)
+
+
+def evaluate_sets(
+    sets: Sequence[ReadingSet],
+    *,
+    budgets: Sequence[float],
+    seeds: int,
+    weeks: int,
+    leave_out: bool = False,
+) -> SetsReport:
+    """Inject the faults of both injectors into several sets, and report which contender finds them.
+
+    Parameters
+    ----------
+    seeds : int
+        Injections per test week.
+    weeks : int
+        Test weeks per set, spread over its readings (`spread_splits`).
+    leave_out : bool
+        Whether the contenders are the product's detector whole, and with each signal left out,
+        instead of the baselines.
+
+    Raises
+    ------
+    TrainingError
+        When a set is too short.
+    """
+    jobs = [(chosen, injector) for chosen in sets for injector in Injector]
+    work = partial(_evaluate_set, budgets=budgets, seeds=seeds, weeks=weeks, leave_out=leave_out)
+    return SetsReport(side_by_side(work, jobs))
+
+
+def _evaluate_set(
+    chosen: ReadingSet,
+    injector: Injector,
+    *,
+    budgets: Sequence[float],
+    seeds: int,
+    weeks: int,
+    leave_out: bool,
+) -> SetReport:
+    meter, training = chosen.settings.meter, chosen.settings.training
+    try:
+        splits = spread_splits(
+            chosen.readings,
+            meter=meter,
+            count=weeks,
+            train=timedelta(weeks=training.training_weeks),
+        )
+    except TrainingError as error:
+        raise TrainingError(f"set {chosen.name}: {error}") from None
+    report = evaluate(
+        chosen.readings,
+        (left_out if leave_out else contenders)(meter, training, chosen.zone),
+        meter=meter,
+        zone=chosen.zone,
+        splits=splits,
         seeds=seeds,
         budgets=budgets,
-        keep_scores=keep_scores,
+        injector=injector,
     )
+    return SetReport(chosen.name, injector, report)
 
 
 def evaluate_labels(
@@ -119,7 +215,18 @@ def evaluate_labels(
 
 def contenders(meter: MeterSettings, training: TrainingSettings, zone: str) -> list[Contender]:
     """The product's detector, then the baselines."""
-    return [SignalsContender(meter, training, zone), *baselines(meter, training, zone)]
+    return [
+        SignalsContender(meter, training, zone),
+        *baselines(meter, training, zone),
+        SubsequencePCA(meter, training, zone),
+        KMeansCourses(meter, training, zone),
+    ]
+
+
+def left_out(meter: MeterSettings, training: TrainingSettings, zone: str) -> list[Contender]:
+    """The product's detector whole, then without each of its signals."""
+    without = [SignalsContender(meter, training, zone, without=name) for name in NAMES]
+    return [SignalsContender(meter, training, zone), *without]
 
 
 def _due_readings(

@@ -100,7 +100,7 @@ def as_labelled(
         As `read_labelled`.
     """
     table = _named(table, meter_table, label)
-    machines = _machine_ids(table["machine"], meter_table)
+    machines = machine_ids(table["machine"], meter_table)
     parser = TimestampParser(
         meter.source_timezone or None,
         meter.timestamp_label.value,
@@ -190,7 +190,7 @@ def _require_filled(table: pd.DataFrame, names: Sequence[str]) -> None:
             raise SourceError(f"column {name!r} is empty in row {row}: fill it in")
 
 
-def _machine_ids(names: pd.Series, meter_table: MeterTableSettings) -> dict[str, int]:
+def machine_ids(names: pd.Series, meter_table: MeterTableSettings) -> dict[str, int]:
     """The id of each name: as the settings map it, else the number itself, else counted from 1."""
     found = sorted(names.unique().tolist())
     if all(name in meter_table.source_machines for name in found):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from anomaly.detectors.signals.signals import measure_signals
+from anomaly.detectors.signals.signals import NAMES, measure_signals
 from anomaly.detectors.signals.training import TrainedDetector, train_signals
 from anomaly.evaluation.protocol import Scored
 from anomaly.readings.measuring import measure
@@ -30,14 +30,30 @@ def dropout_after(interval: timedelta) -> timedelta:
 
 
 class SignalsContender:
-    """Detector `signals` with the rules for meter faults, trained as the product trains it."""
+    """Detector `signals` with the rules for meter faults, trained as the product trains it.
 
-    name = "signals (ours)"
+    Parameters
+    ----------
+    without : str, optional
+        A signal that counts for nothing, to see what it is worth.
+    """
 
-    def __init__(self, meter: MeterSettings, training: TrainingSettings, zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        meter: MeterSettings,
+        training: TrainingSettings,
+        zone: str = "UTC",
+        without: str | None = None,
+    ) -> None:
         self.meter = meter
         self.training = training
         self.zone = zone
+        self.without = without
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"without {self.without}" if self.without else "signals (ours)"
 
     def fit(self, train: pd.DataFrame) -> "FittedSignals":
         """Train on the readings that are no meter faults."""
@@ -53,11 +69,12 @@ class SignalsContender:
             },
             index=profiles.index,
         )
-        trained = train_signals(sound, machines, self.meter, self.training)
+        left_out = [self.without] if self.without else []
+        trained = train_signals(sound, machines, self.meter, self.training, without=left_out)
         score = np.full(len(measured), np.nan)
         score[~faulty] = trained.evidence
         alarms = meter_alarms(measured, faulty, self.meter)
-        return FittedSignals(self.meter, trained, profiles, Scored(score, alarms))
+        return FittedSignals(self.meter, trained, profiles, Scored(score, alarms), left_out)
 
 
 class FittedSignals:
@@ -69,9 +86,11 @@ class FittedSignals:
         trained: TrainedDetector,
         profiles: pd.DataFrame,
         training: Scored,
+        without: Sequence[str] = (),
     ) -> None:
         self.meter = meter
         self.trained = trained
+        self.without = [NAMES.index(name) for name in without]
         self.profiles = profiles
         self._training = training
 
@@ -95,6 +114,7 @@ class FittedSignals:
         detector = self.trained.detector
         readings = detector.readings(measured.assign(quality=quality))
         signals = measure_signals(readings, np.arange(len(measured)))
+        signals[:, self.without] = np.nan
         evidence = detector.evidence(signals, readings.rows).max(axis=1)
         return Scored(
             np.where(faulty, np.nan, evidence), meter_alarms(measured, faulty, self.meter)

@@ -19,6 +19,7 @@ from anomaly.evaluation.report import EvaluationReport
 from anomaly.evaluation.thresholds import Ladder, ladders
 from anomaly.evaluation.train_test_weeks import (
     SEEDS,
+    Injector,
     TrainTestSplit,
     Trial,
     injected_trials,
@@ -102,6 +103,7 @@ def evaluate(
     seeds: int = SEEDS,
     budgets: Sequence[float] = BUDGETS,
     keep_scores: bool = False,
+    injector: Injector = Injector.CURVE,
 ) -> EvaluationReport:
     """Judge contenders on faults injected into real readings.
 
@@ -119,10 +121,14 @@ def evaluate(
         Alerts per machine and week for which thresholds are fixed on training readings.
     keep_scores : bool
         Whether the report holds the scores of the test weeks, for VUS-PR.
+    injector : Injector
+        Who writes the faults.
     """
     if splits is None:
         splits = rolling_splits(readings, meter=meter)
-    trials = injected_trials(readings, splits, meter=meter, zone=zone, seeds=seeds)
+    trials = injected_trials(
+        readings, splits, meter=meter, zone=zone, seeds=seeds, injector=injector
+    )
     return run_trials(trials, contenders, meter=meter, budgets=budgets, keep_scores=keep_scores)
 
 

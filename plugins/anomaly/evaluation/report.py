@@ -30,7 +30,8 @@ _UNDISTURBED = (
     "undisturbed: alerts per machine-week where nothing was injected"
     " (! beyond the 95 % Poisson bound of the budget)"
 )
-_ALL = "all"  # magnitudes of a family
+ALL = "all"
+"""All magnitudes of a family."""
 
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -116,7 +117,7 @@ class EvaluationReport:
         false alerts: a false alert belongs to no family.
         """
         units = _Units(self.alerts)
-        everything = pd.concat([self.events, self.events.assign(magnitude=_ALL)])
+        everything = pd.concat([self.events, self.events.assign(magnitude=ALL)])
         keys = ["contender", "budget", "family", "magnitude"]
         rows = [
             dict(zip(keys, key, strict=True))
@@ -191,7 +192,7 @@ class EvaluationReport:
 
     def table(self) -> Table:
         """The summary, one row per contender and budget."""
-        table = _table(
+        table = plain_table(
             "Faults found: thresholds fixed on training readings, brackets are 95 % intervals",
             "detector", "budget", "events found", "false alerts per machine-week", "precision",
             "delay, h", "undisturbed",
@@ -204,10 +205,10 @@ class EvaluationReport:
             table.add_row(
                 "" if name == before else name,
                 f"{row['budget']:g}",
-                _interval(row, "recall"),
-                _interval(row, "false_alerts"),
-                _interval(row, "precision"),
-                _interval(row, "delay_hours"),
+                with_interval(row, "recall"),
+                with_interval(row, "false_alerts"),
+                with_interval(row, "precision"),
+                with_interval(row, "delay_hours"),
                 f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else "",
             )
             before = name
@@ -223,47 +224,48 @@ class EvaluationReport:
         """All contenders at the same realised false alerts."""
         found = self.at_rates().pivot(index="false_alerts", columns="contender")["recall_swept"]
         names = self.contenders["contender"].tolist()
-        table = _table(
+        table = plain_table(
             "Events found at the same realised false alerts per machine-week (swept: read off the"
             " test weeks)", "false alerts", *names,
         )  # fmt: skip
         for rate, row in found.iterrows():
-            table.add_row(f"{rate:g}", *(_shown(row[name]) for name in names))
+            table.add_row(f"{rate:g}", *(two_digits(row[name]) for name in names))
         return table
 
     def _family_table(self, families: pd.DataFrame) -> Table:
         """The first contender by family and magnitude: recall by budget, delay at the middle."""
         name, budgets = families["contender"].iloc[0], families["budget"].unique().tolist()
-        middle = self._middle_budget()
-        table = _table(
+        middle = self.middle_budget()
+        table = plain_table(
             f"{name}, by family and magnitude", "family", "events",
             *(f"found at {budget:g}" for budget in budgets), f"delay at {middle:g}, h",
         )  # fmt: skip
         mine = families[families["contender"] == name]
         for family, group in mine.groupby("family"):
-            for magnitude in _magnitudes(group):
+            for magnitude in magnitudes(group):
                 rows = group[group["magnitude"] == magnitude].set_index("budget")
                 at = dict(zip(rows.index, rows.to_dict("records"), strict=True))
                 table.add_row(
-                    str(family) if magnitude == _ALL else f"  {magnitude}",
+                    str(family) if magnitude == ALL else f"  {magnitude}",
                     str(at[middle]["events"]),
-                    *(_interval(at[budget], "recall") for budget in budgets),
-                    _interval(at[middle], "delay_hours"),
+                    *(with_interval(at[budget], "recall") for budget in budgets),
+                    with_interval(at[middle], "delay_hours"),
                 )
         return table
 
     def _contender_table(self, families: pd.DataFrame) -> Table:
         """All contenders by family, at one budget."""
-        middle = self._middle_budget()
-        whole = families[(families["magnitude"] == _ALL) & (families["budget"] == middle)]
+        middle = self.middle_budget()
+        whole = families[(families["magnitude"] == ALL) & (families["budget"] == middle)]
         found = whole.pivot(index="family", columns="contender", values="recall")
         names = self.contenders["contender"].tolist()
-        table = _table(f"Events found at budget {middle:g}, by family", "family", *names)
+        table = plain_table(f"Events found at budget {middle:g}, by family", "family", *names)
         for family, row in found.iterrows():
-            table.add_row(str(family), *(_shown(row[name]) for name in names))
+            table.add_row(str(family), *(two_digits(row[name]) for name in names))
         return table
 
-    def _middle_budget(self) -> float:
+    def middle_budget(self) -> float:
+        """The budget of tables that show only one."""
         budgets = sorted(self.events["budget"].unique().tolist())
         return float(budgets[len(budgets) // 2])
 
@@ -362,7 +364,8 @@ class _Units:
         return np.asarray(self._index.get_indexer(keys), np.int64)
 
 
-def _table(title: str, first: str, *headings: str) -> Table:
+def plain_table(title: str, first: str, *headings: str) -> Table:
+    """A table without lines; all columns but the first are set to the right."""
     table = Table(
         title=title, title_justify="left", caption_justify="left",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
@@ -373,10 +376,10 @@ def _table(title: str, first: str, *headings: str) -> Table:
     return table
 
 
-def _magnitudes(families: pd.DataFrame) -> list[str]:
+def magnitudes(families: pd.DataFrame) -> list[str]:
     """The whole family, then the magnitudes that occur; labelled events have none."""
     there = set(families["magnitude"])
-    return [_ALL, *(magnitude.value for magnitude in Magnitude if magnitude.value in there)]
+    return [ALL, *(magnitude.value for magnitude in Magnitude if magnitude.value in there)]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -384,15 +387,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
 
 
-def _interval(row: Mapping[Any, Any], name: str) -> str:
+def with_interval(row: Mapping[Any, Any], name: str) -> str:
     """A figure and its interval, with the only blank between them: a narrow column breaks there."""
     if pd.isna(row[name]):
         return "-"
-    low, high = (_shown(row[f"{name}_{end}"]) for end in ("low", "high"))
-    return f"{_shown(row[name])} [{low},{high}]"
+    low, high = (two_digits(row[f"{name}_{end}"]) for end in ("low", "high"))
+    return f"{two_digits(row[name])} [{low},{high}]"
 
 
-def _shown(value: object) -> str:
+def two_digits(value: object) -> str:
+    """A number with two digits, or a dash where there is none."""
     return "-" if pd.isna(number := float(str(value))) else f"{number:.2f}"
 
 

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from anomaly.errors import TrainingError
 from anomaly.evaluation.fault_injection import Event, inject
+from anomaly.evaluation.machine_habits import learn_habits
 from anomaly.evaluation.ordinary_days import learn_ordinary_days
+from anomaly.evaluation.physical_faults import inject_physical
 from anomaly.readings.transformers import MachineTimeSorter, MissingDropper
 from anomaly.settings import MeterSettings
 from anomaly.windows import Window
@@ -26,6 +30,15 @@ MOSTLY_FLAT = 0.9
 Chosen."""
 
 WEEK = timedelta(days=7)
+
+
+class Injector(StrEnum):
+    """Who writes the faults."""
+
+    CURVE = "curve"
+    """`anomaly.evaluation.fault_injection`: what a curve may do."""
+    PHYSICAL = "physical"
+    """`anomaly.evaluation.physical_faults`: what a machine may do."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,45 @@ def rolling_splits(
     ]
 
 
+def spread_splits(
+    readings: pd.DataFrame,
+    *,
+    meter: MeterSettings,
+    count: int,
+    train: timedelta,
+    least_train: timedelta = timedelta(weeks=5),
+    shortest: timedelta = timedelta(days=5),
+) -> list[TrainTestSplit]:
+    """Test weeks spread evenly over all readings, each after the `train` before it.
+
+    Test weeks do not overlap; of short readings there are fewer than `count`. The first come
+    when there is `least_train` to train on, if the readings are too short for `train`.
+
+    Raises
+    ------
+    TrainingError
+        When the readings are too short for a single split.
+    """
+    first = readings["utc_timestamp"].min().to_pydatetime()
+    end = readings["utc_timestamp"].max().to_pydatetime() + meter.interval
+    begin = first + (train if end - first >= train + count * WEEK else least_train)
+    if begin + shortest > end:
+        raise TrainingError(
+            f"the readings last {(end - first) / timedelta(days=1):.1f} days: a split needs"
+            f" {(least_train + shortest) / timedelta(days=1):.0f}"
+        )
+    last = end - shortest  # the latest start of a test week
+    most = min(count, 1 + (last - begin) // WEEK)
+    apart = timedelta(days=(last - begin) // timedelta(days=1) // max(most - 1, 1))
+    starts = [begin + number * apart for number in range(most)]
+    return [
+        TrainTestSplit(
+            Window(max(first, start - train), start), Window(start, min(start + WEEK, end))
+        )
+        for start in starts
+    ]
+
+
 def injected_trials(
     readings: pd.DataFrame,
     splits: Sequence[TrainTestSplit],
@@ -106,6 +158,7 @@ def injected_trials(
     meter: MeterSettings,
     zone: str = "UTC",
     seeds: int = SEEDS,
+    injector: Injector = Injector.CURVE,
 ) -> list[Trial]:
     """One trial per split: its test week as it was, and with faults for each seed.
 
@@ -118,7 +171,8 @@ def injected_trials(
     """
     clean = finite_readings(readings)
     return [
-        _injected_trial(clean, split, week, seeds, meter, zone) for week, split in enumerate(splits)
+        _injected_trial(clean, split, week, seeds, meter, zone, injector)
+        for week, split in enumerate(splits)
     ]
 
 
@@ -143,19 +197,20 @@ def _injected_trial(
     seeds: int,
     meter: MeterSettings,
     zone: str,
+    injector: Injector,
 ) -> Trial:
     train, window = readings_within(readings, split.train), split.test
     ordinary_days = learn_ordinary_days(train, until=window.start, meter=meter, zone=zone)
+    if injector is Injector.CURVE:
+        inject_faults = partial(inject, ordinary_days=ordinary_days)
+    else:
+        habits = learn_habits(
+            train, until=window.start, meter=meter, zone=zone, ordinary_days=ordinary_days
+        )
+        inject_faults = partial(inject_physical, habits=habits)
     shown = readings_within(readings, window.starting_earlier(JUDGING_LOOK_BACK))
     cases = [Case(shown, window, (), week, None)]
     for seed in range(seeds):
-        injected = inject(
-            shown,
-            window=window,
-            seed=(week, seed),
-            meter=meter,
-            zone=zone,
-            ordinary_days=ordinary_days,
-        )
+        injected = inject_faults(shown, window=window, seed=(week, seed), meter=meter, zone=zone)
         cases.append(Case(injected.readings, window, injected.events, week, seed))
     return Trial(train, (split.train.end - split.train.start) / WEEK, tuple(cases))

@@ -195,7 +195,9 @@ class Trainer:
         """
         self._require_history(window.start, window.end)
         sound, labels_through = self._sound_readings(window, labels_through)
-        model, estimator = self._fit(sound, self.learnt_caution() if caution is None else caution)
+        if caution is None:
+            caution = self.learnt_caution()
+        model, estimator = fit_model(sound, self._machines(), caution, self.settings)
         return TrainedVersion(model, estimator, window, sound, labels_through)
 
     def learnt_caution(self) -> dict[int, float]:
@@ -231,7 +233,7 @@ class Trainer:
         weeks = (rate["last_at"] - rate["first_at"] + self.settings.meter.interval) / WEEK
         budget = rate["alert_budget"] or self.settings.training.alert_budget
         raised = rate["alerts"] - rate["real_alerts"]
-        return float(next_caution(np.array(was), np.array(raised), np.array(budget * weeks)))
+        return corrected_caution(was, raised, budget * weeks)
 
     def register(self, trained: TrainedVersion, *, by: str = "") -> TrainingReport:
         """Write the files, then the row that makes them a version, judged or not."""
@@ -272,34 +274,10 @@ class Trainer:
                     end_draft(transaction, draft)
         return removed
 
-    def _fit(self, sound: pd.DataFrame, caution: Mapping[int, float]) -> tuple[Model, object]:
-        """The model, and what scikit-learn trained for it."""
-        profiles = profile_machines(sound)
-        detector, estimator = self._fit_detector(sound, profiles, caution)
-        model = Model(
-            detector,
-            profiles,
-            self.settings.meter.reading_kind.value,
-            self.settings.meter.interval_minutes,
-            Reference.of(sound),
-        )
-        return model, estimator
-
-    def _fit_detector(
-        self, sound: pd.DataFrame, profiles: pd.DataFrame, caution: Mapping[int, float]
-    ) -> tuple[Detector, object]:
-        if self.settings.training.detector is DetectorName.PROTOTYPE:
-            pipeline = fit_forest(sound, self.settings.training)
-            return PrototypeDetector.compile(pipeline, self.settings.meter), pipeline
+    def _machines(self) -> pd.DataFrame:
+        """What is on record of each machine, indexed by ``machine_id``."""
         with self.database.transaction(TRAINER, read_only=True) as transaction:
-            machines = trainable_machines(transaction)
-        known = machines.set_index("machine_id")[["time_zone", "alert_budget", "holidays"]]
-        often_flat = profiles["flat_share"] > self.settings.meter.stuck_flat_share
-        table = known.reindex(profiles.index).assign(
-            often_flat=often_flat, caution=profiles.index.map(caution)
-        )
-        detector = train_signals(sound, table, self.settings.meter, self.settings.training).detector
-        return detector, detector
+            return trainable_machines(transaction).set_index("machine_id")
 
     def _sound_readings(
         self, window: Window, labels_through: int | None
@@ -455,6 +433,57 @@ class Trainer:
             "library_versions": library_versions(),
             "registered_by": by,
         }
+
+
+def corrected_caution(was: float, raised: float, bearable: float) -> float:
+    """`anomaly.detectors.signals.calibration.next_caution`, of one machine."""
+    return float(next_caution(np.array(was), np.array(raised), np.array(bearable)))
+
+
+def fit_model(
+    sound: pd.DataFrame,
+    machines: pd.DataFrame,
+    caution: Mapping[int, float],
+    settings: Settings,
+) -> tuple[Model, object]:
+    """The model, and what scikit-learn trained for it.
+
+    Parameters
+    ----------
+    sound : DataFrame
+        Measured readings without meter faults, sorted by machine and time.
+    machines : DataFrame
+        ``time_zone``, ``alert_budget`` and ``holidays``, indexed by ``machine_id``.
+    caution : mapping of int to float
+        What each machine's alert budget is divided by; a missing one begins anew.
+    """
+    profiles = profile_machines(sound)
+    detector, estimator = _fit_detector(sound, profiles, machines, caution, settings)
+    model = Model(
+        detector,
+        profiles,
+        settings.meter.reading_kind.value,
+        settings.meter.interval_minutes,
+        Reference.of(sound),
+    )
+    return model, estimator
+
+
+def _fit_detector(
+    sound: pd.DataFrame,
+    profiles: pd.DataFrame,
+    machines: pd.DataFrame,
+    caution: Mapping[int, float],
+    settings: Settings,
+) -> tuple[Detector, object]:
+    if settings.training.detector is DetectorName.PROTOTYPE:
+        pipeline = fit_forest(sound, settings.training)
+        return PrototypeDetector.compile(pipeline, settings.meter), pipeline
+    known = machines[["time_zone", "alert_budget", "holidays"]].reindex(profiles.index)
+    often_flat = profiles["flat_share"] > settings.meter.stuck_flat_share
+    table = known.assign(often_flat=often_flat, caution=profiles.index.map(caution))
+    detector = train_signals(sound, table, settings.meter, settings.training).detector
+    return detector, detector
 
 
 def kept_parameters(settings: Settings) -> dict[str, Any]:

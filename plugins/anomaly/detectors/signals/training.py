@@ -1,5 +1,6 @@
 """Train the detector `signals`: usual days, forests, calibration, and the fleet's row."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,12 @@ class TrainedDetector:
 
 
 def train_signals(
-    measured: pd.DataFrame, machines: pd.DataFrame, meter: MeterSettings, training: TrainingSettings
+    measured: pd.DataFrame,
+    machines: pd.DataFrame,
+    meter: MeterSettings,
+    training: TrainingSettings,
+    *,
+    without: Collection[str] = (),
 ) -> TrainedDetector:
     """Train on measured readings; the same readings give the same detector, bit for bit.
 
@@ -55,6 +61,8 @@ def train_signals(
         calendar; missing: the setting's) and ``caution`` (what its budget is divided by;
         missing: `CAUTION`). A machine that is missing in it stands in UTC and has the
         setting's budget.
+    without : collection of str
+        Signals that shall count for nothing, to see what they are worth.
 
     Raises
     ------
@@ -64,7 +72,7 @@ def train_signals(
     ids = np.unique(measured["machine_id"].to_numpy(np.int64))
     known = machines.reindex(ids, columns=_KNOWN)
     zones = known["time_zone"].fillna("UTC").to_numpy(dtype=str)
-    calendars = known["holidays"].fillna(training.holidays).to_numpy(dtype=str)
+    calendars = known["holidays"].astype(object).fillna(training.holidays).to_numpy(dtype=str)
     budget = known["alert_budget"].fillna(training.alert_budget).to_numpy(np.float64)
     caution = known["caution"].fillna(CAUTION).to_numpy(np.float64)
     often_flat = known["often_flat"].fillna(False).to_numpy(dtype=bool)
@@ -74,6 +82,7 @@ def train_signals(
     learnt = TrainingReadings(table, described, meter, training)
     signals = learnt.held_out_signals()
     signals[often_flat[learnt.rows], NAMES.index("flat")] = np.nan
+    signals[:, [NAMES.index(name) for name in without]] = np.nan
     scaled = scale_signals(learnt, signals, meter)
     scaled = replace(scaled, tables=fit_forests(scaled, signals, learnt, training.random_seed))
     detector, evidence, budgets = calibrate(scaled, signals, learnt, budget, caution)
