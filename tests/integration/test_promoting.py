@@ -106,14 +106,26 @@ def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(fille
     report = challenge(filled, settings, 8 * DAY, 15 * DAY)
 
     assert next_step(report.judgement, settings.gate) is NextStep.KEEP
-    ((status, stored),) = rows(
+    ((outcome, stored),) = rows(
         filled, "SELECT status, judgement FROM anomaly.model_versions WHERE version = 2"
     )
-    assert status == "refused"
+    assert outcome == "refused"
     assert stored["reasons"] == list(report.judgement.reasons)
     assert max(row["psi"] for row in stored["drift"]) > settings.gate.gate_psi
     card = Path(report.card).read_text()
     assert all(f"- {reason}" in card for reason in stored["reasons"])
+
+    young, old = (
+        status(filled, settings.changed(gate_champion_weeks=weeks), at(24 * DAY)).problems
+        for weeks in (3, 2)
+    )
+    assert not any("the gate refused" in problem for problem in young)
+    assert any(
+        "the gate refused version 2, and the training of version 1 ended 2.3 weeks before"
+        in problem
+        and "anomaly models promote 2" in problem
+        for problem in old
+    )
 
 
 def test_a_second_refusal_in_a_row_asks_a_person_and_status_says_so(filled, settings):

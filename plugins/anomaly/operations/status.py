@@ -103,6 +103,8 @@ class Status:
         The newest of them.
     most_refusals : int
         So many of them, and a person must decide.
+    oldest_training : timedelta
+        One of them is enough, if the training in force ended so long before the newest reading.
     exit_severity : StatusSeverity
         Lowest severity at which an open incident is a problem.
     """
@@ -125,6 +127,7 @@ class Status:
     refused_in_a_row: int
     newest_refused: int | None
     most_refusals: int
+    oldest_training: timedelta
     machines: list[MachineStatus]
     runs: list[dict[str, Any]]
     incidents: list[dict[str, Any]]
@@ -140,12 +143,12 @@ class Status:
         ]
         if self.model_version is None:
             found.append("no model is in force: run `anomaly train --promote`")
-        if self.refused_in_a_row >= self.most_refusals:
+        if refused := self._refused():
             found.append(
-                f"the gate refused {self.refused_in_a_row} versions in a row, so version"
-                f" {self.model_version} still judges: decide in Airflow, under Required Actions of"
-                f" `retrain_model`, or look at `anomaly models show {self.newest_refused}` and put"
-                f" it in force with `anomaly models promote {self.newest_refused}`"
+                f"{refused}, so version {self.model_version} still judges: decide in Airflow, under"
+                " Required Actions of `retrain_model`, or look at"
+                f" `anomaly models show {self.newest_refused}` and put it in force with"
+                f" `anomaly models promote {self.newest_refused}`"
             )
         if self.newest_reading is None:
             found.append("the meter table has no readings: load some, or check ANOMALY_SOURCE_*")
@@ -173,10 +176,25 @@ class Status:
         order = list(StatusSeverity)
         return order.index(StatusSeverity(incident["severity"])) >= order.index(self.exit_severity)
 
+    def _refused(self) -> str:
+        """Why a person must decide on a refused version, as a refusal says it; empty: nobody."""
+        if self.refused_in_a_row >= self.most_refusals:
+            return f"the gate refused {self.refused_in_a_row} versions in a row"
+        if not (self.refused_in_a_row and self.model_trained_to and self.newest_reading):
+            return ""
+        age = self.newest_reading - self.model_trained_to
+        if age <= self.oldest_training:
+            return ""
+        return (
+            f"the gate refused version {self.newest_refused}, and the training of version"
+            f" {self.model_version} ended {age / timedelta(weeks=1):.1f} weeks before the newest"
+            " reading"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """All fields except the settings among them, and the problems."""
         facts = asdict(self) | {"problems": self.problems}
-        del facts["exit_severity"], facts["most_refusals"]
+        del facts["exit_severity"], facts["most_refusals"], facts["oldest_training"]
         return facts
 
 
@@ -223,6 +241,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         refused_in_a_row=refused,
         newest_refused=newest_refused,
         most_refusals=settings.gate.gate_refusals,
+        oldest_training=settings.gate.champion_age,
         machines=machines,
         runs=runs,
         incidents=incidents,
