@@ -12,6 +12,7 @@ from meters import MONDAY, SETTINGS, machines, measure_readings, measured, shift
 
 from anomaly.detectors.signals.calibration import next_caution
 from anomaly.detectors.signals.detector import BY_ROW, SignalDetector
+from anomaly.detectors.signals.shape import misfit
 from anomaly.detectors.signals.training import train_signals
 from anomaly.incidents.episodes import find_episodes
 from anomaly.incidents.incident import Incident
@@ -318,6 +319,21 @@ def test_machines_do_not_influence_each_others_verdicts(detector):
     np.testing.assert_array_equal(
         together.score, detector.score(alone, np.ones(len(alone), dtype=bool)).score
     )
+
+
+def test_a_course_is_the_same_bit_for_bit_alone_and_among_others(detector):
+    frame = measured({0: steady(4), 1: shifts(4), 3: steady(4, seed=9)})  # 0 and 3 are strangers
+    readings = detector.readings(frame)
+    every = np.arange(len(frame))
+
+    together = misfit(readings, every)
+    alone = [misfit(readings, every[place : place + 1])[0] for place in every]
+    mixed = misfit(readings, every[::97])
+
+    assert np.isfinite(together).sum() > 300
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together[::97], mixed)
+    assert np.isnan(together[readings.rows == -1]).all()
 
 
 def test_a_larger_budget_of_a_machine_lowers_its_limit_alone():

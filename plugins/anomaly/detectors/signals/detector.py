@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly.arrays import Bools, Floats, Ints
+from anomaly.arrays import Bools, Floats, Ints, one_if_equal
 from anomaly.detectors.base import Scores
 from anomaly.detectors.signals.explaining import explain
 from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
@@ -25,7 +25,7 @@ STRETCH = 0.6
 """Abnormality that is added per spread beyond the training range. A forest is flat there, and a
 monstrous spike would score like a large one. Chosen on injected faults
 (docs/explanation/detection-lab-report.md, "How it was chosen")."""
-_BLOCK = 16_384
+_BLOCK = 8_192
 """Readings at once, so that the arrays made of them stay in the processor's cache."""
 
 BY_ROW = (
@@ -176,8 +176,9 @@ class SignalDetector:
         evidence = np.empty_like(signals)
         for begin in range(0, len(rows), _BLOCK):
             block = slice(begin, begin + _BLOCK)
-            row = rows[block]
-            rare = (self.abnormality(signals[block], row) - self.often[row]) / self.decay[row]
+            row = one_if_equal(rows[block])
+            abnormal = self.abnormality(signals[block], rows[block])
+            rare = (abnormal - self.often[row]) / self.decay[row]
             evidence[block] = np.nan_to_num(np.maximum(rare + self.rarity[row], 0))
         return evidence
 
@@ -189,7 +190,7 @@ class SignalDetector:
         found = np.full(signals.shape, np.nan)
         for k, table in enumerate(self.tables):
             known = np.flatnonzero(np.isfinite(signals[:, k]))
-            row = rows[known]
+            row = one_if_equal(rows[known])
             scaled = (signals[known, k] - self.centre[row, k]) / self.spread[row, k]
             beyond = np.maximum(self.low[row, k] - scaled, scaled - self.high[row, k])
             found[known, k] = STRETCH * np.maximum(beyond, 0) - table.score_samples(scaled)

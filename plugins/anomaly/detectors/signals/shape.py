@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anomaly.arrays import Bools, Floats, Ints
+from anomaly.arrays import Bools, Floats, Ints, one_if_equal
 from anomaly.detectors.signals.usual_day import UsualDay
 
 SPAN = timedelta(hours=6)
@@ -21,7 +21,7 @@ a slower one fewer points."""
 PARTS = 4
 """Principal components that are learnt. Chosen: more explain faults away, too."""
 
-_BLOCK = 16_384  # courses at once, so that they stay in the processor's cache
+_BLOCK = 4_096  # courses at once, so that they stay in the processor's cache
 
 
 class EvenReadings(Protocol):
@@ -49,32 +49,51 @@ def courses(readings: EvenReadings, chosen: Ints) -> Floats:
 
     NaN where one is not wholly known.
     """
-    count, each = points(readings.interval)
-    power = readings.evenly_spaced_power(each)
-    back = np.maximum(chosen[:, None] - each * np.arange(count), 0)
-    found: Floats = power[back]
-    found[~readings.is_apart(back[:, -1], chosen, (count - 1) * each)] = np.nan
-    found -= found.mean(axis=1, keepdims=True)
-    return found
+    return np.ascontiguousarray(_by_point(readings, chosen).T)
 
 
 def misfit(readings: EvenReadings, chosen: Ints) -> Floats:
     """Root mean square in kW of what the usual courses leave unexplained; NaN where unknown."""
     found = np.empty(len(chosen))
     for begin in range(0, len(chosen), _BLOCK):
-        away = unexplained(readings, chosen[begin : begin + _BLOCK])
-        found[begin : begin + _BLOCK] = np.sqrt((away * away).mean(axis=1))
+        away = _unexplained_by_point(readings, chosen[begin : begin + _BLOCK])
+        found[begin : begin + _BLOCK] = np.sqrt(_total(away * away) / len(away))
     return found
 
 
 def unexplained(readings: EvenReadings, chosen: Ints) -> Floats:
     """What the usual courses leave unexplained at each point, in kW, shape (chosen, point)."""
-    rows = readings.rows[chosen]
-    away = courses(readings, chosen) - readings.usual.course[rows]
+    return _unexplained_by_point(readings, chosen).T
+
+
+def _by_point(readings: EvenReadings, chosen: Ints) -> Floats:
+    """As `courses`, shape (point, chosen): sums over points then run along the readings."""
+    count, each = points(readings.interval)
+    power = readings.evenly_spaced_power(each)
+    back = np.maximum(chosen - each * np.arange(count)[:, None], 0)
+    found: Floats = power[back]
+    found[:, ~readings.is_apart(back[-1], chosen, (count - 1) * each)] = np.nan
+    found -= _total(found) / count
+    return found
+
+
+def _unexplained_by_point(readings: EvenReadings, chosen: Ints) -> Floats:
+    rows = one_if_equal(readings.rows[chosen])
+    away = _by_point(readings, chosen)
+    away -= readings.usual.course[rows].T
     for number in range(readings.usual.course_parts.shape[1]):
-        part = readings.usual.course_parts[rows, number]
-        away -= (away * part).sum(axis=1, keepdims=True) * part
+        part = readings.usual.course_parts[rows, number].T
+        away -= _total(away * part) * part
     return away
+
+
+def _total(values: Floats) -> Floats:
+    """Sums over the points, in their order: numpy adds a single column in another one."""
+    if values.shape[1] == 1:
+        total: Floats = np.cumsum(values, axis=0)[-1]
+    else:
+        total = values.sum(axis=0)
+    return total
 
 
 def learn_courses(known: Floats) -> tuple[Floats, Floats]:
