@@ -199,6 +199,7 @@ class Readings:
         self._elapsed = np.where(np.isfinite(covered), covered, 0.0)
         self._keys = self._time_in_lanes(measured["machine_id"].to_numpy())
         self._found: dict[timedelta, tuple[Ints, Ints]] = {}
+        self._even_power: dict[int, Floats] = {}
         self._known_time = self._time_where(np.isfinite(self.power))
 
     def span(self, span: timedelta) -> timedelta:
@@ -268,10 +269,15 @@ class Readings:
         return self._mean(self._power_energy, self._known_time, chosen, ONE_HOUR)
 
     def evenly_spaced_power(self, each: int) -> Floats:
-        """Mean power in kW over the `each` intervals up to every reading.
+        """Mean power in kW over the `each` intervals up to every reading, computed once.
 
         NaN where any of them is unknown, or a reading is missing among them.
         """
+        if each not in self._even_power:
+            self._even_power[each] = self._evenly_spaced_power(each)
+        return self._even_power[each]
+
+    def _evenly_spaced_power(self, each: int) -> Floats:
         if each == 1:
             whole = np.abs(self._elapsed * MICROSECONDS_PER_HOUR - self._step) <= self._step / 2
             return np.where(whole, self.power, np.nan)
