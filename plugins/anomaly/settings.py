@@ -443,14 +443,23 @@ class Settings(BaseModel):
         return {name: value for group in groups for name, value in group.items()}
 
     def changed(self, **fields: object) -> Self:
-        """The same settings but for some fields, each named without its group."""
+        """The same settings but for some fields, each named without its group.
+
+        Raises
+        ------
+        SettingsError
+            As `load_settings`.
+        """
         given = _by_group(fields)
-        changed = {
-            group: type(getattr(self, group)).model_validate(
-                getattr(self, group).model_dump() | values
-            )
-            for group, values in given.items()
-        }
+        whole = {group: getattr(self, group).model_dump() | given[group] for group in given}
+        try:
+            changed = {
+                group: type(getattr(self, group)).model_validate(values)
+                for group, values in whole.items()
+            }
+        except ValidationError as error:
+            found = [issue | {"loc": ("", *issue["loc"])} for issue in error.errors()]
+            raise SettingsError("; ".join(_explain(issue) for issue in found)) from None
         return self.model_copy(update=changed)
 
 

@@ -66,7 +66,7 @@ def test_sets_are_read_with_their_own_settings_and_machines(tmp_path):
         "interval_minutes = 30\n[b]\nfile = 'b.csv'\nmachines = [3]\ntimestamp_label = 'end'\n"
     )
 
-    first, second = read_sets(tmp_path / "sets.toml")
+    first, second = read_sets(tmp_path / "sets.toml", load_settings({}))
 
     assert (first.name, first.zone, first.settings.meter.interval_minutes) == (
         "a",
@@ -98,7 +98,7 @@ def test_a_wrong_set_is_one_clear_line(tmp_path, toml, message):
     (tmp_path / "sets.toml").write_text(toml)
 
     with pytest.raises(SettingsError) as refused:
-        read_sets(tmp_path / "sets.toml")
+        read_sets(tmp_path / "sets.toml", load_settings({}))
 
     assert message in str(refused.value)
     assert str(tmp_path / "sets.toml") in str(refused.value)
@@ -108,9 +108,9 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "sets.toml").write_text("[x]\nfile = 'none.csv'")
 
     with pytest.raises(SettingsError, match="No such file"):
-        read_sets(tmp_path / "none.toml")
+        read_sets(tmp_path / "none.toml", load_settings({}))
     with pytest.raises(IngestError, match=r"none\.csv does not exist"):
-        read_sets(tmp_path / "sets.toml")
+        read_sets(tmp_path / "sets.toml", load_settings({}))
 
 
 def test_test_weeks_are_spread_over_the_readings_and_never_overlap():

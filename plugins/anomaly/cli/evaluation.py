@@ -128,9 +128,8 @@ def _evaluate_sets(
     from anomaly.evaluation.evaluate import evaluate_sets
     from anomaly.evaluation.reading_sets import read_sets
 
-    found = evaluate_sets(
-        read_sets(file), budgets=budgets, seeds=seeds, weeks=weeks, leave_out=leave_out
-    )
+    sets = read_sets(file, load_settings())
+    found = evaluate_sets(sets, budgets=budgets, seeds=seeds, weeks=weeks, leave_out=leave_out)
     if as_json:
         return print_json(found.as_dict())
     for table in found.tables():
@@ -156,7 +155,7 @@ def _sets(
     from anomaly.evaluation.reading_sets import read_sets
 
     if file is not None:
-        return read_sets(file)
+        return read_sets(file, load_settings())
     database, settings = connect()
     window, ids = _evaluation_window(start, end), _machine_ids(machines)
     return [deployment_set(database, settings, datetime.now(UTC), window=window, machines=ids)]

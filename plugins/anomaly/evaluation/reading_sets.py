@@ -18,7 +18,7 @@ from anomaly.evaluation.labelled_readings import machine_ids
 from anomaly.evaluation.train_test_weeks import finite_readings
 from anomaly.loading.files import read_readings
 from anomaly.readings.transformers import TimestampParser
-from anomaly.settings import Layout, Settings, load_settings
+from anomaly.settings import Layout, Settings
 
 T = TypeVar("T")
 
@@ -64,13 +64,13 @@ def side_by_side(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> lis
         return list(pool.map(work, *zip(*jobs, strict=True)))
 
 
-def read_sets(path: Path) -> list[ReadingSet]:
+def read_sets(path: Path, settings: Settings) -> list[ReadingSet]:
     """Read the sets that a TOML file names.
 
     Each table of the file is a set: ``file`` (a path from where the TOML file lies),
     ``time_zone`` (of the machines; UTC unless it is given), ``machines`` (names or ids; all unless
     given), and any setting without its prefix, such as ``reading_kind = "power_w"``. Settings that
-    a set does not name come from the environment.
+    a set does not name are those given.
 
     Raises
     ------
@@ -87,15 +87,16 @@ def read_sets(path: Path) -> list[ReadingSet]:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     if not tables:
         raise SettingsError(f"{path} names no set: write [plant] and below it file = 'plant.csv'")
-    return [_read_set(path, name, table) for name, table in tables.items()]
+    return [_read_set(path, name, table, settings) for name, table in tables.items()]
 
 
-def _read_set(path: Path, name: str, table: object) -> ReadingSet:
+def _read_set(path: Path, name: str, table: object, settings: Settings) -> ReadingSet:
     if not isinstance(table, dict) or not isinstance(table.get("file"), str):
         raise SettingsError(f"{path}: set {name!r} has no file: write file = 'plant.csv' below it")
     zone = _zone(path, name, table.get("time_zone", "UTC"))
     try:
-        settings = load_settings(**{key: v for key, v in table.items() if key not in _OWN_KEYS})
+        own = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+        settings = settings.changed(**own)
     except SettingsError as error:
         raise SettingsError(f"{path}, set {name!r}: {error}") from None
     readings = _long(path.parent / table["file"], settings)
