@@ -212,10 +212,13 @@ def test_a_replay_trains_each_week_and_promotes_what_the_gate_lets_through():
 
 
 def test_a_version_that_stays_in_force_grows_old_in_a_replay():
-    kept = replay(a_set(50, promotion=Promotion.MANUAL)).weeks
+    by_hand = replay(a_set(50, promotion=Promotion.MANUAL))
+    kept = by_hand.weeks
     forced = replay(a_set(50, promotion=Promotion.MANUAL), gated=False).weeks
 
     assert [week.in_force for week in kept] == [1, 1]
+    assert text([by_hand.table()]).count("waits to be put in force by hand") == 2
+    assert {week.person for week in (*kept, *forced)} == {""}
     assert [week.champion_age / WEEK for week in kept] == [2, 3]
     assert [week.in_force for week in forced] == [1, 2]
 

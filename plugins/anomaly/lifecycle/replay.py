@@ -266,11 +266,18 @@ class _Replay:
                 trained=number,
                 step=step if self.gated else NextStep.PROMOTE,
                 refusals=judgement.reasons,
-                person=needs_a_person(judgement, self.settings.gate, refused),
+                person=self._person(step, judgement, refused),
             )
             if step is NextStep.PROMOTE or not self.gated:
                 champion = challenger
             start = week.end
+
+    def _person(self, step: NextStep, judgement: Judgement, refused: int) -> str:
+        """Why a person is asked; empty where nobody is."""
+        if not self.gated or step is not NextStep.ASK:
+            return ""
+        gate = self.settings.gate
+        return needs_a_person(judgement, gate, refused) or "ANOMALY_PROMOTION is approve"
 
     @property
     def _interval(self) -> timedelta:
@@ -332,7 +339,7 @@ class _Replay:
 def _outcome(week: ReplayedWeek) -> str:
     words = {
         NextStep.PROMOTE: "put in force",
-        NextStep.KEEP: "refused",
-        NextStep.ASK: "refused, a person is asked",
+        NextStep.KEEP: "refused" if week.refusals else "waits to be put in force by hand",
+        NextStep.ASK: "refused, a person is asked" if week.refusals else "a person is asked",
     }[week.step]
     return ": ".join([words, "; ".join(week.refusals)]) if week.refusals else words
