@@ -91,10 +91,15 @@ def test_sets_are_read_with_their_own_settings_and_machines(tmp_path):
         ("[x]\nfile = 'x.csv'\ncolour = 'red'", "set 'x': ANOMALY_COLOUR is not a setting"),
         ("[x]\nfile = 'x.csv'\ninterval_minutes = 0", "set 'x': ANOMALY_INTERVAL_MINUTES"),
         ("[x]\nfile = 'x.csv'\nmachines = [9]", "has no machine '9': there are 1, 2"),
+        ("[x]\nfile = 'x.csv'\nmachines = 1", "set 'x' has machines = 1: write a list, [1, 2]"),
+        ("[x]\nfile = 'x.csv'\nmachines = []", "set 'x' has machines = []: write a list"),
+        ("[x]\nfile = 'x.csv'", "set 'x': readings are 30 minutes apart, not 15: set ANOMALY_INT"),
     ],
 )
 def test_a_wrong_set_is_one_clear_line(tmp_path, toml, message):
-    (tmp_path / "x.csv").write_text("utc_timestamp,machine_1,machine_2\n2026-01-05T00:00Z,5.5,7\n")
+    (tmp_path / "x.csv").write_text(
+        "utc_timestamp,machine_1,machine_2\n2026-01-05T00:00Z,5.5,7\n2026-01-05T00:30Z,5.6,7\n"
+    )
     (tmp_path / "sets.toml").write_text(toml)
 
     with pytest.raises(SettingsError) as refused:
@@ -168,6 +173,17 @@ def test_several_sets_are_evaluated_with_both_injectors():
     assert found.as_dict()["sets"][3]["injector"] == "physical"
     for words in ("plant, curve faults", "KMeansAD", "subsequence PCA", "physical faults found at"):
         assert words in shown
+
+
+def test_a_set_in_which_no_fault_is_possible_has_false_alerts_alone():
+    still = plant(54).query("machine_id == 1").assign(reading=0.0)
+    found = evaluate_sets(
+        [ReadingSet("still", still, SETTINGS, "UTC")], budgets=[1.0], seeds=1, weeks=1
+    )
+
+    assert all(set(part.report.events["family"].tolist()) <= {"dropout"} for part in found.parts)
+    assert "still, physical faults" in text(found.tables())
+    assert len(found.as_dict()["sets"]) == 2
 
 
 def test_a_signal_left_out_counts_for_nothing():

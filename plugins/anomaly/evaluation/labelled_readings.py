@@ -108,7 +108,7 @@ def as_labelled(
     )
     parsed = parser.transform(table).assign(machine_id=table["machine"].map(machines))
     readings = finite_readings(parsed[["utc_timestamp", "machine_id", "reading"]])
-    _check_interval(readings, meter)
+    check_interval(readings, meter)
     marked = parsed[parsed["label"] == 1].sort_values(["machine_id", "utc_timestamp"])
     return LabelledReadings(readings, _events(marked, join_gap(meter.interval)), machines)
 
@@ -200,7 +200,14 @@ def machine_ids(names: pd.Series, meter_table: MeterTableSettings) -> dict[str, 
     return {name: number for number, name in enumerate(found, start=1)}
 
 
-def _check_interval(readings: pd.DataFrame, meter: MeterSettings) -> None:
+def check_interval(readings: pd.DataFrame, meter: MeterSettings) -> None:
+    """Refuse readings that are not as far apart as the settings say.
+
+    Raises
+    ------
+    SourceError
+        With what they are, or when no machine has two readings.
+    """
     apart = readings.groupby("machine_id")["utc_timestamp"].diff()
     minutes = float(apart.dt.total_seconds().median()) / 60
     if pd.isna(minutes):

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from anomaly.errors import SettingsError
-from anomaly.evaluation.labelled_readings import machine_ids
+from anomaly.errors import SettingsError, SourceError
+from anomaly.evaluation.labelled_readings import check_interval, machine_ids
 from anomaly.evaluation.train_test_weeks import finite_readings
 from anomaly.loading.files import read_readings
 from anomaly.readings.transformers import TimestampParser
@@ -99,8 +99,12 @@ def _read_set(path: Path, name: str, table: object, settings: Settings) -> Readi
         settings = settings.changed(**own)
     except SettingsError as error:
         raise SettingsError(f"{path}, set {name!r}: {error}") from None
-    readings = _long(path.parent / table["file"], settings)
-    return ReadingSet(name, _chosen(path, name, readings, table), settings, zone)
+    readings = _chosen(path, name, _long(path.parent / table["file"], settings), table)
+    try:
+        check_interval(readings, settings.meter)
+    except SourceError as error:
+        raise SettingsError(f"{path}, set {name!r}: {error}") from None
+    return ReadingSet(name, readings, settings, zone)
 
 
 def _zone(path: Path, name: str, zone: object) -> str:
@@ -138,7 +142,10 @@ def _chosen(
     path: Path, name: str, readings: pd.DataFrame, table: Mapping[str, Any]
 ) -> pd.DataFrame:
     there = readings["machine"].astype(str)
-    wanted = [str(machine) for machine in table.get("machines", sorted(set(there)))]
+    named = table.get("machines", sorted(set(there)))
+    if not isinstance(named, list) or not named:
+        raise SettingsError(f"{path}: set {name!r} has machines = {named!r}: write a list, [1, 2]")
+    wanted = [str(machine) for machine in named]
     if missing := sorted(set(wanted) - set(there)):
         raise SettingsError(
             f"{path}: set {name!r} has no machine {missing[0]!r}: there are"

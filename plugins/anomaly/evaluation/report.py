@@ -266,7 +266,7 @@ class EvaluationReport:
 
     def middle_budget(self) -> float:
         """The budget of tables that show only one."""
-        budgets = sorted(self.events["budget"].unique().tolist())
+        budgets = sorted(self.alerts["budget"].unique().tolist())
         return float(budgets[len(budgets) // 2])
 
     def write_scores(self, path: Path, interval_minutes: int) -> Path:

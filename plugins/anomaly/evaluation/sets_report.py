@@ -43,8 +43,13 @@ class SetsReport:
 
     def tables(self) -> list[Table]:
         """The tables for a terminal: contenders per set, and our families per set."""
-        families = [self._family_table(injector) for injector in Injector]
+        families = [self._family_table(injector) for injector in Injector if self._found(injector)]
         return [self._contender_table(), self._swept_table(), *families]
+
+    def _found(self, injector: Injector) -> list[SetReport]:
+        """The sets in which faults of an injector are possible."""
+        mine = [part for part in self.parts if part.injector is injector]
+        return [part for part in mine if not part.report.events.empty]
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
         """One entry per set and injector, with the tables of `EvaluationReport.as_dict`."""
@@ -100,7 +105,7 @@ class SetsReport:
 
     def _family_table(self, injector: Injector) -> Table:
         """The first contender by family and magnitude, at the middle budget: a column per set."""
-        parts = [part for part in self.parts if part.injector is injector]
+        parts = self._found(injector)
         budget = parts[0].report.middle_budget()
         first = parts[0].report.contenders["contender"].iloc[0]
         table = plain_table(
