@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from anomaly.detectors.signals.signals import NAMES
-from anomaly.errors import IngestError, SettingsError, TrainingError
+from anomaly.errors import IngestError, SettingsError, SourceError, TrainingError
 from anomaly.evaluation.evaluate import evaluate_sets, left_out
 from anomaly.evaluation.our_detector import SignalsContender
 from anomaly.evaluation.reading_sets import ReadingSet, read_sets, side_by_side
@@ -88,12 +88,17 @@ def test_sets_are_read_with_their_own_settings_and_machines(tmp_path):
         ("x = 3", "set 'x' has no file"),
         ("[x]\nfile = 3", "set 'x' has no file"),
         ("[x]\nfile = 'x.csv'\ntime_zone = 'Mars/Base'", "set 'x' has the time_zone 'Mars/Base'"),
-        ("[x]\nfile = 'x.csv'\ncolour = 'red'", "set 'x': ANOMALY_COLOUR is not a setting"),
+        (
+            "[x]\nfile = 'x.csv'\ncolour = 'red'",
+            "has the key 'colour', which is no setting",
+        ),
         ("[x]\nfile = 'x.csv'\ninterval_minutes = 0", "set 'x': ANOMALY_INTERVAL_MINUTES"),
         ("[x]\nfile = 'x.csv'\nmachines = [9]", "has no machine '9': there are 1, 2"),
         ("[x]\nfile = 'x.csv'\nmachines = 1", "set 'x' has machines = 1: write a list, [1, 2]"),
+        ("[x]\nfile = 'x.csv'\ntime_zon = 'UTC'", "did you mean 'time_zone'?"),
+        ("[x]\nfile = 'x.csv'\nANOMALY_INTERVAL_MINUTES = 5", "you mean 'interval_minutes'?"),
+        ("[x]\nfile = 'x.csv'\ndatabase_url = 'x'", "has the key 'database_url'"),
         ("[x]\nfile = 'x.csv'\nmachines = []", "set 'x' has machines = []: write a list"),
-        ("[x]\nfile = 'x.csv'", "set 'x': readings are 30 minutes apart, not 15: set ANOMALY_INT"),
     ],
 )
 def test_a_wrong_set_is_one_clear_line(tmp_path, toml, message):
@@ -114,7 +119,17 @@ def test_missing_files_are_named(tmp_path):
 
     with pytest.raises(SettingsError, match="No such file"):
         read_sets(tmp_path / "none.toml", load_settings({}))
-    with pytest.raises(IngestError, match=r"none\.csv does not exist"):
+    with pytest.raises(IngestError, match=r"set 'x': .*none\.csv does not exist"):
+        read_sets(tmp_path / "sets.toml", load_settings({}))
+
+
+def test_a_set_read_at_another_interval_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text(
+        "utc_timestamp,machine_1\n2026-01-05T00:00Z,5.5\n2026-01-05T00:30Z,5.6\n"
+    )
+    (tmp_path / "sets.toml").write_text("[x]\nfile = 'x.csv'\nmachines = ['machine_1']")
+
+    with pytest.raises(SourceError, match=r"set 'x': readings are 30 minutes apart, not 15: set"):
         read_sets(tmp_path / "sets.toml", load_settings({}))
 
 
@@ -132,7 +147,7 @@ def test_test_weeks_are_spread_over_the_readings_and_never_overlap():
         assert all(one.train.end == one.test.start for one in chosen)
         assert all(one.train.end - one.train.start <= 8 * WEEK for one in chosen)
     assert short[0].train.end - short[0].train.start == 5 * WEEK
-    with pytest.raises(TrainingError, match=r"last 39.0 days: a split needs 40"):
+    with pytest.raises(TrainingError, match=r"last 39.0 days, and 40 are needed"):
         spread_splits(plant(39), meter=SETTINGS.meter, count=1, train=8 * WEEK)
 
 
@@ -207,7 +222,7 @@ def test_a_signal_left_out_counts_for_nothing():
 
 
 def test_a_set_that_is_too_short_is_named():
-    with pytest.raises(TrainingError, match=r"set plant: the readings last 30\.0 days"):
+    with pytest.raises(TrainingError, match=r"set plant: the readings last 30\.0 days, and 40"):
         evaluate_sets([a_set(30)], budgets=[1.0], seeds=1, weeks=1)
     with pytest.raises(TrainingError, match=r"set plant: its readings end before the first week"):
         replay(a_set(38))

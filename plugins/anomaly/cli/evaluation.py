@@ -74,6 +74,8 @@ def evaluate(
     files = {"--picture": picture, "--scores": scores}
     _go_alone("--replay", replay, **files)
     _go_alone("--sets", sets, **files)
+    if not gate and not replay:
+        raise SettingsError("--no-gate goes with --replay: nothing else has a gate")
     if leave_out and (sets is None or replay):
         raise SettingsError("--leave-out goes with --sets and without --replay: give --sets")
     if replay:

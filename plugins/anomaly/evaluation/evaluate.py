@@ -12,7 +12,7 @@ from anomaly.database.connection import TRAINER, Database
 from anomaly.database.labelled_readings import read_labels
 from anomaly.database.machines import find_machine, trainable_machines
 from anomaly.detectors.signals.signals import NAMES
-from anomaly.errors import TrainingError
+from anomaly.errors import AnomalyError, TrainingError
 from anomaly.evaluation.baselines import baselines
 from anomaly.evaluation.labelled_readings import as_labelled, judge_labelled, read_labelled
 from anomaly.evaluation.our_detector import SignalsContender
@@ -161,18 +161,18 @@ def _evaluate_set(
             count=weeks,
             train=timedelta(weeks=training.training_weeks),
         )
-    except TrainingError as error:
-        raise TrainingError(f"set {chosen.name}: {error}") from None
-    report = evaluate(
-        chosen.readings,
-        (left_out if leave_out else contenders)(meter, training, chosen.zone),
-        meter=meter,
-        zone=chosen.zone,
-        splits=splits,
-        seeds=seeds,
-        budgets=budgets,
-        injector=injector,
-    )
+        report = evaluate(
+            chosen.readings,
+            (left_out if leave_out else contenders)(meter, training, chosen.zone),
+            meter=meter,
+            zone=chosen.zone,
+            splits=splits,
+            seeds=seeds,
+            budgets=budgets,
+            injector=injector,
+        )
+    except AnomalyError as error:
+        raise type(error)(f"set {chosen.name}: {error}") from None
     return SetReport(chosen.name, injector, report)
 
 

@@ -1,5 +1,6 @@
 """Sets of readings to evaluate on: the files of several plants, named in one TOML file."""
 
+import difflib
 import multiprocessing
 import os
 import re
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from anomaly.errors import SettingsError, SourceError
+from anomaly.errors import IngestError, SettingsError, SourceError
 from anomaly.evaluation.labelled_readings import check_interval, machine_ids
 from anomaly.evaluation.train_test_weeks import finite_readings
 from anomaly.loading.files import read_readings
@@ -96,15 +97,30 @@ def _read_set(path: Path, name: str, table: object, settings: Settings) -> Readi
     zone = _zone(path, name, table.get("time_zone", "UTC"))
     try:
         own = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+        _refuse_unknown(path, name, own, settings)
         settings = settings.changed(**own)
     except SettingsError as error:
         raise SettingsError(f"{path}, set {name!r}: {error}") from None
-    readings = _chosen(path, name, _long(path.parent / table["file"], settings), table)
     try:
+        readings = _chosen(path, name, _long(path.parent / table["file"], settings), table)
         check_interval(readings, settings.meter)
-    except SourceError as error:
-        raise SettingsError(f"{path}, set {name!r}: {error}") from None
+    except (IngestError, SourceError) as error:
+        raise type(error)(f"{path}, set {name!r}: {error}") from None
     return ReadingSet(name, readings, settings, zone)
+
+
+def _refuse_unknown(path: Path, name: str, own: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse keys that are no settings of meters, training or gate: nothing else counts here."""
+    groups = (settings.meter_table, settings.meter, settings.training, settings.gate)
+    known = [*_OWN_KEYS, *(field for group in groups for field in type(group).model_fields)]
+    for key in own:
+        if key not in known:
+            near = difflib.get_close_matches(key.lower().removeprefix("anomaly_"), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"a set has {', '.join(_OWN_KEYS)}"
+            raise SettingsError(
+                f"{path}: set {name!r} has the key {key!r}, which is no setting of readings,"
+                f" training or gate: {hint}"
+            )
 
 
 def _zone(path: Path, name: str, zone: object) -> str:
@@ -145,7 +161,11 @@ def _chosen(
     named = table.get("machines", sorted(set(there)))
     if not isinstance(named, list) or not named:
         raise SettingsError(f"{path}: set {name!r} has machines = {named!r}: write a list, [1, 2]")
-    wanted = [str(machine) for machine in named]
+    known = set(there)
+    wanted = [
+        full if (full := str(machine)) in known else full.removeprefix("machine_")
+        for machine in named
+    ]
     if missing := sorted(set(wanted) - set(there)):
         raise SettingsError(
             f"{path}: set {name!r} has no machine {missing[0]!r}: there are"

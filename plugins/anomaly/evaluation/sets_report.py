@@ -86,7 +86,7 @@ class SetsReport:
                 )
                 title = ""
         skipped = {reason for part in self.parts for reason in part.report.skipped["reason"]}
-        bound = "! beyond the 95 % Poisson bound of the budget"
+        bound = "! more or fewer than chance explains at that budget (95 % Poisson bound)"
         table.caption = "\n".join([bound, *sorted(skipped)])
         return table
 

@@ -136,8 +136,9 @@ def spread_splits(
     begin = first + (train if end - first >= train + count * WEEK else least_train)
     if begin + shortest > end:
         raise TrainingError(
-            f"the readings last {(end - first) / timedelta(days=1):.1f} days: a split needs"
-            f" {(least_train + shortest) / timedelta(days=1):.0f}"
+            f"the readings last {(end - first) / timedelta(days=1):.1f} days, and"
+            f" {(least_train + shortest) / timedelta(days=1):.0f} are needed to train and to test:"
+            " take a longer file"
         )
     last = end - shortest  # the latest start of a test week
     most = min(count, 1 + (last - begin) // WEEK)

@@ -122,8 +122,8 @@ class Replay:
         """One row per week."""
         title = f"{self.name}: weekly retraining, {'with' if self.gated else 'without'} the gate"
         table = plain_table(
-            title, "week of", "in force", "its training ended, weeks ago", "alerts",
-            "per machine-week", "budget", "trained", "then",
+            title, "week of", "version in force", "weeks since its training", "alerts",
+            "per machine-week", "budget", "newly trained", "then",
         )  # fmt: skip
         table.columns[-1].justify = "left"
         for week in self.weeks:
@@ -160,8 +160,8 @@ def summary(replays: Sequence[Replay]) -> Table:
     """One row per replay."""
     table = plain_table(
         "Weekly retraining", "set", "gate", "weeks", "machine-weeks", "alerts per machine-week",
-        "least and most of a machine", "budget", "refused", "a person was asked",
-        "oldest training in force when nobody was asked, weeks",
+        "of the quietest and loudest machine", "budget", "refused", "a person was asked",
+        "oldest training in force, weeks",
     )  # fmt: skip
     for one in replays:
         rates = one.by_machine().values()
@@ -209,10 +209,11 @@ def replay(chosen: ReadingSet, *, gated: bool = True) -> Replay:
     """
     weeks = list(_Replay(chosen, gated).weeks())
     if not weeks:
+        days = (FIRST_TRAINING + WEEK) / timedelta(days=1)
+        needed = days + chosen.settings.training.judging_days
         raise TrainingError(
             f"set {chosen.name}: its readings end before the first week after the first training:"
-            f" {(FIRST_TRAINING + WEEK) / timedelta(days=1):.0f} days and the judging days are"
-            " needed"
+            f" {needed:.0f} days are needed, take a longer file"
         )
     return Replay(chosen.name, chosen.settings.training.alert_budget, gated, weeks)
 
