@@ -125,14 +125,19 @@ def test_a_machine_that_stands_still_for_ever_never_alarms_and_does_when_it_star
 
 
 @pytest.mark.parametrize("more", [-3.0, 4.0])
-def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more):
-    power = steady(10, seed=9)
+@pytest.mark.parametrize("seed", range(9, 13))
+def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more, seed):
+    undisturbed, power = steady(10, seed=seed), steady(10, seed=seed)
     power[96 * 3 :] += more
 
-    anomaly = score(detector, power, 2).anomaly
+    alarms = score(detector, power, 2)
+    usual = score(detector, undisturbed, 2)
 
-    assert anomaly[96 * 3 : 96 * 4].any()
-    assert not anomaly[96 * 4 :].any()
+    assert alarms.anomaly[96 * 3 : 96 * 4].any()
+    more_alarms = np.flatnonzero(alarms.anomaly[96 * 4 :] & ~usual.anomaly[96 * 4 :])
+    assert (np.diff(more_alarms, prepend=-9) > 4).sum() <= 1, "in six days, at one a week"
+    later = alarms.reason[96 * 4 :][alarms.anomaly[96 * 4 :]]
+    assert not any("no hour was" in reason for reason in later), "the level is no news any more"
 
 
 @pytest.mark.parametrize("times", [1.5, 0.0])

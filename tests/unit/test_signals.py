@@ -14,6 +14,7 @@ from meters import MONDAY, SETTINGS, machines, measured, odd_readings, shifts, s
 
 from anomaly.detectors.signals.explaining import explain
 from anomaly.detectors.signals.holiday_calendars import numbered_calendars
+from anomaly.detectors.signals.shape import misfit
 from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
 from anomaly.detectors.signals.training import train_signals
 from anomaly.detectors.signals.usual_day import day_number, local_slots, with_holidays
@@ -126,6 +127,76 @@ def test_twice_the_power_for_an_hour_is_beyond_every_hour(detector):
     (reason,) = reasons(detector, power, 2, "level_1h", seen=False)
 
     assert re.match(r"22\.8 kW for 1 h to Thu 03:00; no hour was above 9\.\d+ kW in", reason)
+
+
+@pytest.mark.parametrize("name", ["change", "shape_6h", "run", "pause", "idle_6h"])
+def test_whatever_raised_an_alarm_an_hour_that_none_was_like_is_said_first(detector, name):
+    power = steady(4, seed=5)[:300]
+    power[-12:] = 0.6
+
+    (reason,) = reasons(detector, power, 2, name, seen=False)
+
+    assert reason.startswith("0.600 kW for 3 h to Thu 03:00; no hour was below")
+
+
+def test_each_column_is_the_signal_of_its_name(detector):
+    power = steady(4, seed=5)[:300]
+    power[-1] += 5.0
+    readings = detector.readings(measured({2: power}))
+    last = np.array([len(power) - 1])
+
+    found = dict(zip(NAMES, measure_signals(readings, last)[0], strict=True))
+
+    shown = readings.power[-4:]
+    least = readings.usual.least[readings.rows[-1]]
+    assert found["change"] == pytest.approx(np.arcsinh((shown[-1] - shown[-2]) / least))
+    usual = shown.mean() - readings.lasting(last).mean[0]
+    assert usual < found["power_1h"] <= shown.mean() + 1e-9
+    assert found["shape_6h"] == pytest.approx(np.log(misfit(readings, last)[0] + least))
+    assert found["flat"] == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "quarters", "told"), [(0.01, 2, False), (0.015, 4, False), (0.1, 4, True)]
+)
+def test_what_costs_next_to_nothing_is_told_by_no_signal_unless_it_lasts(share, quarters, told):
+    random = np.random.default_rng(4)
+    power = 16 * (1 + 0.001 * random.standard_normal(96 * 42))
+    learnt = measured({1: power[: 96 * 35]})
+    detector = train_signals(learnt, machines(1), SETTINGS.meter, SETTINGS.training).detector
+    week = power[96 * 35 :].copy()
+    week[400 : 400 + quarters] *= 1 + share
+    frame = measured({1: week})
+
+    alarms = detector.score(frame, np.ones(len(frame), dtype=bool)).anomaly
+
+    assert alarms[400 : 400 + quarters + 24].any() == told
+
+
+def test_a_course_that_is_more_usual_than_usual_is_not_abnormal(detector):
+    smooth = np.array([-9.0, -3.0, 0.0])
+    shape, level = (
+        detector.scale(detector.centre[1, k] + smooth * detector.spread[1, k], np.array([1]), k)
+        for k in (NAMES.index("shape_6h"), NAMES.index("level_1h"))
+    )
+
+    assert shape.tolist() == [0, 0, 0]
+    assert level == pytest.approx(smooth)
+
+
+def test_a_machine_on_its_way_back_to_usual_is_no_news(detector):
+    power = steady(4, seed=5)[:300]
+    power[150:290] *= 3
+    power[290:] *= 2
+    readings = detector.readings(measured({2: power}))
+    last = np.array([len(power) - 1])
+
+    found = dict(zip(NAMES, measure_signals(readings, last)[0], strict=True))
+
+    assert readings.lasting(last).mean[0] > 5, "it is above usual, and lower than half a day ago"
+    assert found["level_1h"] == found["throughout_4h"] == 0
+    usual = readings.hour_mean(last)[0] - readings.lasting(last).mean[0]
+    assert found["power_1h"] == pytest.approx(usual)
 
 
 def test_a_course_that_no_usual_one_explains_is_pointed_at(detector):

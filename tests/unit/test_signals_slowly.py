@@ -60,7 +60,9 @@ def assert_signals_are_those_of_the_loop(usual, frame):
     expected = []
     for machine_id, mine in frame.groupby("machine_id", sort=False):
         loop = Loop(usual, int(machine_id), mine)
-        expected += [loop.signals(row) for row in range(len(mine))]
+        for row in range(len(mine)):
+            signals = loop.signals(row)
+            expected.append([signals[name] for name in NAMES])
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     return found
 
@@ -95,17 +97,20 @@ class Loop:
             )  # fmt: skip
 
     def signals(self, row):
-        return [
-            *self._news(row),
-            self._new_power(row),
-            asinh(self._change(row) / self.least),
-            self._shape(row),
-            self._mean([power if power > self.limit else nan for power in self.power], row, 4),
-            self._ended(row, running=True),
-            self._ended(row, running=False),
-            log1p(self._idle(row)),
-            log1p(self.flat[row]),
-        ]
+        level, throughout = self._news(row)
+        running = [power if power > self.limit else nan for power in self.power]
+        return {
+            "level_1h": level,
+            "throughout_4h": throughout,
+            "power_1h": self._new_power(row),
+            "change": asinh(self._change(row) / self.least),
+            "shape_6h": self._shape(row),
+            "running_4h": self._mean(running, row, 4),
+            "run": self._ended(row, running=True),
+            "pause": self._ended(row, running=False),
+            "idle_6h": log1p(self._idle(row)),
+            "flat": log1p(self.flat[row]),
+        }
 
     def first(self, row, hours):
         """The earliest reading no more than so many hours before."""
@@ -136,13 +141,15 @@ class Loop:
                 continue
             spreads = [abs(away) / (upper if away > 0 else lower) for away in (one, other)]
             least = max(1.0, least / (upper if other > 0 else lower))
-            yield asinh(np.sign(other) * max(min(spreads) - least, 0))
+            news = max(min(spreads) - least, 0) if one * other >= 0 else 0
+            yield asinh(np.sign(other) * news)
 
     def _new_power(self, row):
         """The usual power of the hour, and as much of the deviation as half a day ago lacked."""
         usual, away = self._mean(self.power, row, 1), self._mean(self.level, row, 1)
         lately = away - self._before(row)
-        return usual - away + np.sign(lately) * min(abs(away), abs(lately))
+        news = min(abs(away), abs(lately)) if not away * lately < 0 else 0
+        return usual - away + np.sign(lately) * news
 
     def _shape(self, row):
         """Root mean square of 24 quarter-hours, less what mean course and components explain."""
@@ -159,7 +166,7 @@ class Loop:
         shares = [sum(a * w for a, w in zip(away, part, strict=True)) for part in self.parts]
         for share, part in zip(shares, self.parts, strict=True):
             away = [a - share * w for a, w in zip(away, part, strict=True)]
-        return log((sum(a * a for a in away) / 24) ** 0.5 + self.least)
+        return log(max((sum(a * a for a in away) / 24) ** 0.5, self.worth / 2) + self.least)
 
     def _deviations(self, row, level):
         looked = range(max(row - LOOKS + 1, self.first(row, 4) + 1), row + 1)
@@ -182,7 +189,8 @@ class Loop:
     def _change(self, row):
         if row - 2 < self.first(row, 24):
             return nan
-        return self.power[row] - self.power[row - 1]
+        change = self.power[row] - self.power[row - 1]
+        return 0.0 if abs(change) < self.worth else change
 
     def _state(self, row):
         known = isfinite(self.power[row]) and isfinite(self.limit)

@@ -15,7 +15,7 @@ import pandas as pd
 from anomaly.arrays import Bools, Floats, Ints, one_if_equal
 from anomaly.detectors.base import Scores
 from anomaly.detectors.signals.explaining import explain
-from anomaly.detectors.signals.signals import NAMES, Readings, measure_signals
+from anomaly.detectors.signals.signals import NAMES, ONE_SIDED, Readings, measure_signals
 from anomaly.detectors.signals.usual_day import UsualDay
 from anomaly.detectors.step_table import StepTable
 from anomaly.errors import ArtefactError
@@ -182,6 +182,14 @@ class SignalDetector:
             evidence[block] = np.nan_to_num(np.maximum(rare + self.rarity[row], 0))
         return evidence
 
+    def scale(self, signal: Floats, rows: Ints, k: int) -> Floats:
+        """A signal in spreads of its row, from the row's centre.
+
+        Of the `ONE_SIDED` ones below the centre, nothing is abnormal: they count as the centre.
+        """
+        scaled: Floats = (signal - self.centre[rows, k]) / self.spread[rows, k]
+        return np.maximum(scaled, 0) if NAMES[k] in ONE_SIDED else scaled
+
     def abnormality(self, signals: Floats, rows: Ints) -> Floats:
         """Scores of the forests, shape (reading, signal); NaN where a signal is not known.
 
@@ -191,7 +199,7 @@ class SignalDetector:
         for k, table in enumerate(self.tables):
             known = np.flatnonzero(np.isfinite(signals[:, k]))
             row = one_if_equal(rows[known])
-            scaled = (signals[known, k] - self.centre[row, k]) / self.spread[row, k]
+            scaled = self.scale(signals[known, k], row, k)
             beyond = np.maximum(self.low[row, k] - scaled, scaled - self.high[row, k])
             found[known, k] = STRETCH * np.maximum(beyond, 0) - table.score_samples(scaled)
         return found

@@ -7,15 +7,18 @@ import pandas as pd
 
 from anomaly.arrays import Floats, Ints
 from anomaly.detectors.signals.shape import SPAN, points, unexplained
-from anomaly.detectors.signals.signals import FOUR_HOURS, NAMES, ONE_HOUR, SIX_HOURS, Readings
-from anomaly.detectors.signals.usual_day import DEVIATIONS
+from anomaly.detectors.signals.signals import (
+    FOUR_HOURS,
+    NAMES,
+    ONE_HOUR,
+    SIX_HOURS,
+    Readings,
+    new_power,
+)
 from anomaly.readings.contradictions import REACH
 from anomaly.wording import beside_usual, kilowatts
 
 _SPANS = {"level_1h": ONE_HOUR, "throughout_4h": FOUR_HOURS}
-_OTHERS = len(DEVIATIONS) + 1  # place of the first of `Readings.other_signals` in `NAMES`
-_OF_POWER = (*_SPANS, "power_1h", "running_4h")
-"""Signals of power: what no hour of training held says more than they do."""
 
 
 def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> list[str]:
@@ -42,11 +45,12 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> l
     means = {name: readings.means(chosen, span) for name, span in _SPANS.items()}
     others = readings.other_signals(chosen)
     unseen = _Unseen(readings)
+    news = new_power(readings, chosen)
     words = []
     for n, k in enumerate(signal.tolist()):
         name, row = NAMES[k], int(chosen[n])
         to = _end_of_interval(readings, row)
-        if name in _OF_POWER and unseen.holds(row):
+        if name != "flat" and unseen.holds(row, float(news[n])):
             says = unseen.in_words(row, to)
         elif name in _SPANS:
             power, usual = (float(mean[n]) for mean in means[name])
@@ -60,7 +64,7 @@ def explain(readings: Readings, chosen: Ints, signal: Ints, centre: Floats) -> l
         elif name == "power_1h":
             says = _power(readings, row, float(centre[n, k]), to)
         else:
-            found, usually = others[n, k - _OTHERS], centre[n, k]
+            found, usually = others[name][n], centre[n, k]
             says = _other_signal(readings, name, float(found), float(usually), to)
         words.append(says + ("; not trained yet" if readings.rows[row] < 0 else ""))
     return words
@@ -84,9 +88,17 @@ class _Unseen:
         above = power > usual.most_hour[rows]
         return above.astype(np.int64) - (power < usual.least_hour[rows])
 
-    def holds(self, row: int) -> bool:
-        """Whether the hour up to a reading is such a mean."""
-        return bool(self._side[row])
+    def holds(self, row: int, news: float) -> bool:
+        """Whether the hour up to a reading is such a mean, and as far as it is news, too.
+
+        Parameters
+        ----------
+        news : float
+            The reading's ``power_1h``.
+        """
+        usual, of = self._readings.usual, self._readings.rows[row]
+        is_new = not usual.least_hour[of] <= news <= usual.most_hour[of]
+        return bool(self._side[row]) and is_new
 
     def in_words(self, row: int, to: str) -> str:
         """What was drawn, for how long, and the lowest or highest that training saw.
@@ -122,11 +134,6 @@ def _shape(readings: Readings, row: int, usually: float, to: str) -> str:
     found = float(np.sqrt((away * away).mean()))
     span = _span(readings, SPAN)
     usually = max(usually - float(readings.usual.least[readings.rows[row]]), 0.0)
-    if found < usually:
-        return (
-            f"its last {span} to {to} run smoother than any of the usual courses"
-            f" ({kilowatts(found)} kW off on average, usually {kilowatts(usually)} kW)"
-        )
     _, each = points(readings.interval)
     at = row - int(np.abs(away).argmax()) * each
     return (

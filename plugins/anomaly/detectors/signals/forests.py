@@ -65,6 +65,8 @@ def scale_signals(
     bottom[:, power], top[:, power] = quantiles(
         signals[:, power], learnt.rows, learnt.count, (_EXTREMES, 1 - _EXTREMES)
     )
+    bottom[:, power] -= learnt.usual.worth_telling  # a record by less is not worth telling
+    top[:, power] += learnt.usual.worth_telling
     nothing = np.zeros(centre.shape)
     return SignalDetector(
         interval_minutes=meter.interval_minutes,
@@ -100,8 +102,10 @@ def fit_forests(
 
     The same signals and seed give the same forests, bit for bit.
     """
-    numbers = (signals - scaled.centre[learnt.rows]) / scaled.spread[learnt.rows]
-    return tuple(_fit_forest(numbers[:, k], seed + k) for k in range(len(NAMES)))
+    return tuple(
+        _fit_forest(scaled.scale(signals[:, k], learnt.rows, k), seed + k)
+        for k in range(len(NAMES))
+    )
 
 
 def _fit_forest(scaled: Floats, seed: int) -> StepTable:

@@ -22,8 +22,8 @@ from anomaly.readings.quality import Quality
 
 NAMES = (
     *DEVIATIONS,
-    "change",
     "power_1h",
+    "change",
     "shape_6h",
     "running_4h",
     "run",
@@ -33,6 +33,9 @@ NAMES = (
 )
 """The signals, in the order of their columns. Artefacts store it: a new signal or another order
 needs a new training."""
+
+ONE_SIDED = ("shape_6h",)
+"""Signals of which only high values are abnormal: a course may be as usual as it likes."""
 
 ONE_HOUR, FOUR_HOURS, SIX_HOURS, HALF_DAY = (timedelta(hours=n) for n in (1, 4, 6, 12))
 
@@ -76,10 +79,16 @@ def measure_signals(readings: "Readings", chosen: Ints) -> Floats:
         ``change`` are known.
     """
     lasting, before = readings.lasting(chosen), readings.level_before(chosen)
-    size = readings.size_in_fleet(chosen)
-    scaled = _new_deviations(lasting, before, readings, chosen, size)
+    scaled = _new_deviations(lasting, before, readings, chosen)
     power = _new_power(lasting, before, readings, chosen)
-    return np.array([*scaled.T, power, *readings.other_signals(chosen).T]).T
+    found = dict(zip(DEVIATIONS, scaled.T, strict=True)) | {"power_1h": power}
+    found |= readings.other_signals(chosen)
+    return np.array([found[name] for name in NAMES]).T
+
+
+def new_power(readings: "Readings", chosen: Ints) -> Floats:
+    """The signal ``power_1h`` of chosen readings, in kW."""
+    return _new_power(readings.lasting(chosen), readings.level_before(chosen), readings, chosen)
 
 
 def _new_power(lasting: "Lasting", before: Floats, readings: "Readings", chosen: Ints) -> Floats:
@@ -87,28 +96,28 @@ def _new_power(lasting: "Lasting", before: Floats, readings: "Readings", chosen:
 
     By the same rule as `_new_deviations`, in kW.
     """
-    other = lasting.mean - before
-    news = np.sign(other) * np.minimum(np.abs(lasting.mean), np.abs(other))
     usual = readings.hour_mean(chosen) - lasting.mean
+    news = _in_both(lasting.mean, lasting.mean - before)
     return np.where(readings.rows[chosen] >= 0, usual + news, np.nan)
 
 
 def _new_deviations(
-    lasting: "Lasting", before: Floats, readings: "Readings", chosen: Ints, size: Floats
+    lasting: "Lasting", before: Floats, readings: "Readings", chosen: Ints
 ) -> Floats:
     """Deviations that are news, in spreads of their hour, on a logarithmic scale.
 
     A deviation counts only as far as power differs both from usual and from half a day ago. So a
     machine that moves to a new level is reported once, and judged by that level afterwards. Within
-    one spread it is usual; within what is worth telling it counts only once it has lasted.
+    one spread it is usual; within what is worth telling it counts only once it has lasted. A
+    machine that is on its way back to usual is no news, though power is not as it was half a day
+    ago.
 
     Parameters
     ----------
     before : array, shape (chosen,), kW
         As `Readings.level_before` returns it.
-    size : array, shape (chosen,)
-        As `Readings.size_in_fleet` returns it.
     """
+    size = readings.size_in_fleet(chosen)
     usual, hours = readings.usual, readings.hours[chosen]
     from_usual, from_before = lasting.deviations(0.0), lasting.deviations(before)
     news = np.empty_like(from_usual)
@@ -120,9 +129,15 @@ def _new_deviations(
         if name == "level_1h":
             worth = usual.worth_telling[readings.rows[chosen]] * size
             least = np.maximum(1.0, worth / np.where(other > 0, upper, lower))
-        far = np.minimum(np.abs(one), np.abs(other)) - least
-        news[:, k] = np.arcsinh(np.sign(other) * np.maximum(far, 0))
+        both = _in_both(one, other)
+        news[:, k] = np.arcsinh(np.sign(both) * np.maximum(np.abs(both) - least, 0))
     return news
+
+
+def _in_both(one: Floats, other: Floats) -> Floats:
+    """What two deviations have in common: the smaller one, or 0 if they are opposite."""
+    smaller: Floats = np.sign(other) * np.minimum(np.abs(one), np.abs(other))
+    return np.where(one * other < 0, 0.0, smaller)
 
 
 def _in_spreads(deviation: Floats, lower: Floats, upper: Floats) -> Floats:
@@ -249,20 +264,24 @@ class Readings:
         size[new] = np.where(enough, times, np.nan)
         return size
 
-    def other_signals(self, chosen: Ints) -> Floats:
-        """The signals that need no news, in the order of `NAMES`: shape (chosen, signal)."""
-        rows = self.rows[chosen]
-        change = self.change(chosen) / (self.usual.least[rows] * self.size_in_fleet(chosen))
-        return np.array(
-            [
-                np.arcsinh(change),
-                np.log(misfit(self, chosen) + self.usual.least[rows]),
-                self._mean(*self._running, chosen, FOUR_HOURS),
-                *self._ended(chosen),
-                np.log1p(self._idle(chosen, SIX_HOURS)),
-                np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
-            ]
-        ).T
+    def other_signals(self, chosen: Ints) -> dict[str, Floats]:
+        """The signals that need no news, by name."""
+        rows, size = self.rows[chosen], self.size_in_fleet(chosen)
+        least, worth = self.usual.least[rows], self.usual.worth_telling[rows]
+        change = self.change(chosen)
+        change = np.where(np.abs(change) < worth * size, 0.0, change) / (least * size)
+        # A stretch that is off by so much moves a course by half of it at most.
+        off = np.maximum(misfit(self, chosen), worth / 2)
+        run, pause = self._ended(chosen)
+        return {
+            "change": np.arcsinh(change),
+            "shape_6h": np.log(off + least),
+            "running_4h": self._mean(*self._running, chosen, FOUR_HOURS),
+            "run": run,
+            "pause": pause,
+            "idle_6h": np.log1p(self._idle(chosen, SIX_HOURS)),
+            "flat": np.where(rows >= 0, np.log1p(self._flat_hours[chosen]), np.nan),
+        }
 
     def hour_mean(self, chosen: Ints) -> Floats:
         """Mean power in kW over the hour before chosen readings."""
