@@ -9,12 +9,12 @@ import pytest
 from anomaly.errors import ArtefactError, PromotionError
 from anomaly.incidents.labels import LabelName
 from anomaly.incidents.operator_feedback import label
-from anomaly.lifecycle.gate import Judgement
+from anomaly.lifecycle.gate import Judgement, unjudged
 from anomaly.lifecycle.promotion import NextStep, Promoter, needs_a_person, next_step
 from anomaly.lifecycle.reproduction import reproduce
 from anomaly.lifecycle.training import Trainer
 from anomaly.operations.status import status
-from anomaly.settings import Promotion
+from anomaly.settings import Promotion, load_settings
 from anomaly.windows import Window
 from deployment import (
     START,
@@ -126,6 +126,19 @@ def test_a_challenger_trained_on_a_corrupted_week_is_registered_as_refused(fille
         and "anomaly models promote 2" in problem
         for problem in old
     )
+
+
+def test_a_version_that_could_not_be_judged_beside_an_old_champion_needs_a_person():
+    gate = load_settings({}).gate
+    young, old = (
+        unjudged(1, START, START + timedelta(weeks=weeks), "no readings").judgement
+        for weeks in (3, 6)
+    )
+
+    assert next_step(young, gate, 1) is NextStep.KEEP
+    assert next_step(old, gate, 1) is NextStep.ASK
+    assert needs_a_person(old, gate, 1).startswith("version 1 learnt from readings that")
+    assert unjudged(None, None, START, "no readings").judgement.passed, "the first version"
 
 
 def test_a_second_refusal_in_a_row_asks_a_person_and_status_says_so(filled, settings):

@@ -1,6 +1,7 @@
 """Several sets of readings from one TOML file: read, refused, evaluated and replayed."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from itertools import pairwise
@@ -18,7 +19,7 @@ from anomaly.evaluation.reading_sets import ReadingSet, read_sets, side_by_side
 from anomaly.evaluation.subsequence_baselines import KMeansCourses, SubsequencePCA
 from anomaly.evaluation.train_test_weeks import Injector, spread_splits
 from anomaly.lifecycle.promotion import NextStep
-from anomaly.lifecycle.replay import FIRST_TRAINING, replay, summary
+from anomaly.lifecycle.replay import FIRST_TRAINING, Replay, ReplayedWeek, replay, summary
 from anomaly.settings import Promotion, load_settings
 
 DAY = timedelta(days=1)
@@ -252,6 +253,46 @@ def test_a_version_that_stays_in_force_grows_old_in_a_replay():
     assert {week.person for week in (*kept, *forced)} == {""}
     assert [week.champion_age / WEEK for week in kept] == [2, 3]
     assert [week.in_force for week in forced] == [1, 2]
+
+
+def test_a_replay_refuses_what_production_refuses():
+    hole = plant(64)
+    empty = hole["utc_timestamp"].between(START + 42 * DAY, START + 49 * DAY, inclusive="left")
+    unjudged = replay(ReadingSet("hole", hole[~empty], SETTINGS, "UTC")).weeks[1]
+    short = replay(a_set(50, judging_days=0.5))
+
+    assert (unjudged.step, unjudged.in_force) == (NextStep.KEEP, 2)
+    assert "there are no readings in" in unjudged.refusals[0]
+    assert short.refused == len(short.weeks)
+    assert all("at least one is needed" in week.refusals[0] for week in short.weeks)
+    assert short.weeks[-1].in_force == 1
+    with pytest.raises(TrainingError, match=r"set plant: 28\.0 days of readings to train on"):
+        replay(a_set(64, training_min_days=60))
+    with pytest.raises(SettingsError, match=r"set plant: there is no holiday calendar 'XX'"):
+        replay(a_set(64, holidays="XX"))
+
+
+def test_a_gate_that_is_locked_does_not_look_healthy_in_the_summary():
+    week = ReplayedWeek(START, 1, 2 * WEEK, {1: 0}, 2, NextStep.ASK, ["no"])
+    weeks = [
+        replace(week, champion_age=age * WEEK, person="2 in a row" if age > 3 else "")
+        for age in range(2, 42)
+    ]
+    found = Replay("plant", 1.0, True, weeks)
+
+    assert (found.oldest, found.oldest_unasked) == (41 * WEEK, 3 * WEEK)
+    assert text([summary([found])]).splitlines()[-2].split()[-2:] == ["41", "3"]
+
+
+def test_each_machine_of_a_deployment_keeps_its_own_budget_and_calendar_in_a_replay():
+    plain = a_set(50)
+    generous = plain.known_machines.assign(alert_budget=[30.0, np.nan])
+    own = ReadingSet("plant", plain.readings, SETTINGS, "UTC", generous)
+
+    usual, more = (replay(chosen).by_machine() for chosen in (plain, own))
+
+    assert more[1] > usual[1]
+    assert more[2] == usual[2]
 
 
 def test_work_side_by_side_comes_back_in_order():

@@ -18,8 +18,11 @@ if TYPE_CHECKING:  # an evaluation imports scikit-learn, and no other command sh
 
 def evaluate(
     budgets: Annotated[
-        str, typer.Option(help="Acceptable alerts per machine and week, separated by commas.")
-    ] = "0.5,1,3",
+        str | None,
+        typer.Option(
+            help="Acceptable alerts per machine and week, separated by commas; default: 0.5,1,3."
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -53,10 +56,14 @@ def evaluate(
     machines: Annotated[
         str, typer.Option(help="Ids separated by commas; default: all that change.")
     ] = "",
-    seeds: Annotated[int, typer.Option(help="Injected faults per test week.", min=1)] = 40,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="How often faults are injected into each test week; default: 40.", min=1),
+    ] = None,
     weeks: Annotated[
-        int, typer.Option(help="With --sets: test weeks per set, spread over it.", min=1)
-    ] = 12,
+        int | None,
+        typer.Option(help="With --sets: test weeks per set, spread over it; default: 12.", min=1),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG, SVG or PDF: recall against false alerts.")
     ] = None,
@@ -66,24 +73,27 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the detector `signals` and baselines, on injected faults or on labels."""
-    asked = _budgets(budgets)
+    asked = _budgets(budgets or "0.5,1,3")
     _go_alone("--labels", labels, **{"--sets": sets, "--replay": replay})
     part = {"--start": start, "--end": end, "--machines": machines}
-    _go_alone("--labels", labels, **part)
+    _go_alone("--labels", labels, **part, **{"--seeds": seeds, "--weeks": weeks})
     _go_alone("--sets", sets, **part)
     files = {"--picture": picture, "--scores": scores}
-    _go_alone("--replay", replay, **files)
+    judged = {"--budgets": budgets, "--seeds": seeds, "--weeks": weeks}
+    _go_alone("--replay", replay, **files, **judged)
     _go_alone("--sets", sets, **files)
     if not gate and not replay:
         raise SettingsError("--no-gate goes with --replay: nothing else has a gate")
+    if weeks and sets is None:
+        raise SettingsError("--weeks goes with --sets: name the sets in a TOML file")
     if leave_out and (sets is None or replay):
         raise SettingsError("--leave-out goes with --sets and without --replay: give --sets")
     if replay:
         return _replay(_sets(sets, start, end, machines), gate, as_json)
     if sets is not None:
-        return _evaluate_sets(sets, asked, seeds, weeks, leave_out, as_json)
+        return _evaluate_sets(sets, asked, seeds or 40, weeks or 12, leave_out, as_json)
     _check_files(picture, scores)
-    report = _report(labels, start, end, machines, asked, seeds, scores is not None)
+    report = _report(labels, start, end, machines, asked, seeds or 40, scores is not None)
     if as_json:
         print_json(report.as_dict())
     else:

@@ -12,12 +12,12 @@ from anomaly.database.connection import TRAINER, Database
 from anomaly.database.labelled_readings import read_labels
 from anomaly.database.machines import find_machine, trainable_machines
 from anomaly.detectors.signals.signals import NAMES
-from anomaly.errors import AnomalyError, TrainingError
+from anomaly.errors import TrainingError
 from anomaly.evaluation.baselines import baselines
 from anomaly.evaluation.labelled_readings import as_labelled, judge_labelled, read_labelled
 from anomaly.evaluation.our_detector import SignalsContender
 from anomaly.evaluation.protocol import Contender, evaluate
-from anomaly.evaluation.reading_sets import ReadingSet, side_by_side
+from anomaly.evaluation.reading_sets import ReadingSet, named, side_by_side
 from anomaly.evaluation.report import EvaluationReport
 from anomaly.evaluation.sets_report import SetReport, SetsReport
 from anomaly.evaluation.subsequence_baselines import KMeansCourses, SubsequencePCA
@@ -111,7 +111,8 @@ def deployment_set(
             f"there is no reading of {who} in {chosen}: there are readings in {everything}"
         )
     zone = str(known["time_zone"].mode().iloc[0])
-    return ReadingSet(settings.meter_table.source_name, finite_readings(readings), settings, zone)
+    name = settings.meter_table.source_name
+    return ReadingSet(name, finite_readings(readings), settings, zone, known)
 
 
 def evaluate_sets(
@@ -154,7 +155,7 @@ def _evaluate_set(
     leave_out: bool,
 ) -> SetReport:
     meter, training = chosen.settings.meter, chosen.settings.training
-    try:
+    with named(chosen.name):
         splits = spread_splits(
             chosen.readings,
             meter=meter,
@@ -171,8 +172,6 @@ def _evaluate_set(
             budgets=budgets,
             injector=injector,
         )
-    except AnomalyError as error:
-        raise type(error)(f"set {chosen.name}: {error}") from None
     return SetReport(chosen.name, injector, report)
 
 

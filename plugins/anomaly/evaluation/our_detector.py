@@ -121,12 +121,22 @@ class FittedSignals:
         )
 
 
-def measured_readings(readings: pd.DataFrame, meter: MeterSettings) -> pd.DataFrame:
-    """Raw long readings, measured as scoring does."""
+def measured_readings(
+    readings: pd.DataFrame, meter: MeterSettings, machines: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Raw long readings, measured as scoring does.
+
+    Parameters
+    ----------
+    machines : DataFrame, optional
+        ``machine_id``, ``max_power_kw`` and ``rolls_over_at``; default: neither is known.
+    """
     power_diff = PowerDiff(meter.interval_minutes, meter.max_gap_days)
     frame = power_diff.transform(readings.assign(duplicate=False).reset_index(drop=True))
-    machines = pd.DataFrame({"machine_id": frame["machine_id"].unique()})
-    return measure(frame, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), meter)
+    if machines is None:
+        machines = pd.DataFrame({"machine_id": frame["machine_id"].unique()})
+        machines = machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan)
+    return measure(frame, machines, meter)
 
 
 def meter_alarms(measured: pd.DataFrame, faulty: np.ndarray, meter: MeterSettings) -> pd.DataFrame:

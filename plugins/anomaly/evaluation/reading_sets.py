@@ -5,16 +5,19 @@ import multiprocessing
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 
-from anomaly.errors import IngestError, SettingsError, SourceError
+from anomaly.errors import AnomalyError, IngestError, SettingsError, SourceError, TrainingError
 from anomaly.evaluation.labelled_readings import check_interval, machine_ids
 from anomaly.evaluation.train_test_weeks import finite_readings
 from anomaly.loading.files import read_readings
@@ -38,13 +41,26 @@ class ReadingSet:
     settings : Settings
         The kind of readings, their interval and whatever else differs from set to set.
     zone : str
-        Where the machines stand.
+        Where the machines stand, or most of them.
+    machines : DataFrame or None
+        What is on record of each, as `anomaly.database.machines.trainable_machines` gives it; None
+        for files, of which nothing more is known.
     """
 
     name: str
     readings: pd.DataFrame
     settings: Settings
     zone: str
+    machines: pd.DataFrame | None = None
+
+    @property
+    def known_machines(self) -> pd.DataFrame:
+        """`machines`, or for files a table like it of the machines that have readings."""
+        if self.machines is not None:
+            return self.machines
+        ids = np.unique(self.readings["machine_id"].to_numpy())
+        nothing = dict.fromkeys(("alert_budget", "max_power_kw", "rolls_over_at"), np.nan)
+        return pd.DataFrame({"machine_id": ids, "time_zone": self.zone, "holidays": None} | nothing)
 
 
 def side_by_side(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> list[T]:
@@ -61,8 +77,23 @@ def side_by_side(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> lis
         return [work(*jobs[0])]
     processes = min(len(jobs), os.cpu_count() or 1)
     fresh = multiprocessing.get_context("spawn")  # a copy of this process would share its threads
-    with ProcessPoolExecutor(processes, mp_context=fresh) as pool:
-        return list(pool.map(work, *zip(*jobs, strict=True)))
+    try:
+        with ProcessPoolExecutor(processes, mp_context=fresh) as pool:
+            return list(pool.map(work, *zip(*jobs, strict=True)))
+    except BrokenProcessPool:
+        raise TrainingError(
+            f"one of {processes} processes was killed, most likely for want of memory: give fewer"
+            " sets or shorter ones at once"
+        ) from None
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Say in every expected failure which set it is about."""
+    try:
+        yield
+    except AnomalyError as error:
+        raise type(error)(f"set {name}: {error}") from None
 
 
 def read_sets(path: Path, settings: Settings) -> list[ReadingSet]:
@@ -95,9 +126,9 @@ def _read_set(path: Path, name: str, table: object, settings: Settings) -> Readi
     if not isinstance(table, dict) or not isinstance(table.get("file"), str):
         raise SettingsError(f"{path}: set {name!r} has no file: write file = 'plant.csv' below it")
     zone = _zone(path, name, table.get("time_zone", "UTC"))
+    own = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+    _refuse_unknown(path, name, own, settings)
     try:
-        own = {key: value for key, value in table.items() if key not in _OWN_KEYS}
-        _refuse_unknown(path, name, own, settings)
         settings = settings.changed(**own)
     except SettingsError as error:
         raise SettingsError(f"{path}, set {name!r}: {error}") from None

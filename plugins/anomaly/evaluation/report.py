@@ -197,28 +197,27 @@ class EvaluationReport:
             "detector", "budget", "events found", "false alerts per machine-week", "precision",
             "delay, h", "undisturbed",
         )  # fmt: skip
-        quiet = {(row.contender, row.budget): row for row in self.quiet().itertuples()}
         before = None
-        for row in self.summary().to_dict("records"):
+        for row, cells in self.summary_cells():
             name = str(row["contender"])
-            calm = quiet.get((name, row["budget"]))
-            table.add_row(
-                "" if name == before else name,
-                f"{row['budget']:g}",
-                with_interval(row, "recall"),
-                with_interval(row, "false_alerts"),
-                with_interval(row, "precision"),
-                with_interval(row, "delay_hours"),
-                f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else "",
-            )
+            table.add_row("" if name == before else name, f"{row['budget']:g}", *cells)
             before = name
         table.caption = "\n".join(
             [
-                *([_UNDISTURBED] if quiet else []),
+                *([] if self.quiet().empty else [_UNDISTURBED]),
                 *self.skipped["reason"],
             ]
         )
         return table
+
+    def summary_cells(self) -> Iterator[tuple[Mapping[Any, Any], list[str]]]:
+        """The rows of `summary`, and their cells: found, false alerts, precision, delay, quiet."""
+        quiet = {(row.contender, row.budget): row for row in self.quiet().itertuples()}
+        for row in self.summary().to_dict("records"):
+            calm = quiet.get((row["contender"], row["budget"]))
+            figures = ("recall", "false_alerts", "precision", "delay_hours")
+            undisturbed = f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else ""
+            yield row, [*(with_interval(row, name) for name in figures), undisturbed]
 
     def _swept_table(self) -> Table:
         """All contenders at the same realised false alerts."""

@@ -13,7 +13,6 @@ from anomaly.evaluation.report import (
     magnitudes,
     plain_table,
     two_digits,
-    with_interval,
 )
 from anomaly.evaluation.train_test_weeks import Injector
 
@@ -69,21 +68,10 @@ class SetsReport:
         )  # fmt: skip
         table.columns[1].justify = "left"
         for part in self.parts:
-            quiet = {(row.contender, row.budget): row for row in part.report.quiet().itertuples()}
             title = part.title
-            for row in part.report.summary().to_dict("records"):
-                calm = quiet.get((row["contender"], row["budget"]))
-                table.add_row(
-                    title,
-                    str(row["contender"]),
-                    f"{row['budget']:g}",
-                    str(row["events"]),
-                    with_interval(row, "recall"),
-                    with_interval(row, "false_alerts"),
-                    with_interval(row, "precision"),
-                    with_interval(row, "delay_hours"),
-                    f"{calm.rate:.2f}{'' if calm.within else ' !'}" if calm else "",
-                )
+            for row, cells in part.report.summary_cells():
+                name, budget, events = str(row["contender"]), row["budget"], row["events"]
+                table.add_row(title, name, f"{budget:g}", str(events), *cells)
                 title = ""
         skipped = {reason for part in self.parts for reason in part.report.skipped["reason"]}
         bound = "! more or fewer than chance explains at that budget (95 % Poisson bound)"

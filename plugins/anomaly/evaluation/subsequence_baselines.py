@@ -1,7 +1,7 @@
 """Baselines that judge the course of the last six hours: PCA of subsequences, and KMeansAD."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import timedelta
 
 import numpy as np
@@ -39,21 +39,22 @@ class SubsequenceBaseline(Baseline):
 
     def learn(self, measured: pd.DataFrame) -> Verdict:
         """Learn each machine by itself."""
-        machines: dict[int, tuple[float, float, Distance]] = {}
-        for machine, rows in measured.groupby("machine_id"):
+        machines: dict[Hashable, tuple[float, float, Distance]] = {}
+        for machine, places in measured.groupby("machine_id").indices.items():
+            rows = measured.iloc[places]
             power = rows["power_kw"].to_numpy()
             mean, spread = float(np.nanmean(power)), float(np.nanstd(power)) or 1.0
             courses, whole = self._courses(rows)
             if whole.sum() >= _FEWEST:
                 distance = self.fit_courses((courses[whole] - mean) / spread)
-                machines[int(str(machine))] = (mean, spread, distance)
+                machines[machine] = (mean, spread, distance)
 
         def score(frame: pd.DataFrame) -> Floats:
             scores = np.full(len(frame), np.nan)
             for machine, places in frame.groupby("machine_id").indices.items():
-                if int(str(machine)) not in machines:
+                if machine not in machines:
                     continue
-                mean, spread, distance = machines[int(str(machine))]
+                mean, spread, distance = machines[machine]
                 courses, whole = self._courses(frame.iloc[places])
                 if whole.any():
                     ends = places[len(places) - len(whole) :][whole]

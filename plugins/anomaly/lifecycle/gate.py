@@ -5,7 +5,7 @@ version.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -102,7 +102,8 @@ class Judgement:
     champion_trained_to : str
         End of that version's training, ISO 8601; empty where none was in force.
     judged_from, judged_to : str
-        Start and end of the judging days, ISO 8601; empty where nothing could be judged.
+        Start and end of the judging days, ISO 8601. The start is empty where nothing could be
+        judged.
     agreement : float or None
         Share of readings with the same verdict of both.
     kappa : float or None
@@ -143,7 +144,7 @@ class Judgement:
     @property
     def machine_weeks(self) -> float:
         """Weeks of all judged machines together; 0 where nothing was judged."""
-        if not self.judged_to:
+        if not self.judged_from:
             return 0.0
         start, end = (datetime.fromisoformat(text) for text in (self.judged_from, self.judged_to))
         return self.machines * ((end - start) / WEEK)
@@ -198,6 +199,89 @@ class JudgingDays:
         """Which rows lie in the window, as an array of bool."""
         stamps = self.measured["utc_timestamp"]
         return ((stamps >= self.window.start) & (stamps < self.window.end)).to_numpy()
+
+
+@dataclass(frozen=True)
+class InForce:
+    """The version in force, opened."""
+
+    version: int
+    model: Model
+    trained_to: datetime
+
+
+def judge_on_new_days(
+    challenger: Model,
+    training: pd.DataFrame,
+    trained_to: datetime,
+    champion: InForce | None,
+    newest: datetime,
+    read: Callable[[Window], JudgingDays],
+    settings: Settings,
+    zone: str = "UTC",
+) -> Compared:
+    """Judge a challenger on the readings that neither was trained on; refuse it if there are none.
+
+    Parameters
+    ----------
+    training : DataFrame
+        As for `judge_challenger`.
+    trained_to : datetime
+        End of the challenger's training.
+    newest : datetime
+        End of the newest interval with a reading.
+    read : function
+        Reads the judging days.
+    """
+    start = max(trained_to, champion.trained_to if champion else trained_to)
+    end = min(start + timedelta(days=settings.training.judging_days), newest)
+    if end - start < SHORTEST:
+        reason = _too_few_days(start, end)
+    elif not (days := read(Window(start, end))).wanted.any():
+        reason = f"there are no readings in {days.window} to judge on"
+    else:
+        return judge_challenger(
+            challenger,
+            champion.model if champion else None,
+            champion.version if champion else None,
+            training,
+            days,
+            settings,
+            zone,
+            champion.trained_to if champion else None,
+        )
+    if champion is None:
+        return unjudged(None, None, end, reason)
+    return unjudged(champion.version, champion.trained_to, end, reason)
+
+
+def unjudged(
+    version: int | None, trained_to: datetime | None, end: datetime, reason: str
+) -> Compared:
+    """A judgement without measures: refused, unless there is nothing to stay in its place.
+
+    Parameters
+    ----------
+    version, trained_to
+        The champion's, and the end of its training; None where none is in force.
+    end : datetime
+        When it should have been judged: the champion's age counts all the same.
+    """
+    judgement = Judgement(
+        version,
+        champion_trained_to=trained_to.isoformat() if trained_to else "",
+        judged_to=end.isoformat(),
+        reasons=(reason,) if version is not None else (),
+    )
+    return Compared(judgement, {})
+
+
+def _too_few_days(start: datetime, end: datetime) -> str:
+    days = max(end - start, timedelta(0)) / timedelta(days=1)
+    return (
+        f"{days:.1f} days of readings are there that neither version was trained on (from"
+        f" {start:%Y-%m-%d %H:%M} on), at least one is needed: wait, or train on an earlier window"
+    )
 
 
 def judge_challenger(

@@ -5,7 +5,7 @@ and the alerts that each version raises correct the next one's limits as they do
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,20 +14,17 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from anomaly.detectors.signals.detector import SignalDetector
 from anomaly.errors import TrainingError
 from anomaly.evaluation.alert_matching import group_incidents
 from anomaly.evaluation.our_detector import measured_readings
-from anomaly.evaluation.reading_sets import ReadingSet, side_by_side
+from anomaly.evaluation.reading_sets import ReadingSet, named, side_by_side
 from anomaly.evaluation.report import plain_table
 from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK, WEEK, readings_within
-from anomaly.lifecycle.gate import Judgement, JudgingDays, judge_challenger
+from anomaly.lifecycle.gate import InForce, Judgement, JudgingDays, judge_on_new_days
 from anomaly.lifecycle.promotion import NextStep, needs_a_person, next_step
-from anomaly.lifecycle.training import RATED, corrected_caution, fit_model
+from anomaly.lifecycle.training import RATED, corrected_caution, fit_model, sound_readings
 from anomaly.models.model import Model
 from anomaly.models.verdicts import verdicts_on
-from anomaly.readings.meter_faults import final_quality, in_hindsight, profile_machines
-from anomaly.readings.quality import Quality
 from anomaly.settings import Settings
 from anomaly.windows import Window
 
@@ -106,17 +103,19 @@ class Replay:
 
     @property
     def refused(self) -> int:
-        """Trainings that the gate refused."""
+        """Trainings that the gate refused, or would have."""
         return sum(bool(week.refusals) for week in self.weeks)
 
     @property
-    def unasked_age(self) -> timedelta:
-        """How old the version in force became before anybody was asked about a newer one."""
-        oldest = timedelta(0)
-        for week in self.weeks:
-            if not week.person:
-                oldest = max(oldest, week.champion_age)
-        return oldest
+    def oldest(self) -> timedelta:
+        """How old the training in force became."""
+        return max(week.champion_age for week in self.weeks)
+
+    @property
+    def oldest_unasked(self) -> timedelta:
+        """How old it became while nobody had been asked about a newer version."""
+        unasked = [week.champion_age for week in self.weeks if not week.person]
+        return max(unasked, default=timedelta(0))
 
     def table(self) -> Table:
         """One row per week."""
@@ -148,6 +147,8 @@ class Replay:
             "alert_rate": self.alert_rate,
             "alert_rate_by_machine": self.by_machine(),
             "refused": self.refused,
+            "oldest_weeks": self.oldest / WEEK,
+            "oldest_unasked_weeks": self.oldest_unasked / WEEK,
             "weeks": [
                 vars(week)
                 | {"champion_age": week.champion_age / WEEK, "alert_rate": week.alert_rate}
@@ -160,8 +161,9 @@ def summary(replays: Sequence[Replay]) -> Table:
     """One row per replay."""
     table = plain_table(
         "Weekly retraining", "set", "gate", "weeks", "machine-weeks", "alerts per machine-week",
-        "of the quietest and loudest machine", "budget", "refused", "a person was asked",
-        "oldest training in force, weeks",
+        "of the quietest and loudest machine", "budget",
+        "refused, or would be without --no-gate", "a person was asked",
+        "oldest training in force, weeks", "while nobody was asked",
     )  # fmt: skip
     for one in replays:
         rates = one.by_machine().values()
@@ -175,7 +177,8 @@ def summary(replays: Sequence[Replay]) -> Table:
             f"{one.budget:g}",
             str(one.refused),
             str(sum(bool(week.person) for week in one.weeks)),
-            f"{one.unasked_age / WEEK:.0f}",
+            f"{one.oldest / WEEK:.0f}",
+            f"{one.oldest_unasked / WEEK:.0f}",
         )
     return table
 
@@ -207,14 +210,8 @@ def replay(chosen: ReadingSet, *, gated: bool = True) -> Replay:
     TrainingError
         When the readings are too short for a week after the first training.
     """
-    weeks = list(_Replay(chosen, gated).weeks())
-    if not weeks:
-        days = (FIRST_TRAINING + WEEK) / timedelta(days=1)
-        needed = days + chosen.settings.training.judging_days
-        raise TrainingError(
-            f"set {chosen.name}: its readings end before the first week after the first training:"
-            f" {needed:.0f} days are needed, take a longer file"
-        )
+    with named(chosen.name):
+        weeks = list(_Replay(chosen, gated).weeks())
     return Replay(chosen.name, chosen.settings.training.alert_budget, gated, weeks)
 
 
@@ -226,7 +223,7 @@ class _Version:
     model: Model
     sound: pd.DataFrame
     trained_to: datetime
-    raised: Sequence[Mapping[int, int]] = field(default=())
+    raised: Sequence[Mapping[int, int]] = ()
 
 
 class _Replay:
@@ -239,16 +236,15 @@ class _Replay:
         self.readings = chosen.readings
         self.first = chosen.readings["utc_timestamp"].min().to_pydatetime()
         self.end = chosen.readings["utc_timestamp"].max().to_pydatetime() + self._interval
-        ids = np.unique(chosen.readings["machine_id"].to_numpy())
-        unset = {"time_zone": chosen.zone, "alert_budget": np.nan, "holidays": None}
-        self.machines = pd.DataFrame(unset, index=pd.Index(ids, name="machine_id"))
+        self.machines = chosen.known_machines
+        budgets = self.machines.set_index("machine_id")["alert_budget"].astype(float)
+        self.budgets = budgets.fillna(self.settings.training.alert_budget).to_dict()
 
     def weeks(self) -> Iterator[ReplayedWeek]:
         """One week after the other."""
         judging = timedelta(days=self.settings.training.judging_days)
         start = self.first + FIRST_TRAINING + judging
-        if start + WEEK > self.end:
-            return
+        self._require_readings(start + WEEK)
         champion = self._train(1, start - judging, {})
         refused, number = 0, 1
         while start + WEEK <= self.end:
@@ -273,6 +269,17 @@ class _Replay:
                 champion = challenger
             start = week.end
 
+    def _require_readings(self, end: datetime) -> None:
+        if end > self.end:
+            needed, there = (moment - self.first for moment in (end, self.end))
+            day = timedelta(days=1)
+            raise TrainingError(
+                "its readings end before the first week after the first training: they last"
+                f" {there / day:.1f} days, and {needed / day:.0f} are needed: take a longer file"
+            )
+        if missing := self.settings.training.missing_history(FIRST_TRAINING / timedelta(days=1)):
+            raise TrainingError(missing)
+
     def _person(self, step: NextStep, judgement: Judgement, refused: int) -> str:
         """Why a person is asked; empty where nobody is."""
         if not self.gated or step is not NextStep.ASK:
@@ -286,14 +293,17 @@ class _Replay:
 
     def _train(self, number: int, end: datetime, caution: Mapping[int, float]) -> _Version:
         start = end - timedelta(weeks=self.settings.training.training_weeks)
-        window = Window(max(start, self.first), end)
-        measured = measured_readings(readings_within(self.readings, window), self.settings.meter)
-        profiles = profile_machines(measured)
-        seen = in_hindsight(measured, profiles, self.settings.meter)
-        faulty = final_quality(seen, profiles, self.settings.meter) >= Quality.STUCK
-        sound = seen[~faulty].reset_index(drop=True)
-        model, _ = fit_model(sound, self.machines, caution, self.settings)
-        return _Version(number, model, sound, end)
+        measured = self._measured(Window(max(start, self.first), end))
+        everything = np.ones(len(measured), dtype=bool)
+        seen, sound = sound_readings(measured, everything, self.settings.meter)
+        kept = seen[sound].reset_index(drop=True)
+        machines = self.machines.set_index("machine_id")
+        model, _ = fit_model(kept, machines, caution, self.settings)
+        return _Version(number, model, kept, end)
+
+    def _measured(self, window: Window) -> pd.DataFrame:
+        readings = readings_within(self.readings, window)
+        return measured_readings(readings, self.settings.meter, self.machines)
 
     def _alerts(self, model: Model, week: Window) -> dict[int, int]:
         """Incidents that the verdicts of a week make, of each machine with readings."""
@@ -305,36 +315,27 @@ class _Replay:
         return {machine: int(counts.get(machine, 0)) for machine in machines}
 
     def _days(self, window: Window) -> JudgingDays:
-        shown = readings_within(self.readings, window.starting_earlier(JUDGING_LOOK_BACK))
-        return JudgingDays(measured_readings(shown, self.settings.meter), window)
+        return JudgingDays(self._measured(window.starting_earlier(JUDGING_LOOK_BACK)), window)
 
     def _caution(self, champion: _Version) -> dict[int, float]:
-        """As `Trainer.learnt_caution`: corrected by what the version in force has raised."""
-        detector = champion.model.detector
-        if not isinstance(detector, SignalDetector):
-            return {}
+        """Corrected by what the version in force has raised in the last weeks."""
         recent = champion.raised[-round(RATED / WEEK) :]
-        budget = self.settings.training.alert_budget
-        found = {}
-        was = dict(zip(detector.usual.machine_ids.tolist(), detector.caution, strict=False))
-        for machine, caution in was.items():
-            counts = [week[machine] for week in recent if machine in week]
-            found[machine] = corrected_caution(float(caution), sum(counts), budget * len(counts))
-        return found
+        machines = {machine for week in recent for machine in week}
+        counts = {m: [week[m] for week in recent if m in week] for m in machines}
+        counted = {m: (sum(found), self.budgets[m] * len(found)) for m, found in counts.items()}
+        return corrected_caution(champion.model, counted)
 
     def _judgement(self, challenger: _Version, champion: _Version, end: datetime) -> Judgement:
-        days = self._days(Window(challenger.trained_to, end))
-        compared = judge_challenger(
+        return judge_on_new_days(
             challenger.model,
-            champion.model,
-            champion.number,
             challenger.sound,
-            days,
+            challenger.trained_to,
+            InForce(champion.number, champion.model, champion.trained_to),
+            end,
+            self._days,
             self.settings,
             self.zone,
-            champion.trained_to,
-        )
-        return compared.judgement
+        ).judgement
 
 
 def _outcome(week: ReplayedWeek) -> str:

@@ -37,7 +37,14 @@ from anomaly.errors import ArtefactError, FolderTakenError, TrainingError
 from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK, WEEK
 from anomaly.incidents.labels import NOT_NORMAL, Label
 from anomaly.incidents.refresh import labels_during
-from anomaly.lifecycle.gate import SHORTEST, Compared, Judgement, JudgingDays, judge_challenger
+from anomaly.lifecycle.gate import (
+    Compared,
+    InForce,
+    Judgement,
+    JudgingDays,
+    judge_on_new_days,
+    unjudged,
+)
 from anomaly.lifecycle.model_card import model_card, pictures
 from anomaly.models.artefacts import CARD, Artefact, Registry, artefact_files, library_versions
 from anomaly.models.drift import Reference
@@ -45,7 +52,7 @@ from anomaly.models.model import Model
 from anomaly.readings.meter_faults import final_quality, in_hindsight, profile_machines
 from anomaly.readings.quality import Quality
 from anomaly.scoring.window_reader import WindowReader
-from anomaly.settings import DetectorName, Settings
+from anomaly.settings import DetectorName, MeterSettings, Settings
 from anomaly.windows import Window
 
 PARAMETERS = (
@@ -216,24 +223,19 @@ class Trainer:
             start = max(found.trained_to, since, until - RATED)
             rates = alert_rates(transaction, start, until) if start < until else {}
         try:
-            detector = self.registry.load(found.artefact).detector
+            model = self.registry.load(found.artefact)
         except ArtefactError:  # the judgement says so; without it the caution starts anew
             return {}
-        if not isinstance(detector, SignalDetector):
-            return {}
-        caution = dict(zip(detector.usual.machine_ids.tolist(), detector.caution, strict=False))
-        return {
-            machine: self._next_caution(float(was), dict(rates.get(machine, {})))
-            for machine, was in caution.items()
-        }
+        counted = {machine: self._counted(dict(rate)) for machine, rate in rates.items()}
+        return corrected_caution(model, counted)
 
-    def _next_caution(self, was: float, rate: Mapping[str, Any]) -> float:
-        if not rate.get("first_at"):
-            return was
+    def _counted(self, rate: Mapping[str, Any]) -> tuple[float, float]:
+        """Alerts of a machine that were raised, and that its budget bore in that time."""
+        if not rate["first_at"]:
+            return 0.0, 0.0
         weeks = (rate["last_at"] - rate["first_at"] + self.settings.meter.interval) / WEEK
         budget = rate["alert_budget"] or self.settings.training.alert_budget
-        raised = rate["alerts"] - rate["real_alerts"]
-        return corrected_caution(was, raised, budget * weeks)
+        return rate["alerts"] - rate["real_alerts"], budget * weeks
 
     def register(self, trained: TrainedVersion, *, by: str = "") -> TrainingReport:
         """Write the files, then the row that makes them a version, judged or not."""
@@ -304,12 +306,9 @@ class Trainer:
             measured["utc_timestamp"].min(),
             measured["utc_timestamp"].max() + self.settings.meter.interval,
         )
-        profiles = profile_machines(measured)
-        seen = in_hindsight(read.around, profiles, self.settings.meter)
-        faulty = final_quality(seen, profiles, self.settings.meter)[read.inside] >= Quality.STUCK
-        measured = seen[read.inside].reset_index(drop=True)
-        left_out = faulty | _labelled(measured, labels, self.settings.meter.interval)
-        return measured[~left_out].reset_index(drop=True), labels_through
+        measured, sound = sound_readings(read.around, read.inside, self.settings.meter)
+        kept = sound & ~_labelled(measured, labels, self.settings.meter.interval)
+        return measured[kept].reset_index(drop=True), labels_through
 
     def _require_history(self, start: datetime, end: datetime) -> None:
         if missing := self.settings.training.missing_history((end - start) / timedelta(days=1)):
@@ -323,28 +322,24 @@ class Trainer:
             found = champion(transaction)
             zones = trainable_machines(transaction)["time_zone"]
         _, newest = self._extent(due)
-        start = max(trained.window.end, found.trained_to if found else trained.window.end)
-        end = min(start + timedelta(days=self.settings.training.judging_days), newest)
-        version = found.version if found else None
-        if end - start < SHORTEST:
-            return _unjudged(version, _too_few_days(start, end))
+        in_force = None
         try:
-            model = self.registry.load(found.artefact) if found else None
+            if found:
+                model = self.registry.load(found.artefact)
+                in_force = InForce(found.version, model, found.trained_to)
         except ArtefactError as error:
-            return _unjudged(version, f"the champion cannot be opened to compare with: {error}")
-        days = self._judging_days(Window(start, end))
-        if not days.wanted.any():
-            return _unjudged(version, f"there are no readings in {days.window} to judge on")
-        zone = str(zones.mode().iloc[0])
-        return judge_challenger(
+            assert found is not None  # nothing else is opened
+            reason = f"the champion cannot be opened to compare with: {error}"
+            return unjudged(found.version, found.trained_to, newest, reason)
+        return judge_on_new_days(
             trained.model,
-            model,
-            version,
             trained.sound,
-            days,
+            trained.window.end,
+            in_force,
+            newest,
+            self._judging_days,
             self.settings,
-            zone,
-            found.trained_to if found else None,
+            str(zones.mode().iloc[0]),
         )
 
     def _judging_days(self, window: Window) -> JudgingDays:
@@ -435,9 +430,45 @@ class Trainer:
         }
 
 
-def corrected_caution(was: float, raised: float, bearable: float) -> float:
-    """`anomaly.detectors.signals.calibration.next_caution`, of one machine."""
-    return float(next_caution(np.array(was), np.array(raised), np.array(bearable)))
+def corrected_caution(model: Model, counted: Mapping[int, tuple[float, float]]) -> dict[int, float]:
+    """What each machine's alert budget is divided by next, after the alerts under a model.
+
+    Parameters
+    ----------
+    counted : mapping of int to (float, float)
+        By machine: alerts raised since the model judges, and those that the budget bore; a
+        machine that is missing keeps its caution.
+
+    Returns
+    -------
+    dict of int to float
+        Empty for another detector than `signals`.
+    """
+    detector = model.detector
+    if not isinstance(detector, SignalDetector):
+        return {}
+    ids = detector.usual.machine_ids.tolist()
+    counts = np.array([counted.get(machine, (0.0, 0.0)) for machine in ids]).reshape(-1, 2)
+    caution = next_caution(detector.caution[: len(ids)], counts[:, 0], counts[:, 1])
+    return dict(zip(ids, caution.tolist(), strict=True))
+
+
+def sound_readings(
+    around: pd.DataFrame, inside: npt.NDArray[np.bool_], settings: MeterSettings
+) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    """The readings of a training window as they are seen afterwards, and which are no meter fault.
+
+    Parameters
+    ----------
+    around : DataFrame
+        Measured readings of the window and those near it, sorted by machine and time.
+    inside : array of bool
+        Which of them lie in the window.
+    """
+    profiles = profile_machines(around[inside].reset_index(drop=True))
+    seen = in_hindsight(around, profiles, settings)
+    sound = final_quality(seen, profiles, settings)[inside] < Quality.STUCK
+    return seen[inside].reset_index(drop=True), sound
 
 
 def fit_model(
@@ -506,20 +537,6 @@ def _labelled(
             mine &= stamps < label.end
         found[mine.to_numpy()] = label.label in NOT_NORMAL
     return found
-
-
-def _unjudged(champion_version: int | None, reason: str) -> Compared:
-    """A judgement without measures: refused, unless there is nothing to stay in its place."""
-    reasons = (reason,) if champion_version is not None else ()
-    return Compared(Judgement(champion_version, reasons=reasons), {})
-
-
-def _too_few_days(start: datetime, end: datetime) -> str:
-    days = max(end - start, timedelta(0)) / timedelta(days=1)
-    return (
-        f"{days:.1f} days of readings are there that neither version was trained on (from"
-        f" {start:%Y-%m-%d %H:%M} on), at least one is needed: wait, or train on an earlier window"
-    )
 
 
 def _plain(details: dict[str, Any]) -> dict[str, Any]:
