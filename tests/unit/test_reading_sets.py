@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from anomaly.detectors.signals.signals import NAMES
+from anomaly.detectors.signals.training import RULES
 from anomaly.errors import IngestError, SettingsError, SourceError, TrainingError
 from anomaly.evaluation.evaluate import evaluate_sets, left_out
 from anomaly.evaluation.our_detector import SignalsContender
@@ -212,6 +213,7 @@ def test_a_signal_left_out_counts_for_nothing():
     assert [kind.without for kind in left_out(SETTINGS.meter, SETTINGS.training, "UTC")] == [
         None,
         *NAMES,
+        *RULES,
     ]
     evidence = {name: one.training_scores().score for name, one in fitted.items()}
     for name in ("change", "throughout_4h"):

@@ -140,6 +140,25 @@ def test_a_new_level_alarms_for_no_longer_than_a_day(detector, more, seed):
     assert not any("no hour was" in reason for reason in later), "the level is no news any more"
 
 
+def test_rules_left_out_of_a_training_do_nothing():
+    power = np.concatenate([steady(20), steady(18) + 5.0])
+    learnt = measured({2: power})
+    known = machines(2).assign(holidays="DE")
+    whole, *without = (
+        train_signals(learnt, known, SETTINGS.meter, SETTINGS.training, without=parts).detector
+        for parts in ([], ["level change"], ["floor"], ["holidays"], ["news"])
+    )
+    later = steady(10, seed=9) + 5.0
+    later[96 * 3 :] += 4.0
+
+    old_levels, no_floor, workdays, no_news = without
+    assert old_levels.usual.weeks[0] > 5 > whole.usual.weeks[0]
+    assert no_floor.usual.worth_telling[0] == 0 < whole.usual.worth_telling[0]
+    assert (whole.usual.calendar[0], workdays.usual.calendar[0]) == (0, -1)
+    on, off = (score(detector, later, 2).anomaly[96 * 5 :] for detector in (whole, no_news))
+    assert off.mean() > 0.9 > 0.1 > on.mean(), "a level that stays goes on alarming"
+
+
 @pytest.mark.parametrize("times", [1.5, 0.0])
 def test_a_machine_in_shifts_that_has_changed_for_good_is_told_on_three_days(detector, times):
     power = shifts(21, seed=9)

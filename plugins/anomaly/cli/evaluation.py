@@ -48,7 +48,7 @@ def evaluate(
     leave_out: Annotated[
         bool,
         typer.Option(
-            "--leave-out", help="With --sets: leave out one signal at a time; no baselines."
+            "--leave-out", help="With --sets: leave out one signal or rule at a time; no baselines."
         ),
     ] = False,
     start: Annotated[str | None, typer.Option(help="Default: the first reading.")] = None,

@@ -12,6 +12,7 @@ from anomaly.database.connection import TRAINER, Database
 from anomaly.database.labelled_readings import read_labels
 from anomaly.database.machines import find_machine, trainable_machines
 from anomaly.detectors.signals.signals import NAMES
+from anomaly.detectors.signals.training import RULES
 from anomaly.errors import TrainingError
 from anomaly.evaluation.baselines import baselines
 from anomaly.evaluation.labelled_readings import as_labelled, judge_labelled, read_labelled
@@ -132,8 +133,8 @@ def evaluate_sets(
     weeks : int
         Test weeks per set, spread over its readings (`spread_splits`).
     leave_out : bool
-        Whether the contenders are the product's detector whole, and with each signal left out,
-        instead of the baselines.
+        Whether the contenders are the product's detector whole, and with each signal and rule left
+        out, instead of the baselines.
 
     Raises
     ------
@@ -223,8 +224,9 @@ def contenders(meter: MeterSettings, training: TrainingSettings, zone: str) -> l
 
 
 def left_out(meter: MeterSettings, training: TrainingSettings, zone: str) -> list[Contender]:
-    """The product's detector whole, then without each of its signals."""
-    without = [SignalsContender(meter, training, zone, without=name) for name in NAMES]
+    """The product's detector whole, then without each of its signals and rules."""
+    parts = (*NAMES, *RULES)
+    without = [SignalsContender(meter, training, zone, without=name) for name in parts]
     return [SignalsContender(meter, training, zone), *without]
 
 

@@ -35,7 +35,8 @@ class SignalsContender:
     Parameters
     ----------
     without : str, optional
-        A signal that counts for nothing, to see what it is worth.
+        A signal or a rule (`anomaly.detectors.signals.training.RULES`) that counts for nothing, to
+        see what it is worth.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class FittedSignals:
     ) -> None:
         self.meter = meter
         self.trained = trained
-        self.without = [NAMES.index(name) for name in without]
+        self.without = [NAMES.index(name) for name in without if name in NAMES]
         self.profiles = profiles
         self._training = training
 

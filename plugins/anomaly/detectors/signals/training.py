@@ -17,6 +17,11 @@ from anomaly.detectors.signals.usual_day_training import Machines, TrainingReadi
 from anomaly.readings.preprocessing import microseconds
 from anomaly.settings import MeterSettings, TrainingSettings
 
+RULES = ("news", "floor", "level change", "holidays")
+"""What is no signal and can be left out of a training, too, to see what it is worth: a level that
+stays counts once, what costs next to nothing does not count, what lies before a lasting change of
+level is not learnt from, a public holiday is a Sunday."""
+
 _KNOWN = ["time_zone", "alert_budget", "often_flat", "holidays", "caution"]
 
 
@@ -62,13 +67,16 @@ def train_signals(
         missing: `CAUTION`). A machine that is missing in it stands in UTC and has the
         setting's budget.
     without : collection of str
-        Signals that shall count for nothing, to see what they are worth.
+        Signals and `RULES` that shall count for nothing, to see what they are worth.
 
     Raises
     ------
     SettingsError
         When there is no such holiday calendar.
     """
+    if "floor" in without:
+        nothing = {"least_deviation_share": 0.0, "least_deviation_kw": 0.0}
+        training = training.model_copy(update=nothing)
     ids = np.unique(measured["machine_id"].to_numpy(np.int64))
     known = machines.reindex(ids, columns=_KNOWN)
     zones = known["time_zone"].fillna("UTC").to_numpy(dtype=str)
@@ -76,13 +84,18 @@ def train_signals(
     budget = known["alert_budget"].fillna(training.alert_budget).to_numpy(np.float64)
     caution = known["caution"].fillna(CAUTION).to_numpy(np.float64)
     often_flat = known["often_flat"].fillna(False).to_numpy(dtype=bool)
+    if "holidays" in without:
+        calendars = np.full_like(calendars, "")
     kept = _is_since_level_change(measured, ids)
+    if "level change" in without:
+        kept = np.ones_like(kept)
     table = measured[kept].reset_index(drop=True)
     described = Machines(ids, zones, calendars)
-    learnt = TrainingReadings(table, described, meter, training)
+    only_news = "news" not in without
+    learnt = TrainingReadings(table, described, meter, training, only_news=only_news)
     signals = learnt.held_out_signals()
     signals[often_flat[learnt.rows], NAMES.index("flat")] = np.nan
-    signals[:, [NAMES.index(name) for name in without]] = np.nan
+    signals[:, [NAMES.index(name) for name in without if name in NAMES]] = np.nan
     scaled = scale_signals(learnt, signals, meter)
     scaled = replace(scaled, tables=fit_forests(scaled, signals, learnt, training.random_seed))
     detector, evidence, budgets = calibrate(scaled, signals, learnt, budget, caution)

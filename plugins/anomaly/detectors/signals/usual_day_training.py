@@ -113,6 +113,8 @@ class TrainingReadings:
         Those of the readings.
     meter : MeterSettings
     training : TrainingSettings
+    only_news : bool
+        Whether a deviation counts only as far as power was not like that half a day ago, too.
 
     Attributes
     ----------
@@ -136,9 +138,12 @@ class TrainingReadings:
         machines: Machines,
         meter: MeterSettings,
         training: TrainingSettings,
+        *,
+        only_news: bool = True,
     ) -> None:
         self.interval = meter.interval
         self._meter, self._training = meter, training
+        self._only_news = only_news
         self._measured = measured
         self._machines = machines
         self.lanes: Ints = np.searchsorted(machines.ids, measured["machine_id"].to_numpy())
@@ -296,7 +301,9 @@ class TrainingReadings:
         calmest = np.minimum(lower[0], upper[0]).min(axis=(1, 2))[:, None, None]
         lower, upper = np.maximum(lower, calmest), np.maximum(upper, calmest)
         steady = usual.least[:, None, None] / self._spread(usual, self._level, kept).mean(axis=0)
-        return replace(usual, lower=lower, upper=upper, weight=steady**2)
+        # Without a weight nothing is known of half a day ago, and every deviation is news.
+        weight = steady**2 if self._only_news else np.zeros_like(steady)
+        return replace(usual, lower=lower, upper=upper, weight=weight)
 
     def _spread(self, usual: UsualDay, deviation: Floats, kept: Bools) -> Floats:
         """Lower and upper spread of a deviation in kW, shape (2, row, day type, hour)."""
