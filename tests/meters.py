@@ -46,11 +46,12 @@ def measured(power_by_machine):
 
 
 def measure_readings(readings, settings=SETTINGS):
-    diff = PowerDiff(settings.meter.interval_minutes, settings.meter.max_gap_days).transform(
+    meter = settings.meter
+    diff = PowerDiff(meter.interval_minutes, meter.max_gap_days, meter.change_scale).transform(
         readings
     )
     machines = pd.DataFrame({"machine_id": readings["machine_id"].unique()})
-    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), settings.meter)
+    return measure(diff, machines.assign(max_power_kw=np.nan, rolls_over_at=np.nan), meter)
 
 
 def machines(*ids, **columns):

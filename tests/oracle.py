@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,13 @@ ORDER = (
 )  # fmt: skip
 """Qualities by precedence: of several the last one here stands."""
 METER_FAULTS = {"stuck", "reset", "impossible", "catch_up", "contradicted"}
+KILO = {
+    "Wh": Fraction(1, 1000), "kWh": Fraction(1), "MWh": Fraction(1000),
+    "W": Fraction(1, 1000), "kW": Fraction(1), "MW": Fraction(1000),
+}  # fmt: skip
+"""Units in kWh, or in kW."""
+HALF_DAY = timedelta(hours=12)
+"""After which a counter of the day may have passed its old value unseen."""
 
 
 class Row(NamedTuple):
@@ -67,6 +75,7 @@ class Meter:
     """The settings that verdicts depend on, as plain values."""
 
     kind: str = "energy_kwh"
+    unit: str = "kWh"
     interval: timedelta = timedelta(minutes=15)
     max_gap: timedelta = timedelta(days=7)
     stuck_margin_hours: float = 2.0
@@ -78,6 +87,34 @@ class Meter:
     def too_close(self) -> timedelta:
         """Within which a second reading tells nothing."""
         return self.interval / 15
+
+    @property
+    def counts(self) -> bool:
+        """Whether energy is the difference of two readings."""
+        return self.kind in ("energy_kwh", "energy_kwh_today")
+
+    @property
+    def of_the_day(self) -> bool:
+        """Whether the count starts again each day."""
+        return self.kind == "energy_kwh_today"
+
+    @property
+    def of_interval(self) -> bool:
+        """Whether a reading is the energy of its own interval."""
+        return self.kind == "energy_kwh_per_interval"
+
+    @property
+    def worth(self) -> Fraction:
+        """What 1 is: kWh where readings count, else kW."""
+        worth = KILO[self.unit]
+        if self.of_interval:
+            return worth / Fraction(self.interval // timedelta(minutes=1), 60)
+        return worth
+
+    @property
+    def change_worth(self) -> Fraction:
+        """What a change of 1 is: kWh where readings count, else W."""
+        return self.worth if self.counts else 1000 * self.worth
 
 
 @dataclass(frozen=True)
@@ -132,6 +169,21 @@ class Reading:
     at: datetime
     value: float
     duplicated: bool
+    meter: Meter
+
+    @property
+    def kwh(self) -> float:
+        """What a counter has counted."""
+        return _times(self.value, self.meter.worth)
+
+    @property
+    def sane(self) -> bool:
+        """Whether a meter can show it at all."""
+        return abs(_times(self.value, self.meter.change_worth)) <= MOST_READING
+
+
+def _times(value: float, factor: Fraction) -> float:
+    return value * factor.numerator / factor.denominator
 
 
 def expected(
@@ -151,7 +203,7 @@ def expected(
     """
     verdicts = {}
     kept = {(row.machine, row.at) for row in remembered}
-    for machine, readings in _by_machine([*rows, *remembered], due).items():
+    for machine, readings in _by_machine([*rows, *remembered], due, meter).items():
         known = (limits or {}).get(machine, Limits())
         for place, reading in enumerate(readings):
             if (machine, reading.at) in kept:
@@ -162,7 +214,9 @@ def expected(
     return verdicts
 
 
-def _by_machine(rows: Iterable[Row], due: datetime | None) -> dict[int, list[Reading]]:
+def _by_machine(
+    rows: Iterable[Row], due: datetime | None, meter: Meter
+) -> dict[int, list[Reading]]:
     """Finite readings of each machine in the order of time, one a moment."""
     claims: dict[Key, list[Row]] = {}
     for row in rows:
@@ -173,7 +227,7 @@ def _by_machine(rows: Iterable[Row], due: datetime | None) -> dict[int, list[Rea
     for (machine, at), rivals in sorted(claims.items()):
         value = max(rivals, key=_precedence).value
         assert value is not None
-        readings.setdefault(machine, []).append(Reading(at, value, len(rivals) > 1))
+        readings.setdefault(machine, []).append(Reading(at, value, len(rivals) > 1, meter))
     return readings
 
 
@@ -234,17 +288,17 @@ class Meets:
         declared = self.known.max_power_kw
         return self.learnt_leap_kw if declared is None else declared
 
-    def tolerance(self, value: float) -> float:
-        """By how much a counter may fall to a value without having fallen."""
-        return max(self.meter.resolution_kwh, 2.0**-23 * abs(value))
+    def tolerance(self, reading: Reading) -> float:
+        """By how many kWh a counter may fall to a reading without having fallen."""
+        return max(self.meter.resolution_kwh, 2.0**-23 * abs(reading.kwh))
 
     def change(self, before: Reading, reading: Reading) -> float:
-        """Change of a reading, nought where a counter's is less than it can tell."""
-        change = reading.value - before.value
-        if self.meter.kind == "power_w":
+        """Change in kWh or W, nought where a counter's is less than it can tell."""
+        change = _times(reading.value - before.value, self.meter.change_worth)
+        if not self.meter.counts:
             return change
-        fell = change < 0 and -change <= self.tolerance(reading.value)
-        rose = 0 < change <= 1e-12 * abs(reading.value)
+        fell = change < 0 and -change <= self.tolerance(reading)
+        rose = 0 < change <= 1e-12 * abs(reading.kwh)
         return 0.0 if fell or rose else change
 
 
@@ -262,6 +316,10 @@ def _verdict(meets: Meets, place: int, number: int) -> Verdict:
     if quality in METER_FAULTS:
         _, threshold, _ = meets.version.score(meets.machine, 0.0)
         score, anomaly = None, False
+    elif quality == "first" and _compared_with(meets, place) is not None:
+        # A new count: its rate is not known, and it never alarms.
+        score, threshold, _ = meets.version.score(meets.machine, math.nan)
+        score, anomaly = min(score, threshold), False
     else:
         assert power_diff is not None
         score, threshold, anomaly = meets.version.score(meets.machine, power_diff)
@@ -276,7 +334,7 @@ def _measure(meets: Meets, place: int) -> tuple[float | None, float | None, set[
     """Power, rate of change and marks of a reading, before hindsight."""
     reading, meter, known = meets.readings[place], meets.meter, meets.known
     marks = {"ok", "duplicate"} if reading.duplicated else {"ok"}
-    if abs(reading.value) > MOST_READING:
+    if not reading.sane:
         marks.add("impossible")
     right_before = _right_before(meets, place)
     if right_before is not None:
@@ -292,8 +350,12 @@ def _measure(meets: Meets, place: int) -> tuple[float | None, float | None, set[
     change = meets.change(previous, reading)
     power_kw: float | None
     power_diff: float | None
-    if meter.kind == "power_w":
-        power_kw, power_diff = reading.value / 1000, change / hours
+    if not meter.counts:
+        power_kw, power_diff = _times(reading.value, meter.worth), change / hours
+    elif meter.of_the_day:
+        if change < 0 or reading.at - previous.at >= HALF_DAY:
+            return None, 0.0, marks | {"first"}
+        power_kw = power_diff = change / hours
     else:
         power_kw = power_diff = _counter_power(meets, change, hours, marks)
     if power_kw is not None and known.max_power_kw is not None and power_kw > known.max_power_kw:
@@ -332,8 +394,7 @@ def _compared_with(meets: Meets, place: int) -> Reading | None:
     for before in reversed(meets.readings[:place]):
         if reading.at - before.at > meets.meter.max_gap:
             return None
-        sane = abs(before.value) <= MOST_READING
-        if sane and reading.at - before.at >= meets.meter.too_close:
+        if before.sane and reading.at - before.at >= meets.meter.too_close:
             return before
     return None
 
@@ -390,7 +451,7 @@ def _in_hindsight(meets: Meets, place: int) -> tuple[float | None, float | None,
     absurd = meets.absurd_kw
     if power_kw is not None and absurd is not None and abs(power_kw) > absurd:
         marks.add("impossible")
-    if meets.meter.kind == "power_w" or abs(meets.readings[place].value) > MOST_READING:
+    if not meets.meter.counts or not meets.readings[place].sane:
         return power_kw, power_diff, marks
     if any(_contradicts(meets, later, place) for later in _within_reach_after(meets, place)):
         return None, None, marks | {"contradicted"}
@@ -398,7 +459,9 @@ def _in_hindsight(meets: Meets, place: int) -> tuple[float | None, float | None,
     if follows is not None:
         before = meets.readings[follows]
         reading = meets.readings[place]
-        power = (reading.value - before.value) / _hours(reading.at - before.at)
+        if meets.meter.of_the_day and reading.at - before.at >= HALF_DAY:
+            return None, None, marks | {"catch_up"}
+        power = (reading.kwh - before.kwh) / _hours(reading.at - before.at)
         return power, power, marks | {"catch_up"}
     last = _sane_before(meets, place)
     moves_again = last is not None and _leaps(meets, place) and not _is_still(meets, place)
@@ -420,7 +483,7 @@ def _within_reach_after(meets: Meets, place: int) -> list[int]:
 
 def _contradicts(meets: Meets, later: int, place: int) -> bool:
     """Whether a later reading shows that the one at `place` was wrong."""
-    if abs(meets.readings[later].value) > MOST_READING:
+    if not meets.readings[later].sane:
         return False
     follows = _follows(meets, later)
     return follows is not None and follows < place < later
@@ -429,7 +492,7 @@ def _contradicts(meets: Meets, later: int, place: int) -> bool:
 def _sane_before(meets: Meets, place: int) -> int | None:
     """The last reading before that is no garbage, with no gap in between that is too long."""
     while (before := _right_before(meets, place)) is not None:
-        if abs(meets.readings[before].value) <= MOST_READING:
+        if meets.readings[before].sane:
             return before
         place = before
     return None
@@ -445,8 +508,8 @@ def _falls(meets: Meets, place: int) -> bool:
     before = _sane_before(meets, place)
     if before is None:
         return False
-    value = meets.readings[place].value
-    if not value - meets.readings[before].value < -meets.tolerance(value):
+    reading = meets.readings[place]
+    if not reading.kwh - meets.readings[before].kwh < -meets.tolerance(reading):
         return False
     power_kw, _, marks = _measure(meets, place)
     absurd = meets.absurd_kw
@@ -459,7 +522,7 @@ def _leaps(meets: Meets, place: int) -> bool:
     if before is None or meets.leap_kw is None:
         return False
     one, other = meets.readings[before], meets.readings[place]
-    return other.value - one.value > _allowed(meets, other.at - one.at)
+    return other.kwh - one.kwh > _allowed(meets, other.at - one.at)
 
 
 def _breaks(meets: Meets, place: int) -> bool:
@@ -468,7 +531,7 @@ def _breaks(meets: Meets, place: int) -> bool:
 
 def _follows(meets: Meets, place: int) -> int | None:
     """The reading that one follows whose own predecessors it contradicts."""
-    if meets.leap_kw is None:
+    if meets.leap_kw is None or (meets.meter.of_the_day and not _leaps(meets, place)):
         return None
     found = _over_a_dip(meets, place)
     if found is None and _breaks(meets, place):
@@ -485,7 +548,7 @@ def _over_a_dip(meets: Meets, place: int) -> int | None:
 
 def _is_dip(meets: Meets, fell: int) -> bool:
     """Whether a reading that fell was wrong, and not the one before it."""
-    if meets.leap_kw is None or not _falls(meets, fell):
+    if meets.leap_kw is None or meets.meter.of_the_day or not _falls(meets, fell):
         return False
     before, after = _sane_before(meets, fell), _sane_after(meets, fell)
     longest = 2 * meets.meter.interval + 2 * meets.meter.too_close
@@ -501,21 +564,21 @@ def _is_dip(meets: Meets, fell: int) -> bool:
 
 def _can_follow(meets: Meets, before: int, after: int, longest: timedelta) -> bool:
     rival, reading = meets.readings[before], meets.readings[after]
-    span, change = reading.at - rival.at, reading.value - rival.value
+    span, change = reading.at - rival.at, reading.kwh - rival.kwh
     if span > longest:
         return False
-    return -meets.tolerance(reading.value) <= change <= _allowed(meets, span)
+    return -meets.tolerance(reading) <= change <= _allowed(meets, span)
 
 
 def _slope(meets: Meets, before: int, after: int) -> float:
     rival, reading = meets.readings[before], meets.readings[after]
-    return (reading.value - rival.value) / ((reading.at - rival.at) // timedelta(microseconds=1))
+    return (reading.kwh - rival.kwh) / ((reading.at - rival.at) // timedelta(microseconds=1))
 
 
 def _sane_after(meets: Meets, place: int) -> int | None:
     """The next reading that is no garbage, with no gap in between that is too long."""
     for later in range(place + 1, len(meets.readings)):
-        if abs(meets.readings[later].value) <= MOST_READING:
+        if meets.readings[later].sane:
             return later if _sane_before(meets, later) == place else None
     return None
 
@@ -530,8 +593,10 @@ def _comes_back_to(meets: Meets, place: int) -> int | None:
         rival = meets.readings[before]
         if reading.at - rival.at > REACH:
             return None
-        low = reading.value - _allowed(meets, reading.at - rival.at)
-        if low <= rival.value <= reading.value + meets.tolerance(reading.value):
+        allowed = _allowed(meets, reading.at - rival.at)
+        if reading.kwh - allowed <= rival.kwh <= reading.kwh + meets.tolerance(reading):
+            if meets.meter.of_the_day and reading.kwh <= allowed:
+                return None  # all of it may have been used since the count started again
             near = _falls(meets, place) and reading.at - rival.at <= 4 * meets.meter.interval
             return before if near or _breaks(meets, after) else None
         after = before
@@ -548,7 +613,7 @@ def _catches_up_with(meets: Meets, place: int) -> int | None:
     reading = meets.readings[place]
     if start == last or before is None or reading.at - meets.readings[before].at > REACH:
         return None
-    change = reading.value - meets.readings[start].value
+    change = reading.kwh - meets.readings[start].kwh
     return start if change <= _allowed(meets, reading.at - meets.readings[start].at) else None
 
 
@@ -641,6 +706,7 @@ class Deviation(NamedTuple):
     elapsed: timedelta | None
     kw: float | None
     alarms: bool
+    restarts: bool
 
 
 def _deviations(
@@ -659,6 +725,7 @@ def _deviations(
                 at - mine[place - 1][0] if place else None,
                 verdict.power_kw - normal if known and normal is not None else None,
                 bool(verdict.anomaly),
+                meter.of_the_day and verdict.quality == "first",
             )
         )
     return found
@@ -683,17 +750,19 @@ def _onset(first: datetime, deviations: Sequence[Deviation], meter: Meter) -> da
     for before in reversed([d for d in deviations if first - REACH < d.at < first]):
         if (
             before.alarms
-            or before.kw is None
+            or (before.kw is None and not before.restarts)
             or before.elapsed is None
             or 2 * before.elapsed > 3 * meter.interval
             or 2 * (follower - before.at) > 3 * meter.interval
             or before.at - before.elapsed < first - REACH
         ):
             break
+        follower = before.at
+        if before.kw is None:
+            continue
         gained += sign * before.kw - abs(typical) / 2
         if gained > best:
             best, onset = gained, before.at
-        follower = before.at
     return onset
 
 
@@ -702,7 +771,7 @@ def _excess(
 ) -> float | None:
     """Energy beyond the usual, kWh, of all intervals from the onset to the last alarm."""
     parts = [
-        d.kw * _hours(d.elapsed)
+        d.kw * _hours(min(d.elapsed, meter.interval if meter.of_interval else d.elapsed))
         for d in deviations
         if onset <= d.at <= last
         and d.kw is not None

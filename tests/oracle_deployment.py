@@ -81,6 +81,8 @@ class Layout:
         two, a later version all of them.
     number : str
         A column that the product does not look at, which tells rows apart.
+    per_kwh : float
+        What a kWh is in the unit of the readings. Properties think in kWh.
     """
 
     name: str
@@ -92,6 +94,12 @@ class Layout:
     unique: bool = False
     zone: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    per_kwh: float = 1.0
+
+    @property
+    def by_signals(self) -> bool:
+        """Whether the detector is `signals`, of which the oracle knows no scores."""
+        return bool(self.settings.get("detector") == "signals")
 
     def stored(self, at: datetime) -> datetime:
         """Interval start as this table writes it."""
@@ -161,6 +169,25 @@ WATTS = Layout(
     _LONG_DDL,
     wide=False,
     settings=_LONG | {"reading_kind": "power_w", "stuck_margin_hours": 20.0},
+)
+PER_INTERVAL = replace(
+    WATTS,
+    name="long, energy of each interval in Wh",
+    settings=WATTS.settings | {"reading_kind": "energy_kwh_per_interval", "reading_unit": "Wh"},
+)
+MEGAWATT_HOURS = replace(
+    LONG, name="long, in MWh", settings=_LONG | {"reading_unit": "MWh"}, per_kwh=0.001
+)
+TODAY = replace(
+    WIDE,
+    name="wide, counters of the day in MWh",
+    settings={"reading_kind": "energy_kwh_today", "reading_unit": "MWh"},
+    per_kwh=0.001,
+)
+TODAY_BY_SIGNALS = replace(
+    SIGNALS,
+    name="wide, counters of the day, by signals",
+    settings=SIGNALS.settings | {"reading_kind": "energy_kwh_today"},
 )
 LOCAL_NIGHT = Layout(
     "long, through a night in which the clock is set back",
@@ -308,7 +335,7 @@ class Deployment:
         The oracle knows the prototype's forest only: of `signals` scores are left out.
         """
         results = self._results()
-        if self.layout is not SIGNALS:
+        if not self.layout.by_signals:
             return results
         return {
             key: verdict._replace(
@@ -382,6 +409,8 @@ class Deployment:
         """The settings as the oracle wants them."""
         return oracle.Meter(
             kind=self.settings.meter.reading_kind.value,
+            unit=self.layout.settings.get("reading_unit")
+            or ("W" if self.layout.settings.get("reading_kind") == "power_w" else "kWh"),
             interval=self.settings.meter.interval,
             max_gap=self.settings.meter.max_gap,
             stuck_margin_hours=self.settings.meter.stuck_margin_hours,
@@ -397,7 +426,7 @@ class Deployment:
         )
         if sha256 not in self._versions:
             model, estimator = self._load(number)
-            scores = no_score if self.layout is SIGNALS else PointScore(estimator)
+            scores = no_score if self.layout.by_signals else PointScore(estimator)
             self._versions[sha256] = as_oracle_version(model, scores)
         return self._versions[sha256]
 
@@ -448,7 +477,9 @@ class Deployment:
                 record
                 for step in range(96)
                 for record in self.records(
-                    day + step * QUARTER, [values[step] for values in series], day
+                    day + step * QUARTER,
+                    [values[step] * self.layout.per_kwh for values in series],
+                    day,
                 )
             )
         for day, seed in ((days[0], 42), (days[1], 42), (days[0], 7)):
@@ -501,7 +532,8 @@ class PointScore:
 
     def __call__(self, machine: int, power_diff: float) -> tuple[float, float, bool]:
         one_hot = tuple(int(machine == other) for other in self._machines)
-        key = (*one_hot, bisect_left(self._steps, float(np.float32(power_diff))))
+        step = bisect_left(self._steps, float(np.float32(power_diff)))
+        key = (*one_hot, -1 if math.isnan(power_diff) else step)
         if key not in self._known:
             (sample,) = self._forest.score_samples(np.array([[*one_hot, power_diff]]))
             self._known[key] = -float(sample)

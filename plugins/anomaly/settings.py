@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, Self, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -31,10 +32,33 @@ class Layout(StrEnum):
 
 
 class ReadingKind(StrEnum):
-    """What a reading is: a cumulative counter in kWh, or a mean power in W."""
+    """What a reading is; the unit in its name is the one that it has unless another is set."""
 
     ENERGY_KWH = "energy_kwh"
+    """A counter: energy used since it was installed."""
     POWER_W = "power_w"
+    """Mean power of the interval."""
+    ENERGY_KWH_PER_INTERVAL = "energy_kwh_per_interval"
+    """Energy used in the interval."""
+    ENERGY_KWH_TODAY = "energy_kwh_today"
+    """A counter that restarts at zero each day."""
+
+    @property
+    def own_unit(self) -> str:
+        """The unit of its readings unless another is set."""
+        return "W" if self is ReadingKind.POWER_W else "kWh"
+
+
+ENERGY_UNITS = {"Wh": Fraction(1, 1000), "kWh": Fraction(1), "MWh": Fraction(1000)}
+"""Units of energy, in kWh."""
+POWER_UNITS = {"W": Fraction(1, 1000), "kW": Fraction(1), "MW": Fraction(1000)}
+"""Units of power, in kW."""
+SURE_RESTART = timedelta(hours=12)
+"""After so long without a reading, a counter of the day is taken to have restarted. Chosen.
+
+A restart shows as a fall, unless the counter has already passed its old value again. A machine
+that draws about the same all day needs more than twelve hours for that.
+"""
 
 
 class TimestampLabel(StrEnum):
@@ -159,7 +183,14 @@ class MeterSettings(Group):
 
     reading_kind: ReadingKind = Field(
         ReadingKind.ENERGY_KWH,
-        description="`energy_kwh`: a cumulative counter; `power_w`: mean power",
+        description="`energy_kwh`: a cumulative counter; `power_w`: mean power;"
+        " `energy_kwh_per_interval`: energy of each interval; `energy_kwh_today`: a counter that"
+        " restarts at zero each day",
+    )
+    reading_unit: str = Field(
+        "",
+        description="unit of the readings: `Wh`, `kWh` or `MWh` of energy, `W`, `kW` or `MW` of"
+        " power; empty: kWh or W",
     )
     interval_minutes: int = Field(15, ge=1, le=1440, description="how often meters are read")
     timestamp_label: TimestampLabel = Field(
@@ -172,7 +203,9 @@ class MeterSettings(Group):
         7.0, gt=0, le=31, description="a previous reading farther back counts as none"
     )
     meter_resolution_kwh: float = Field(
-        0.001, ge=0, description="a counter that falls by no more has not fallen, kWh"
+        0.001,
+        ge=0,
+        description="a counter that falls by no more has not fallen, kWh whatever the unit",
     )
     stuck_margin_hours: float = Field(
         2.0,
@@ -189,6 +222,64 @@ class MeterSettings(Group):
         if name and name not in available_timezones():
             raise ValueError("not a time zone name; write one such as 'Europe/Berlin' or 'UTC'")
         return name
+
+    @model_validator(mode="after")
+    def _unit_fits_kind(self) -> Self:
+        if self.reading_unit and self.reading_unit not in self._units:
+            *others, last = self._units
+            raise ValueError(
+                f"ANOMALY_READING_UNIT is {self.reading_unit!r}, which is no unit of"
+                f" ANOMALY_READING_KIND {self.reading_kind.value!r}: set {', '.join(others)}"
+                f" or {last}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _restarts_can_be_seen(self) -> Self:
+        if self.restarts_daily and self.interval >= SURE_RESTART:
+            raise ValueError(
+                f"ANOMALY_INTERVAL_MINUTES is {self.interval_minutes}, too long for"
+                f" ANOMALY_READING_KIND {self.reading_kind.value!r}: read the counter at least"
+                " twice a day. If each reading is a day's energy, set 'energy_kwh_per_interval'"
+            )
+        return self
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether the energy of an interval is the difference of two readings."""
+        return self.reading_kind in (ReadingKind.ENERGY_KWH, ReadingKind.ENERGY_KWH_TODAY)
+
+    @property
+    def restarts_daily(self) -> bool:
+        """Whether a counter that falls has restarted, as it does each day."""
+        return self.reading_kind is ReadingKind.ENERGY_KWH_TODAY
+
+    @property
+    def is_of_interval(self) -> bool:
+        """Whether a reading is the energy of its own interval, and of no time before that."""
+        return self.reading_kind is ReadingKind.ENERGY_KWH_PER_INTERVAL
+
+    @property
+    def unit(self) -> str:
+        """Unit of the readings."""
+        return self.reading_unit or self.reading_kind.own_unit
+
+    @property
+    def scale(self) -> Fraction:
+        """What one unit of a reading is: kWh of a counter, else kW of mean power."""
+        unit = self._units[self.unit]
+        if self.is_of_interval:
+            return unit * 60 / self.interval_minutes
+        return unit
+
+    @property
+    def change_scale(self) -> Fraction:
+        """What one unit of a change is: kWh of a counter, else W of mean power."""
+        return self.scale if self.is_counter else self.scale * 1000
+
+    @property
+    def _units(self) -> dict[str, Fraction]:
+        return POWER_UNITS if self.reading_kind is ReadingKind.POWER_W else ENERGY_UNITS
 
     @property
     def interval(self) -> timedelta:

@@ -29,9 +29,13 @@ from oracle_deployment import (
     BASE,
     LOCAL_ENDS,
     LONG,
+    MEGAWATT_HOURS,
+    PER_INTERVAL,
     QUARTER,
     SIGNALS,
     TESTS,
+    TODAY,
+    TODAY_BY_SIGNALS,
     UNKEYED,
     WATTS,
     WIDE,
@@ -100,7 +104,10 @@ def series(draw: st.DrawFn) -> dict[datetime, float | None]:
 @st.composite
 def meter_tables(draw: st.DrawFn, layout: Layout) -> list[Record]:
     """Rows of a meter table, duplicated where it has no key."""
-    columns = {key: draw(series()) for key in layout.keys}
+    columns = {
+        key: {at: _in_unit(value, layout) for at, value in draw(series()).items()}
+        for key in layout.keys
+    }
     if layout.wide:
         records = [
             Record(at, {key: column[at] for key, column in columns.items() if at in column}, BASE)
@@ -115,6 +122,10 @@ def meter_tables(draw: st.DrawFn, layout: Layout) -> list[Record]:
     if not layout.unique and records:
         records += draw(duplicates(records))
     return records
+
+
+def _in_unit(kwh: float | None, layout: Layout) -> float | None:
+    return None if kwh is None else kwh * layout.per_kwh
 
 
 @st.composite
@@ -214,8 +225,13 @@ def _text(verdicts: dict[oracle.Key, tuple[Any, ...]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "layout", [WIDE, UNKEYED, LONG, WATTS, LOCAL_ENDS, SIGNALS], ids=lambda layout: layout.name
-)
+    "layout",
+    [
+        WIDE, UNKEYED, LONG, WATTS, LOCAL_ENDS, SIGNALS, PER_INTERVAL, MEGAWATT_HOURS, TODAY,
+        TODAY_BY_SIGNALS,
+    ],
+    ids=lambda layout: layout.name,
+)  # fmt: skip
 @PROPERTY
 @given(data=st.data())
 def test_a_backfill_gives_the_verdicts_of_the_oracle_however_it_is_cut(
@@ -234,7 +250,7 @@ def test_a_backfill_gives_the_verdicts_of_the_oracle_however_it_is_cut(
         event(quality)
 
 
-@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS, TODAY], ids=lambda layout: layout.name)
 @PROPERTY
 @given(data=st.data())
 def test_live_ticks_give_the_verdicts_of_a_backfill(
@@ -302,7 +318,7 @@ def test_a_correction_met_on_the_way_still_reaches_its_own_successors(wide: Depl
     assert_right(wide, records)
 
 
-@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS, TODAY], ids=lambda layout: layout.name)
 @PROPERTY
 @given(data=st.data())
 def test_scoring_only_where_readings_changed_makes_all_verdicts_right(
@@ -338,7 +354,7 @@ def _delete_some(
     return {record.at for record in gone}
 
 
-@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", [WIDE, LONG, SIGNALS, TODAY], ids=lambda layout: layout.name)
 @PROPERTY
 @given(data=st.data())
 def test_ticks_alone_find_readings_that_came_late_or_were_corrected(

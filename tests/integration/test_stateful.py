@@ -30,9 +30,11 @@ from oracle_deployment import (
     BASE,
     LOCAL_NIGHT,
     LONG,
+    PER_INTERVAL,
     QUARTER,
     SIGNALS,
     TESTS,
+    TODAY,
     UNKEYED,
     WIDE,
     Deployment,
@@ -41,7 +43,7 @@ from oracle_deployment import (
     differences,
 )
 
-LAYOUTS = (WIDE, UNKEYED, LONG, LOCAL_NIGHT)
+LAYOUTS = (WIDE, UNKEYED, LONG, LOCAL_NIGHT, TODAY, PER_INTERVAL)
 """Of the prototype's detector, every bit of whose verdicts the oracle knows."""
 COMMON = ("late", "corrected", "deleted", "promotion")
 """What at least a fifth of the examples must hold."""
@@ -132,7 +134,7 @@ class ResultsMachine(RuleBasedStateMachine):
         key = self.layout.keys[machine]
         odd_time = self._moment(place) + timedelta(minutes=odd)
         for at in [*self._free_moments(key, place)[:times], odd_time]:
-            self._fill(at, key, self._value_before(at, key) + change)
+            self._fill(at, key, self._plus(self._value_before(at, key), change))
 
     @rule(place=PLACES, change=st.one_of(HOLES, CHANGES), age=st.sampled_from([None, -1, 0, 0, 1]))
     def a_reading_arrives_twice(self, place: int, change: float | None, age: int | None) -> None:
@@ -143,7 +145,7 @@ class ResultsMachine(RuleBasedStateMachine):
             return  # two rows of that time are two hours, unless proven otherwise
         self._note("duplicated", rival)
         written = None if age is None else (rival.ingested_at or self.now) + age * QUARTER
-        cells = {key: _plus(old, change) for key, old in rival.cells.items()}
+        cells = {key: self._plus(old, change) for key, old in rival.cells.items()}
         self._add(Record(rival.at, cells, written))
 
     @rule(place=PLACES, change=st.one_of(CHANGES, CHANGES, HOLES), told=st.booleans())
@@ -155,7 +157,7 @@ class ResultsMachine(RuleBasedStateMachine):
         if not told:
             self._note("corrected in silence", record)
         key = sorted(record.cells)[place % len(record.cells)]
-        record.cells[key] = _plus(record.cells[key] or 100.0, change)
+        record.cells[key] = self._plus(record.cells[key] or None, change)
         if told:
             record.ingested_at = self.now
         self.deployment.rewrite(record)
@@ -300,7 +302,7 @@ class ResultsMachine(RuleBasedStateMachine):
             if at >= self.now + timedelta(hours=1):
                 break
             values = [
-                _plus(self._value_before(at, key), change)
+                self._plus(self._value_before(at, key), change)
                 for key, change in zip(self.layout.keys, changes, strict=True)
             ]
             rows = self.deployment.records(at, values, self.now)
@@ -360,7 +362,14 @@ class ResultsMachine(RuleBasedStateMachine):
             if record.at < at and (value := record.cells.get(key)) is not None
             if math.isfinite(value)
         ]
-        return max(finite)[1] if finite else 100.0
+        return max(finite)[1] if finite else 100.0 * self.layout.per_kwh
+
+    def _plus(self, value: float | None, change: float | None) -> float | None:
+        """A reading that follows `value` after a change in kWh, or none."""
+        if change is None or not math.isfinite(change):
+            return change
+        known = value is not None and math.isfinite(value)
+        return (value if known else 100.0 * self.layout.per_kwh) + change * self.layout.per_kwh
 
     def _scored(self, end: datetime) -> None:
         self.scored_to = max(end, self.scored_to or end)
@@ -463,13 +472,6 @@ class ResultsMachine(RuleBasedStateMachine):
         for kind in sorted(self.kinds):
             event(kind)
         type(self).seen.update({*self.kinds, "examples"})
-
-
-def _plus(value: float | None, change: float | None) -> float | None:
-    """A reading that follows `value`, or none."""
-    if change is None or not math.isfinite(change):
-        return change
-    return (100.0 if value is None or not math.isfinite(value) else value) + change
 
 
 def _within(

@@ -7,7 +7,7 @@ import pytest
 from anomaly.demo.__main__ import OF_READINGS, Demo
 from anomaly.errors import AnomalyError
 
-SAID = dict(zip(OF_READINGS, ("Asia/Seoul", "power_w", "5", "end"), strict=True))
+SAID = dict(zip(OF_READINGS, ("Asia/Seoul", "power_w", "5", "end", "kW"), strict=True))
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_settings_of_the_readings_are_taken_from_the_environment_and_kept(
     for demo in (made, kept):
         assert demo.settings.meter.source_timezone == "Asia/Seoul"
         assert demo.settings.meter.interval_minutes == 5
+        assert demo.settings.meter.unit == "kW"
         assert demo._variables.items() >= SAID.items()  # what Airflow and .demo/env get
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anomaly.incidents.episodes import Episode, Severity, find_episodes
 from anomaly.incidents.onsets import LOOK_BACK, with_onsets
 from anomaly.readings.quality import QUALITY_NAMES, Quality
-from anomaly.settings import load_settings
+from anomaly.settings import MeterSettings, load_settings
 
 SETTINGS = load_settings({})
 QUARTER = SETTINGS.meter.interval
@@ -41,11 +41,13 @@ def machine(power, usual, alarms, **columns) -> pd.DataFrame:
     return pd.DataFrame(values | columns)
 
 
-def episodes(verdicts: pd.DataFrame, zone: str = "UTC") -> list[Episode]:
+def episodes(
+    verdicts: pd.DataFrame, zone: str = "UTC", meter: MeterSettings = SETTINGS.meter
+) -> list[Episode]:
     """The episodes of one machine, whole."""
     verdicts = verdicts.assign(previous_at=verdicts["utc_timestamp"].shift())
     newest = verdicts["utc_timestamp"].iloc[-1] + QUARTER
-    found = find_episodes(verdicts, [], newest, SETTINGS.meter, SETTINGS.incidents)
+    found = find_episodes(verdicts, [], newest, meter, SETTINGS.incidents)
     about = [
         verdicts[
             (verdicts["utc_timestamp"] >= episode.started_at - LOOK_BACK)
@@ -59,7 +61,7 @@ def episodes(verdicts: pd.DataFrame, zone: str = "UTC") -> list[Episode]:
     frame = pd.concat(about)
     frame["alarm"] = frame["anomaly"] == 1
     frame["sound"] = frame["quality"].isin(QUALITY_NAMES[: Quality.STUCK])
-    return with_onsets(found, frame, {1: zone}, SETTINGS.meter)
+    return with_onsets(found, frame, {1: zone}, meter)
 
 
 def lasting(first: int, told: int, last: int, kilowatts: float, usual: float = 10.0, **columns):
@@ -117,6 +119,29 @@ def test_an_onset_lies_no_farther_back_than_a_day():
     (found,) = episodes(lasting(100, 300, 310, 20))
 
     assert found.started_at == at(300) - LOOK_BACK + QUARTER  # whose interval lies within the day
+
+
+def test_an_onset_is_looked_for_beyond_the_restart_of_a_count():
+    verdicts = lasting(200, 210, 212, 20)
+    verdicts.loc[205, ["quality", "power_kw"]] = ["first", np.nan]
+
+    (found,) = episodes(verdicts, meter=load_settings({}, reading_kind="energy_kwh_today").meter)
+
+    assert (found.started_at, found.excess_kwh) == (at(200), 60.0)  # all but its own interval
+
+
+def test_energy_of_intervals_counts_for_its_own_interval_behind_a_gap():
+    verdicts = lasting(200, 200, 212, 20).drop(range(203, 206)).reset_index(drop=True)
+    counted = {
+        kind: next(
+            one.excess_kwh
+            for one in episodes(verdicts, meter=load_settings({}, reading_kind=kind).meter)
+            if one.kind == "machine"
+        )
+        for kind in ("power_w", "energy_kwh_per_interval")
+    }
+
+    assert counted == {"power_w": 65.0, "energy_kwh_per_interval": 50.0}
 
 
 @pytest.mark.parametrize("quality", QUALITY_NAMES[Quality.STUCK :])

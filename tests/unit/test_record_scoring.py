@@ -63,7 +63,8 @@ def slowly(records, model, previous=None, machines=None, settings=UTC_SETTINGS):
         told = pd.MultiIndex.from_frame(long[["machine_id", "utc_timestamp"]])
         asked = pd.MultiIndex.from_frame(previous[["machine_id", "utc_timestamp"]])
         long = pd.concat([previous[~asked.isin(told)].assign(wanted=0), long], ignore_index=True)
-    readings = PowerDiff(settings.meter.interval_minutes, settings.meter.max_gap_days).transform(
+    meter = settings.meter
+    readings = PowerDiff(meter.interval_minutes, meter.max_gap_days, meter.change_scale).transform(
         MachineTimeSorter().transform(long)
     )
     frame = measure(readings, limits() if machines is None else machines, settings.meter)
@@ -110,9 +111,14 @@ def test_previous_readings_give_the_verdicts_of_the_whole_series(models, learnt,
     pd.testing.assert_frame_equal(ours, expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [("energy_kwh", ""), ("energy_kwh_today", "MWh"), ("energy_kwh_per_interval", "Wh")],
+)
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_records_get_the_verdicts_of_the_steps(models, data):
+def test_any_records_get_the_verdicts_of_the_steps(models, kind, unit, data):
+    settings = UTC_SETTINGS.changed(reading_kind=kind, reading_unit=unit)
     numbers = st.none() | st.floats() | st.integers(-5, 5)
     columns = {f"machine_{n}": numbers for n in (3, 1, 12)} | {"ev": numbers}
     record = st.fixed_dictionaries({"utc_timestamp": st.integers(0, 40)} | columns)
@@ -132,10 +138,10 @@ def test_any_records_get_the_verdicts_of_the_steps(models, data):
     machines = limits(max_power_kw=3.0, rolls_over_at=1000.0)
     for model in models.values():
         ours = judge_records(
-            records, model, UTC_SETTINGS.meter_table, UTC_SETTINGS.meter, given_previous, machines
+            records, model, settings.meter_table, settings.meter, given_previous, machines
         )
 
-        expected = slowly(records, model, given_previous, machines)
+        expected = slowly(records, model, given_previous, machines, settings)
         pd.testing.assert_frame_equal(ours, expected)
 
 

@@ -25,7 +25,7 @@ def test_the_defaults_are_the_contracts():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("ANOMALY_READING_KIND", "joule", "'energy_kwh' or 'power_w'"),
+        ("ANOMALY_READING_KIND", "joule", "'energy_kwh', 'power_w', 'energy"),
         ("ANOMALY_INTERVAL_MINUTES", "0", "greater than or equal to 1"),
         ("ANOMALY_SOURCE_TIMEZONE", "Berlin", "not a time zone name"),
         ("ANOMALY_SOURCE_MACHINES", '{"a": 1, "b": 1}', "two columns map to the same machine id"),

@@ -60,7 +60,7 @@ def test_a_shift_that_does_not_begin_is_found(detector):
 
 @pytest.mark.parametrize("minutes", [5, 10, 15, 30, 60])
 @pytest.mark.parametrize("kind", ReadingKind)
-def test_faults_are_found_at_any_interval_in_counters_and_watts(minutes, kind):
+def test_faults_are_found_at_any_interval_in_each_kind_of_reading(minutes, kind):
     settings = load_settings({}, interval_minutes=minutes, reading_kind=kind)
     random, count = np.random.default_rng(4), 24 * 60 // minutes
     hour = np.arange(count * 31) % count * minutes / 60
@@ -70,11 +70,17 @@ def test_faults_are_found_at_any_interval_in_counters_and_watts(minutes, kind):
     power[-4 * count :][((hour >= 10) & (hour < 16))[-4 * count : -3 * count].nonzero()] *= 1.6
     stamps = pd.date_range(MONDAY, periods=len(power), freq=f"{minutes}min")
     counted = np.round(np.cumsum(power) * minutes / 60, 3)
+    today = np.round(np.cumsum(power.reshape(-1, count) * minutes / 60, axis=1), 3)
     frame = pd.DataFrame(
         {
             "utc_timestamp": stamps.astype("datetime64[us, UTC]"),
             "machine_id": 1,
-            "reading": counted if kind is ReadingKind.ENERGY_KWH else power * 1000,
+            "reading": {
+                ReadingKind.ENERGY_KWH: counted,
+                ReadingKind.POWER_W: power * 1000,
+                ReadingKind.ENERGY_KWH_PER_INTERVAL: power * minutes / 60,
+                ReadingKind.ENERGY_KWH_TODAY: today.ravel(),
+            }[kind],
             "duplicate": False,
         }
     )

@@ -16,7 +16,7 @@ from anomaly.database.connection import Transaction, composed, int_array
 from anomaly.database.machines import machine_numbers
 from anomaly.errors import SourceError
 from anomaly.readings import local_clocks
-from anomaly.settings import Layout, MeterSettings, MeterTableSettings, ReadingKind, TimestampLabel
+from anomaly.settings import Layout, MeterSettings, MeterTableSettings, TimestampLabel
 from anomaly.windows import Window
 
 _MACHINE_COLUMN = re.compile(r"machine_(\d+)")
@@ -339,7 +339,7 @@ class MeterSource:
             self.meter.zone,
             rows,
             self.meter.interval,
-            counters=self.meter.reading_kind is ReadingKind.ENERGY_KWH,
+            counters=self.meter.is_counter,
             ends=self._labels_ends,
         )
 

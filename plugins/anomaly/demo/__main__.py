@@ -45,7 +45,7 @@ WEEKS = 10  # chosen: generated history, enough for a training
 SEED = 7
 OF_READINGS = (
     "ANOMALY_SOURCE_TIMEZONE", "ANOMALY_READING_KIND", "ANOMALY_INTERVAL_MINUTES",
-    "ANOMALY_TIMESTAMP_LABEL",
+    "ANOMALY_TIMESTAMP_LABEL", "ANOMALY_READING_UNIT",
 )  # fmt: skip
 """Settings that describe the user's own file; they are taken from the environment."""
 

@@ -11,7 +11,8 @@ import pandas as pd
 from anomaly.arrays import Floats, Ints
 from anomaly.detectors.base import Scores
 from anomaly.detectors.step_table import StepTables, compile_rows
-from anomaly.settings import MeterSettings, ReadingKind, TrainingSettings
+from anomaly.readings.measuring import is_restart
+from anomaly.settings import MeterSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -58,7 +59,7 @@ class PrototypeDetector:
         unseen = int(machine_ids.max(initial=0)) + 1  # its columns are all 0, as of any unseen one
         held = pd.DataFrame({"machine_id": [*machine_ids.tolist(), unseen], "power_diff": 0.0})
         rows = np.asarray(features.transform(held), dtype=np.float64)
-        unit = "kW" if meter.reading_kind is ReadingKind.ENERGY_KWH else "W/h"
+        unit = "kW" if meter.is_counter else "W/h"
         tables = compile_rows(forest, rows, rows.shape[1] - 1)
         return cls(machine_ids, tables, float(forest.offset_), unit)
 
@@ -68,10 +69,16 @@ class PrototypeDetector:
         return -self.offset
 
     def score(self, measured: pd.DataFrame, wanted: npt.NDArray[np.bool_]) -> Scores:
-        """Score the `wanted` readings; unseen machines are judged only by ``power_diff``."""
+        """Score the `wanted` readings; unseen machines are judged only by ``power_diff``.
+
+        The first reading of a new count has no known rate: it gets the score of an unknown one,
+        and no alarm.
+        """
         machine_ids = measured["machine_id"].to_numpy()[wanted]
-        rates = measured["power_diff"].to_numpy(float)[wanted]
+        restarts = is_restart(measured)[wanted]
+        rates = np.where(restarts, np.nan, measured["power_diff"].to_numpy(float)[wanted])
         samples = self.tables.score_samples(self._rows(machine_ids), rates)
+        samples = np.where(restarts, np.maximum(samples, self.offset), samples)
         anomaly = samples < self.offset
         unknown = np.full(len(samples), np.nan)
         return Scores(-samples, anomaly, self._reasons(rates, anomaly), unknown)
@@ -114,6 +121,7 @@ class PrototypeDetector:
 def fit_forest(measured: pd.DataFrame, training: TrainingSettings) -> "Pipeline":
     """Train on ``machine_id`` and ``power_diff``; the same rows give the same forest.
 
+    The first readings of new counts are left out: their rate is not known.
     Each machine has a column, as in the prototype. With more than ``forest_one_hot_machines``
     machines hardly a split would be left for ``power_diff``. Then the columns are left out, and
     one forest judges all machines alike.
@@ -128,6 +136,7 @@ def fit_forest(measured: pd.DataFrame, training: TrainingSettings) -> "Pipeline"
 
     from anomaly.readings.transformers import feature_columns
 
+    measured = measured[~is_restart(measured)]
     machines = measured["machine_id"].nunique()
     forest = IsolationForest(
         n_estimators=training.forest_trees,

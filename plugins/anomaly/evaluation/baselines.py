@@ -13,8 +13,10 @@ from sklearn.ensemble import IsolationForest
 from anomaly.arrays import Floats
 from anomaly.detectors.prototype import fit_forest
 from anomaly.evaluation.protocol import Contender, MissingLibraryError, Scored
+from anomaly.readings.measuring import begins_count
+from anomaly.readings.preprocessing import scaled
 from anomaly.readings.transformers import PowerDiff
-from anomaly.settings import MeterSettings, ReadingKind, TrainingSettings
+from anomaly.settings import MeterSettings, TrainingSettings
 
 Verdict = Callable[[Sequence[pd.DataFrame]], list[Floats]]
 """Scores for each of several measured frames; NaN where there is no verdict."""
@@ -74,10 +76,17 @@ class Baseline(ABC):
 
     def measure(self, readings: pd.DataFrame) -> pd.DataFrame:
         """Add ``power_kw``, ``jump`` (its absolute change) and the local time."""
-        frame = PowerDiff(self.meter.interval_minutes, self.meter.max_gap_days).transform(readings)
+        steps = PowerDiff(
+            self.meter.interval_minutes, self.meter.max_gap_days, self.meter.change_scale
+        )
+        frame = steps.transform(readings)
         first = frame["elapsed_hours"].isna().to_numpy()
-        counter = self.meter.reading_kind is ReadingKind.ENERGY_KWH
-        power = np.where(first, np.nan, frame["power_diff"]) if counter else frame["reading"] / 1000
+        if self.meter.restarts_daily:
+            frame["power_diff"] = frame["power_diff"].mask(begins_count(frame, self.meter))
+        if self.meter.is_counter:
+            power = np.where(first, np.nan, frame["power_diff"])
+        else:
+            power = scaled(frame["reading"].to_numpy(float), self.meter.scale)
         local = frame["utc_timestamp"].dt.tz_convert(self.zone)
         hour = local.dt.hour + local.dt.minute / 60
         jump = np.abs(np.diff(power, prepend=np.nan))
@@ -175,7 +184,7 @@ class PrototypeForest(Baseline):
 
     def learn(self, measured: pd.DataFrame) -> Verdict:
         """Train it as the product does."""
-        pipeline = fit_forest(measured, self.training)
+        pipeline = fit_forest(measured[measured["power_diff"].notna()], self.training)
         columns = ["machine_id", "power_diff"]
 
         def score(values: Floats) -> Floats:

@@ -91,7 +91,6 @@ _SHARE_RUNNING = {Family.OVERLOAD: 0.75, Family.MISSED: 0.75, Family.DRIFT: 0.1}
 # Of a missed cycle so much must lie in hours of the week at which the machine usually runs.
 _SHARE_USUAL = 0.5
 _DRAWS = 20  # of family, magnitude and place, before a machine gets no event
-_DECIMALS = 6  # counters are rounded after a fault: no rounding error may let them fall
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,8 @@ def inject(
     readings : DataFrame
         ``utc_timestamp`` (aware), ``machine_id``, ``reading``: raw, finite, one row per
         machine and time, on a regular grid; gaps stay as they are. Ordinary days are learnt
-        from readings before the window. After a fault a counter keeps the difference.
+        from readings before the window. After a fault a counter keeps the difference, up to its
+        next restart if it restarts each day.
     seed : int or sequence of int
         The same seed gives the same events.
     zone : str
@@ -269,14 +269,17 @@ class MachineInjection(ABC, Generic[F]):
         return places
 
     def draw(self, rows: slice, power: Floats) -> None:
-        """Let the machine draw `power`; a counter keeps the difference in all later readings."""
-        if not self.machine.counter:
+        """Let the machine draw `power`; a counter keeps the difference until it restarts."""
+        machine = self.machine
+        if not machine.counter:
             self.reading[rows] = power
             return
-        extra = np.cumsum((power - self.machine.power[rows]) * self.machine.hours)
-        self.reading[rows] += extra
-        self.reading[rows.stop :] += extra[-1]
-        self.reading[rows.start :] = np.round(self.reading[rows.start :], _DECIMALS)
+        extra = np.zeros(len(self.reading))
+        extra[rows] = (power - machine.power[rows]) * machine.hours
+        total = np.append(0.0, np.cumsum(extra))
+        begun = np.maximum.accumulate(np.where(machine.restarts, np.arange(len(extra)), 0))
+        self.reading += total[1:] - total[begun]
+        self.reading[rows.start :] = np.round(self.reading[rows.start :], machine.decimals)
 
     def _add_one(self, families: list[F], share: Floats) -> None:
         for _ in range(_DRAWS):

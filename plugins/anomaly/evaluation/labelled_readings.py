@@ -1,4 +1,4 @@
-"""Judge contenders on labelled readings: of any machine, at any interval, counters or watts."""
+"""Judge contenders on labelled readings: of any machine, kind and interval."""
 
 import gzip
 import zlib
@@ -68,7 +68,7 @@ def read_labelled(
         One row per reading. Columns are named as the settings name those of a long meter
         table; without the machine column all readings are of machine 1.
     meter : MeterSettings
-        ``reading_kind`` and ``interval_minutes`` say what the readings are.
+        ``reading_kind``, ``reading_unit`` and ``interval_minutes`` say what the readings are.
     label : str
         The label column.
 

@@ -41,7 +41,7 @@ _LOW_DAYS = 28  # the base load is of these last days: a season moves it
 class Habits:
     """What one machine did in the weeks before a window, by local clock time.
 
-    Power is in kW for counters, else in the readings' W.
+    Power is in the readings' own unit, per hour if it counts energy.
 
     Attributes
     ----------

@@ -3,6 +3,7 @@
 Frozen by its outputs, together with `anomaly.evaluation.fault_injection`.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -12,8 +13,9 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.errors import SourceError
+from anomaly.readings.measuring import fall_tolerance, in_kwh
 from anomaly.readings.preprocessing import microseconds
-from anomaly.settings import MeterSettings, ReadingKind
+from anomaly.settings import MeterSettings
 
 HOURS_PER_WEEK = 168
 
@@ -24,12 +26,13 @@ _RUNNING = 0.25  # a machine that stops runs above its P5 plus this share of its
 _USUAL = 0.8  # usual on: it runs at that hour of the week in four weeks of five
 _NEVER = 0.02  # usual off: it runs in at most this share of the readings of that hour of the week
 _WEEKS_SEEN = 3  # an hour of the week that was seen in fewer weeks is neither on nor off
+_DECIMALS = 6  # of kWh
 _NIGHT = (20, 21, 22, 23, 0, 1, 2, 3, 4, 5)  # local hours
 
 
 @dataclass(frozen=True)
 class OrdinaryDays:
-    """One machine's ordinary days; power in kW for counters, else in the readings' W.
+    """One machine's ordinary days; power in the readings' own unit, per hour if it counts energy.
 
     Attributes
     ----------
@@ -72,10 +75,17 @@ class MachineReadings:
     step : int
         Microseconds between two readings of the grid.
     power : array of float
-        Mean over each interval: kW from a counter, else the readings themselves. Of a counter
-        NaN for the first reading and for one after a gap.
+        Mean over each interval, in units of the reading per hour from a counter, else the readings
+        themselves. Of a counter NaN for the first reading and for one after a gap.
     hour_of_week : array of int
         Local, 0 is Monday 00:00 to 01:00.
+    counter : bool
+        Whether a difference of power lasts in all later readings, up to the next restart.
+    restarts : array of bool
+        The first readings of new counts, of a counter that restarts each day. They are taken as
+        what was used in the interval.
+    decimals : int
+        Of a counter, so many that no rounding error lets it fall.
     """
 
     machine_id: int
@@ -85,6 +95,8 @@ class MachineReadings:
     power: Floats
     hour_of_week: Ints
     counter: bool
+    restarts: Bools
+    decimals: int
 
     @classmethod
     def of(cls, rows: pd.DataFrame, meter: MeterSettings, zone: str) -> Self:
@@ -105,15 +117,18 @@ class MachineReadings:
         local = rows["utc_timestamp"].dt.tz_convert(zone)
         reading = rows["reading"].to_numpy(dtype=float).copy()
         step = round(meter.interval.total_seconds() * 1e6)
-        counter = meter.reading_kind is ReadingKind.ENERGY_KWH
+        restarts = _restarts(reading, meter)
+        counted = np.where(restarts, 0.0, np.append(np.nan, reading[:-1]))
         return cls(
             machine_id=machine_id,
             ticks=ticks,
             step=step,
             reading=reading,
-            power=_power(reading, ticks, step) if counter else reading.copy(),
+            power=_power(reading - counted, ticks, step) if meter.is_counter else reading.copy(),
             hour_of_week=(local.dt.day_of_week * 24 + local.dt.hour).to_numpy(dtype=np.int64),
-            counter=counter,
+            counter=meter.is_counter,
+            restarts=restarts,
+            decimals=_DECIMALS + max(0, round(math.log10(meter.scale))),
         )
 
     @property
@@ -158,8 +173,16 @@ def learn_ordinary_days(
     }
 
 
-def _power(reading: Floats, ticks: Ints, step: int) -> Floats:
-    power = np.diff(reading, prepend=np.nan) / (step / MICROSECONDS_PER_HOUR)
+def _restarts(reading: Floats, meter: MeterSettings) -> Bools:
+    if not meter.restarts_daily:
+        return np.zeros(len(reading), dtype=bool)
+    counted = in_kwh(reading, meter)
+    falls: Bools = np.diff(counted, prepend=np.nan) < -fall_tolerance(counted, meter)
+    return falls
+
+
+def _power(used: Floats, ticks: Ints, step: int) -> Floats:
+    power = used / (step / MICROSECONDS_PER_HOUR)
     return np.where(np.diff(ticks, prepend=ticks[0]) == step, power, np.nan)
 
 

@@ -132,7 +132,7 @@ def measured_readings(
     machines : DataFrame, optional
         ``machine_id``, ``max_power_kw`` and ``rolls_over_at``; default: neither is known.
     """
-    power_diff = PowerDiff(meter.interval_minutes, meter.max_gap_days)
+    power_diff = PowerDiff(meter.interval_minutes, meter.max_gap_days, meter.change_scale)
     frame = power_diff.transform(readings.assign(duplicate=False).reset_index(drop=True))
     if machines is None:
         machines = pd.DataFrame({"machine_id": frame["machine_id"].unique()})

@@ -144,7 +144,11 @@ def _onset_row(stretch: _Stretch, first: int, meter: MeterSettings) -> int:
     # Row 0 has no verdict before it, so it is not known whether it follows a gap.
     for row in range(first - 1, 0, -1):
         follow = stretch.hours[row] <= longest and stretch.hours[row + 1] <= longest
-        if not follow or stretch.alarm[row] or not isfinite(stretch.deviation[row]):
+        if not follow or stretch.alarm[row]:
+            break
+        if meter.restarts_daily and stretch.sound[row] and np.isnan(stretch.power[row]):
+            continue  # the restart of a count neither shows the deviation nor ends it
+        if not isfinite(stretch.deviation[row]):
             break
         deviation = float(stretch.deviation[row])
         total += (deviation if typical > 0 else -deviation) - ONSET_SHARE * abs(typical)
@@ -172,6 +176,8 @@ def _sums_from(stretch: _Stretch, begin: int, meter: MeterSettings) -> _Sums | N
     hours, deviation = stretch.hours[begin:], stretch.deviation[begin:]
     # A reading's power holds for the time since the reading before it, so it has that weight.
     counted = np.isfinite(deviation) & (hours <= meter.max_gap / timedelta(hours=1))
+    if meter.is_of_interval:  # what was used in a gap before it is not known
+        hours = np.minimum(hours, meter.interval / timedelta(hours=1))
     time = fsum(hours[counted])
     if not time:
         return None

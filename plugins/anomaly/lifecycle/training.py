@@ -58,8 +58,8 @@ from anomaly.windows import Window
 PARAMETERS = (
     "detector", "alert_budget", "least_deviation_share", "least_deviation_kw", "holidays",
     "forest_trees", "forest_max_samples", "forest_contamination", "forest_one_hot_machines",
-    "random_seed", "reading_kind", "interval_minutes", "max_gap_days", "stuck_margin_hours",
-    "stuck_flat_share", "meter_resolution_kwh",
+    "random_seed", "reading_kind", "reading_unit", "interval_minutes", "max_gap_days",
+    "stuck_margin_hours", "stuck_flat_share", "meter_resolution_kwh",
 )  # fmt: skip
 """Settings that are kept with a version, so that it can be trained again."""
 
@@ -496,6 +496,7 @@ def fit_model(
         settings.meter.reading_kind.value,
         settings.meter.interval_minutes,
         Reference.of(sound),
+        settings.meter.reading_unit,
     )
     return model, estimator
 

@@ -791,7 +791,9 @@ class _RisesAndFalls:
     def fault(self, kind: ReadingKind) -> str | None:
         """The message about a machine whose readings look like another kind; None if none do."""
         (steps,) = self._steps
-        if kind is ReadingKind.POWER_W:
+        if kind is ReadingKind.ENERGY_KWH_TODAY:
+            return None  # it falls once per day, which says nothing at any interval
+        if kind in (ReadingKind.POWER_W, ReadingKind.ENERGY_KWH_PER_INTERVAL):
             enough = (steps["steps"] + 1 >= COUNTER_READINGS) & (steps["rises"] >= COUNTER_VALUES)
             return _counter_message(steps[enough & (steps["falls"] == 0)])
         often = steps["falls"] > POWER_FALL_SHARE * steps["steps"]

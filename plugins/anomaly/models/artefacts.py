@@ -193,6 +193,8 @@ def artefact_files(
         "format": FORMAT,
         "detector": model.detector.name,
         "reading_kind": model.reading_kind,
+        # Only if one is set: other artefacts stay what they were, byte for byte.
+        **({"reading_unit": model.reading_unit} if model.reading_unit else {}),
         "interval_minutes": model.interval_minutes,
         "library_versions": library_versions(),
         **manifest,
@@ -252,7 +254,11 @@ def _open(place: str, contents: Mapping[str, bytes]) -> Model:
     try:
         arrays = unpack_arrays(contents[SCORING])
         return Model.from_arrays(
-            detector, arrays, manifest["reading_kind"], manifest["interval_minutes"]
+            detector,
+            arrays,
+            manifest["reading_kind"],
+            manifest["interval_minutes"],
+            manifest.get("reading_unit", ""),
         )
     except ArtefactError as error:
         raise ArtefactError(f"{place}/{SCORING}: {error}") from None

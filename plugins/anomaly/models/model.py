@@ -26,6 +26,8 @@ class Model:
     interval_minutes : int
     reference : Reference
         How the training readings were distributed, to measure drift.
+    reading_unit : str
+        As set for the training; empty: the own unit of the kind.
     """
 
     detector: Detector
@@ -33,6 +35,7 @@ class Model:
     reading_kind: str
     interval_minutes: int
     reference: Reference
+    reading_unit: str = ""
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All that scoring needs, as arrays of numbers and text."""
@@ -56,6 +59,7 @@ class Model:
         arrays: Mapping[str, npt.NDArray[Any]],
         reading_kind: str,
         interval_minutes: int,
+        reading_unit: str = "",
     ) -> Self:
         """Make the model again that `arrays` came from.
 
@@ -73,6 +77,7 @@ class Model:
             reading_kind,
             interval_minutes,
             Reference.from_arrays(_without_prefix("reference", arrays)),
+            reading_unit,
         )
 
 

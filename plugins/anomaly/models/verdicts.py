@@ -64,7 +64,7 @@ def verdicts_on(
     mine = hindsight[_JUDGED][wanted].reset_index(drop=True)
     score, expected = np.full(len(mine), np.nan), np.full(len(mine), np.nan)
     anomaly = np.zeros(len(mine), dtype=np.int64)
-    reason = explain_faults(mine, quality)
+    reason = explain_faults(mine, quality, meter)
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
     expected[sound] = scores.expected_kw
     columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]

@@ -6,6 +6,10 @@ falls, or that rises by more than that. The readings of the next day settle the 
 - The counter comes back to where it was (``L, 0, L + 3``): the readings in between were wrong.
 - A counter that stood still catches up (``L, L, L, L + 12``): the equal readings were wrong.
 
+A counter that restarts each day falls by design, so a fall says nothing about the readings before
+it. It was no restart only if a later rise comes back to the old level, and is more than the machine
+can have used since.
+
 The result for a reading depends only on the readings within `REACH` before and after it, never on
 where a window starts or ends.
 """
@@ -48,6 +52,8 @@ class Course(NamedTuple):
         Readings that fell because the counter rolled over. They are no break.
     interval : int
         Interval of the meter, microseconds. A rise may always hold the energy of one interval.
+    restarts : bool
+        Whether the counters restart each day: then a fall is a restart, unless a leap comes back.
     """
 
     lane: Ints
@@ -57,6 +63,7 @@ class Course(NamedTuple):
     most_kw: Floats
     rolls: Bools
     interval: int
+    restarts: bool = False
 
 
 class Breaks(NamedTuple):
@@ -118,7 +125,8 @@ def settle_breaks(course: Course, breaks: Breaks, flat_since: Ints) -> Settled:
     settled = Settled(np.zeros(size, bool), np.full(size, -1, np.int64), np.zeros(size, bool))
     if not breaks.any.any():
         return settled
-    _settle_single_dips(course, breaks, settled)
+    if not course.restarts:
+        _settle_single_dips(course, breaks, settled)
     keys = _sort_keys(course)
     returning = _return_candidates(course, breaks, keys)
     # Single dips come first: they are decided for all rows at once, and a reading that is
@@ -157,7 +165,8 @@ def _return_candidates(course: Course, breaks: Breaks, keys: Ints) -> Ints:
     A leap counts only if a fall and a break lie within `REACH` before it: the wrong readings
     that it comes back from are lower than it.
     """
-    rows = np.flatnonzero(breaks.any & np.isfinite(course.most_kw))
+    may_return = breaks.leaps if course.restarts else breaks.any
+    rows = np.flatnonzero(may_return & np.isfinite(course.most_kw))
     first = np.searchsorted(keys, keys[rows] - _REACH)
     lower = np.diff(course.reading, prepend=np.nan) < 0  # roll-overs included
     # Counts up to each row, so that a difference of two counts is the number in between.
@@ -228,6 +237,8 @@ def _settle_return(course: Course, breaks: Breaks, keys: Ints, row: int, settled
     if not follows.any():
         return
     last = first + int(np.flatnonzero(follows)[-1])
+    if course.restarts and value <= allowed[last - first]:
+        return  # the machine can have used all of it since a restart
     near = course.ticks[row] - course.ticks[last] <= _NEAR * course.interval
     # The counter must leave its level by a break as well: a slow rise over a day is real energy.
     # Without such a break only a fall within `_NEAR` counts: the few readings before it were

@@ -1,5 +1,6 @@
 """Measure readings: power, the time without change, and the quality that needs no model."""
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.readings.contradictions import REACH
-from anomaly.readings.preprocessing import MOST_READING, microseconds, too_close
+from anomaly.readings.preprocessing import is_sane, microseconds, scaled, too_close
 from anomaly.readings.quality import Quality
 from anomaly.readings.sorted_rows import flat_hours, places_in, values_at, worst_of
-from anomaly.settings import MeterSettings, ReadingKind
+from anomaly.settings import SURE_RESTART, MeterSettings
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -36,7 +37,7 @@ def measure(readings: pd.DataFrame, machines: pd.DataFrame, meter: MeterSettings
     Returns
     -------
     DataFrame
-        `readings` with ``power_kw`` (NaN for the first and after a reset),
+        `readings` with ``power_kw`` (NaN for the first and after a reset or a restart),
         ``step_hours`` (since the machine's reading right before; NaN where there is none, or
         it is more than ``max_gap_days`` old), ``still`` (whether the reading is equal to that
         one), ``informative`` (False: it came so soon after that one that it says nothing new),
@@ -50,14 +51,43 @@ def measure(readings: pd.DataFrame, machines: pd.DataFrame, meter: MeterSettings
     columns["informative"] = _is_informative(readings, step, meter)
     columns["still"] = _is_unchanged(readings, step, meter)
     columns["flat_hours"] = flat_hours(readings, columns["still"], REACH)
-    if meter.reading_kind is ReadingKind.ENERGY_KWH:
+    if meter.restarts_daily:
+        columns |= _daily_counter_columns(readings, meter)
+    elif meter.is_counter:
         rolls_over_at = values_at(machines["rolls_over_at"], place)
         columns |= _counter_columns(readings, rolls_over_at, most_kw, meter)
     else:
-        columns |= _power_meter_columns(readings)
+        columns |= _power_meter_columns(readings, meter)
     marks = _quality_at_first_sight(readings, columns, meter)
     columns["quality"] = worst_of(columns["quality"], marks)
     return readings.assign(**columns)
+
+
+def is_restart(measured: pd.DataFrame) -> Bools:
+    """Whether each reading is the first of a new count, though the machine has earlier readings.
+
+    Readings without a quality are none.
+    """
+    if "quality" not in measured:
+        return np.zeros(len(measured), dtype=bool)
+    first = measured["quality"].to_numpy() == Quality.FIRST
+    restarts: Bools = first & np.isfinite(measured["elapsed_hours"].to_numpy())
+    return restarts
+
+
+def begins_count(frame: pd.DataFrame, meter: MeterSettings) -> Bools:
+    """Whether a counter of the day has restarted since the reading that each is compared with.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Output of the seventh step.
+    """
+    reading = in_kwh(frame["reading"].to_numpy(float), meter)
+    change = _changes_without_rounding(frame["change"].to_numpy(), reading, meter)
+    longest = SURE_RESTART / timedelta(hours=1)
+    begins: Bools = (change < 0) | (frame["elapsed_hours"].to_numpy() >= longest)
+    return begins
 
 
 def _step_hours(frame: pd.DataFrame, meter: MeterSettings) -> Floats:
@@ -86,14 +116,15 @@ def _is_unchanged(frame: pd.DataFrame, step: Floats, meter: MeterSettings) -> Bo
     reading = frame["reading"].to_numpy(float)
     with np.errstate(over="ignore"):
         change = np.diff(reading, prepend=np.nan)
-    if meter.reading_kind is ReadingKind.ENERGY_KWH:
-        change = _changes_without_rounding(change, reading, meter)
+    if meter.is_counter:
+        change = scaled(change, meter.change_scale)
+        change = _changes_without_rounding(change, in_kwh(reading, meter), meter)
     still: Bools = ~np.isnan(step) & (change == 0)
     return still
 
 
 def _changes_without_rounding(change: Floats, reading: Floats, meter: MeterSettings) -> Floats:
-    """Changes of a counter; 0 where a change is no larger than the meter's resolution or noise."""
+    """Changes of a counter, kWh; 0 where one is no larger than the meter's resolution or noise."""
     # Few rows fall or stand still, so only those are compared with the tolerance.
     small = np.flatnonzero(change <= _NOISE * np.abs(reading))
     fell = -change[small] <= fall_tolerance(reading[small], meter)
@@ -102,16 +133,21 @@ def _changes_without_rounding(change: Floats, reading: Floats, meter: MeterSetti
     return without
 
 
+def in_kwh(reading: Floats, meter: MeterSettings) -> Floats:
+    """Readings of a counter in kWh."""
+    return scaled(reading, meter.scale)
+
+
 def fall_tolerance(reading: Floats, meter: MeterSettings) -> Floats:
-    """Largest fall of a counter that counts as rounding, kWh."""
+    """Largest fall of a counter that counts as rounding; both are in kWh."""
     return np.maximum(meter.meter_resolution_kwh, _LEAST_FALL * np.abs(reading))
 
 
 def _counter_columns(
     frame: pd.DataFrame, rolls_over_at: Floats, most_kw: Floats, meter: MeterSettings
 ) -> Columns:
-    """Columns for counters that count energy in kWh."""
-    reading = frame["reading"].to_numpy(float)
+    """Columns for counters that only rise."""
+    reading = in_kwh(frame["reading"].to_numpy(float), meter)
     change = _changes_without_rounding(frame["change"].to_numpy(), reading, meter)
     hours = frame["elapsed_hours"].to_numpy()
     # A counter that rolled over has counted `beyond` since the reading before. More than half of
@@ -132,9 +168,29 @@ def _counter_columns(
     }
 
 
-def _power_meter_columns(frame: pd.DataFrame) -> Columns:
-    """Columns for meters that report mean power in W."""
-    power = np.where(np.isnan(frame["change"].to_numpy()), np.nan, frame["reading"] / 1000)
+def _daily_counter_columns(frame: pd.DataFrame, meter: MeterSettings) -> Columns:
+    """Columns for counters that restart each day: the first reading of a count has no power.
+
+    What was used between the last reading of a count and its restart is not known.
+    """
+    reading = in_kwh(frame["reading"].to_numpy(float), meter)
+    change = _changes_without_rounding(frame["change"].to_numpy(), reading, meter)
+    restarts = begins_count(frame, meter)
+    change = np.where(restarts, np.nan, change)
+    with np.errstate(over="ignore"):
+        power = change / frame["elapsed_hours"].to_numpy()
+    return {
+        "change": change,
+        "power_diff": np.where(np.isnan(change), 0.0, power),
+        "power_kw": power,
+        "quality": np.where(restarts, Quality.FIRST, Quality.OK),
+    }
+
+
+def _power_meter_columns(frame: pd.DataFrame, meter: MeterSettings) -> Columns:
+    """Columns for meters that report the mean power, or the energy, of each interval."""
+    power = scaled(frame["reading"].to_numpy(float), meter.scale)
+    power = np.where(np.isnan(frame["change"].to_numpy()), np.nan, power)
     return {"power_kw": power, "quality": np.full(len(frame), int(Quality.OK))}
 
 
@@ -144,7 +200,7 @@ def _quality_at_first_sight(frame: pd.DataFrame, columns: Columns, meter: MeterS
     The first condition that applies counts.
     """
     step, interval = columns["step_hours"], meter.interval_minutes / 60
-    absurd = ~(np.abs(frame["reading"].to_numpy()) <= MOST_READING)
+    absurd = ~is_sane(frame["reading"].to_numpy(float), meter.change_scale)
     return np.select(
         [
             absurd | (columns["power_kw"] > columns["max_power_kw"]),

@@ -10,8 +10,8 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.readings.contradictions import REACH, Course, find_breaks, settle_breaks
-from anomaly.readings.measuring import fall_tolerance
-from anomaly.readings.preprocessing import MOST_READING, microseconds
+from anomaly.readings.measuring import fall_tolerance, in_kwh
+from anomaly.readings.preprocessing import is_sane, microseconds
 from anomaly.readings.quality import Quality
 from anomaly.readings.sorted_rows import (
     flat_hours,
@@ -21,7 +21,7 @@ from anomaly.readings.sorted_rows import (
     values_at,
     worst_of,
 )
-from anomaly.settings import MeterSettings, ReadingKind
+from anomaly.settings import SURE_RESTART, MeterSettings
 
 MOST_FLAT_HOURS = 12.0
 """A longer flat run is `STUCK`, on a machine that hardly ever stands still.
@@ -103,7 +103,7 @@ def in_hindsight(
     # Never lowers a quality that is higher already.
     absurd = np.abs(judged.power_kw) > limits.absurd_kw
     judged.quality[absurd] = np.maximum(judged.quality[absurd], Quality.IMPOSSIBLE)
-    if meter.reading_kind is ReadingKind.ENERGY_KWH and len(measured):
+    if meter.is_counter and len(measured):
         _mark_contradictions(judged, most_kw, profiles, place, meter, later=later)
     return judged.frame()
 
@@ -154,6 +154,9 @@ def _mark_contradictions(
     before = settled.follows[back]
     hours = (course.ticks[back] - course.ticks[before]) / MICROSECONDS_PER_HOUR
     power_kw = (course.reading[back] - course.reading[before]) / hours
+    if meter.restarts_daily:  # it may have restarted in between: then the energy is not known
+        unsure = hours >= SURE_RESTART / timedelta(hours=1)
+        power_kw[unsure], hours[unsure] = np.nan, np.nan
     judged.mark(rows[back], Quality.CATCH_UP, power_kw)
     judged.follows_hours[rows[back]] = hours
     if later:
@@ -222,22 +225,27 @@ def profile_machines(measured: pd.DataFrame) -> pd.DataFrame:
     return found.fillna({"highest_kw": 0.0})
 
 
-def explain_faults(measured: pd.DataFrame, quality: Ints) -> npt.NDArray[np.object_]:
+def explain_faults(
+    measured: pd.DataFrame, quality: Ints, meter: MeterSettings | None = None
+) -> npt.NDArray[np.object_]:
     """Say in words why a reading is a meter fault; None for all other readings.
 
     Parameters
     ----------
     measured : DataFrame
         As `in_hindsight` gives it.
+    meter : MeterSettings, optional
+        Default: the meter is a counter in kWh.
     """
+    meter = meter or MeterSettings()
     reasons = np.full(len(measured), None, dtype=object)
     for row in np.flatnonzero(quality >= Quality.STUCK):
-        reasons[row] = _REASONS[Quality(quality[row])](measured.iloc[row])
+        reasons[row] = _REASONS[Quality(quality[row])](measured.iloc[row], meter)
     return reasons
 
 
-def _impossible_reason(reading: Any) -> str:
-    if not abs(reading["reading"]) <= MOST_READING:
+def _impossible_reason(reading: Any, meter: MeterSettings) -> str:
+    if not is_sane(reading["reading"], meter.change_scale):
         return f"impossible: the meter reads {reading['reading']:.3g}"
     power, most = reading["power_kw"], reading["max_power_kw"]
     if power > most:
@@ -245,7 +253,7 @@ def _impossible_reason(reading: Any) -> str:
     return f"impossible: {power:.1f} kW, more than ten times what any machine drew in training"
 
 
-def _catch_up_reason(reading: Any) -> str:
+def _catch_up_reason(reading: Any, _: MeterSettings) -> str:
     hours = reading["follows_hours"]
     if np.isnan(hours):
         return "meter moves again after it stood still: what it counted belongs to the time before"
@@ -253,19 +261,21 @@ def _catch_up_reason(reading: Any) -> str:
     return f"meter right again: {energy:.1f} kWh in the last {hours:.1f} h"
 
 
-def _stuck_reason(reading: Any) -> str:
+def _stuck_reason(reading: Any, _: MeterSettings) -> str:
     return f"meter stuck: no change for {reading['flat_hours']:.1f} h"
 
 
-def _reset_reason(reading: Any) -> str:
+def _reset_reason(reading: Any, _: MeterSettings) -> str:
     return f"meter reset: the counter fell by {-reading['change']:.3f} kWh"
 
 
-def _contradicted_reason(reading: Any) -> str:
-    return f"meter wrong: it read {reading['reading']:.3f} kWh, which later readings contradict"
+def _contradicted_reason(reading: Any, meter: MeterSettings) -> str:
+    read = f"{reading['reading']:.{_DECIMALS.get(meter.unit, 3)}f} {meter.unit}"
+    return f"meter wrong: it read {read}, which later readings contradict"
 
 
-_REASONS: dict[Quality, Callable[[Any], str]] = {
+_DECIMALS = {"MWh": 6, "Wh": 0}
+_REASONS: dict[Quality, Callable[[Any, MeterSettings], str]] = {
     Quality.STUCK: _stuck_reason,
     Quality.RESET: _reset_reason,
     Quality.IMPOSSIBLE: _impossible_reason,
@@ -285,7 +295,8 @@ def _course_of_counters(
 ) -> tuple[Ints, Course]:
     """Rows of the readings that are not garbage, and the `Course` in which to find breaks."""
     reading = measured["reading"].to_numpy(float)
-    rows = np.flatnonzero(np.abs(reading) <= MOST_READING)
+    rows = np.flatnonzero(is_sane(reading, meter.change_scale))
+    reading = in_kwh(reading, meter)
     # A gap longer than ``max_gap_days`` begins a new lane: nothing is compared across it.
     lane = np.cumsum(is_first(measured) | np.isnan(measured["step_hours"].to_numpy()))
     course = Course(
@@ -296,6 +307,7 @@ def _course_of_counters(
         most_kw=most_kw[rows],
         rolls=(quality == Quality.ROLLOVER)[rows],
         interval=meter.interval // timedelta(microseconds=1),
+        restarts=meter.restarts_daily,
     )
     return rows, course
 

@@ -7,6 +7,7 @@ the functions here, because importing scikit-learn takes longer than scoring a t
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,10 +27,11 @@ UNUSED = ("cet_cest_timestamp", *OTHER_METERS)
 ID_COLUMNS = ("utc_timestamp", "ingested_at")
 
 MOST_READING = 1e12
-"""Highest reading that a meter can have, in kWh or W. Chosen.
+"""Highest reading that a meter can have, in kWh of a counter, else in W. Chosen.
 
 A higher reading is garbage: it is marked impossible, and no other reading is compared with it.
 """
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 class ReadingSteps:
@@ -67,7 +69,10 @@ class ReadingSteps:
 
     def power_diff(self, readings: pd.DataFrame) -> pd.DataFrame:
         """Step seven: change per hour since the machine's previous reading."""
-        return add_power_diff(readings, self._meter.interval_minutes, self._meter.max_gap_days)
+        meter = self._meter
+        return add_power_diff(
+            readings, meter.interval_minutes, meter.max_gap_days, meter.change_scale
+        )
 
 
 def unused_columns(meter_table: MeterTableSettings) -> list[str]:
@@ -166,8 +171,32 @@ def _repeats_row_before(machines: npt.NDArray[np.generic], ticks: Ints) -> npt.N
     return same
 
 
+def scaled(values: Floats, scale: Fraction) -> Floats:
+    """Values in another unit: correctly rounded by one product and one quotient, never infinite."""
+    if scale == 1:
+        return values
+    with np.errstate(over="ignore"):
+        found: Floats = values * scale.numerator / scale.denominator
+    return np.clip(found, -_LARGEST, _LARGEST)  # of garbage; NaN stays NaN
+
+
+def is_sane(reading: Floats, scale: Fraction) -> npt.NDArray[np.bool_]:
+    """Whether a meter can have each reading (`MOST_READING`).
+
+    Parameters
+    ----------
+    scale : Fraction
+        One unit of the readings, in kWh of a counter, else in W.
+    """
+    sane: npt.NDArray[np.bool_] = np.abs(scaled(reading, scale)) <= MOST_READING
+    return sane
+
+
 def add_power_diff(
-    readings: pd.DataFrame, interval_minutes: int, max_gap_days: float
+    readings: pd.DataFrame,
+    interval_minutes: int,
+    max_gap_days: float,
+    scale: Fraction = Fraction(1),
 ) -> pd.DataFrame:
     """Step seven, see `anomaly.readings.transformers.PowerDiff`."""
     elapsed, change, rate = power_diff(
@@ -176,6 +205,7 @@ def add_power_diff(
         readings["reading"].to_numpy(dtype=float),
         interval_minutes,
         max_gap_days,
+        scale,
     )
     return readings.assign(elapsed_hours=elapsed, change=change, power_diff=rate)
 
@@ -186,6 +216,7 @@ def power_diff(
     reading: Floats,
     interval_minutes: int,
     max_gap_days: float,
+    scale: Fraction = Fraction(1),
 ) -> tuple[Floats, Floats, Floats]:
     """Elapsed hours, change and change per hour since the machine's previous reading.
 
@@ -194,26 +225,32 @@ def power_diff(
     machine, ticks, reading : array
         Sorted by machine and time; ticks are microseconds since the Unix epoch. The previous
         reading is the one that `previous_rows` finds.
+    scale : Fraction
+        One unit of the readings, in kWh of a counter, else in W.
 
     Returns
     -------
     elapsed_hours, change : array
-        NaN where there is no previous reading within `max_gap_days`.
+        NaN where there is no previous reading within `max_gap_days`. Changes are in kWh or W.
     power_diff : array
         0 where there is no previous reading within `max_gap_days`.
     """
-    before = previous_rows(machine, ticks, reading, interval_minutes)
+    before = previous_rows(machine, ticks, reading, interval_minutes, scale)
     hours = (ticks - ticks[before]) / 3_600_000_000
     none = (before < 0) | (hours > max_gap_days * 24)
     elapsed: Floats = np.where(none, np.nan, hours)
     with np.errstate(over="ignore"):
-        change: Floats = np.where(none, np.nan, reading - reading[before])
+        change: Floats = np.where(none, np.nan, scaled(reading - reading[before], scale))
         rate = np.where(none, 0.0, change / np.where(none, 1.0, hours))
     return elapsed, change, rate
 
 
 def previous_rows(
-    machine: npt.NDArray[np.generic], ticks: Ints, reading: Floats, interval_minutes: int
+    machine: npt.NDArray[np.generic],
+    ticks: Ints,
+    reading: Floats,
+    interval_minutes: int,
+    scale: Fraction = Fraction(1),
 ) -> Ints:
     """Row of the reading that each reading is compared with; -1 where there is none.
 
@@ -231,7 +268,7 @@ def previous_rows(
     lane = np.cumsum(np.diff(machine, prepend=machine[0]) != 0)
     before = np.where(np.diff(lane, prepend=-1) != 0, -1, rows - 1)
     least = too_close(interval_minutes)
-    sane = np.abs(reading) <= MOST_READING
+    sane = is_sane(reading, scale)
     odd = np.flatnonzero((before >= 0) & ((ticks - ticks[before] < least) | ~sane[before]))
     if len(odd):
         # The keys of two machines differ by more than `least`, so that a search for

@@ -6,6 +6,7 @@ categories when it is fitted. Scoring only transforms.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
@@ -219,6 +220,9 @@ class PowerDiff(StatelessTransformer):
         an interval after another is compared with an earlier one: so short a time says nothing.
     max_gap_days : float
         A previous reading that is older is ignored.
+    scale : Fraction
+        What one unit of the readings is: kWh of a counter, W of any other. ``change`` is then in
+        kWh or W, and ``power_diff`` in kW or W/h.
 
     Examples
     --------
@@ -228,13 +232,19 @@ class PowerDiff(StatelessTransformer):
     [0.0, 4.0, 4.0]
     """
 
-    def __init__(self, interval_minutes: int = 15, max_gap_days: float = 7.0) -> None:
+    def __init__(
+        self,
+        interval_minutes: int = 15,
+        max_gap_days: float = 7.0,
+        scale: Fraction = Fraction(1),
+    ) -> None:
         self.interval_minutes = interval_minutes
         self.max_gap_days = max_gap_days
+        self.scale = scale
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return `X` with ``elapsed_hours``, ``change`` (NaN for the first) and ``power_diff``."""
-        return add_power_diff(X, self.interval_minutes, self.max_gap_days)
+        return add_power_diff(X, self.interval_minutes, self.max_gap_days, self.scale)
 
     def _names_out(self, names: list[str]) -> list[str]:
         return [*names, "elapsed_hours", "change", "power_diff"]
@@ -282,7 +292,10 @@ def reading_steps(
         ("missing_dropper", MissingDropper()),
         ("machine_id_extractor", MachineIdExtractor(meter_table.source_machines or None)),
         ("machine_time_sorter", MachineTimeSorter()),
-        ("power_diff", PowerDiff(meter.interval_minutes, meter.max_gap_days)),
+        (
+            "power_diff",
+            PowerDiff(meter.interval_minutes, meter.max_gap_days, meter.change_scale),
+        ),
     ]
 
 

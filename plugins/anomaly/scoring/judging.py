@@ -20,7 +20,7 @@ from anomaly.models.verdicts import verdicts_on, with_final_quality
 from anomaly.readings.contradictions import REACH
 from anomaly.scoring.look_behind import LookBehind
 from anomaly.scoring.window_reader import MeasuredWindow, WindowReader
-from anomaly.settings import MeterSettings, ModelSettings
+from anomaly.settings import MeterSettings, ModelSettings, ReadingKind
 from anomaly.windows import Window
 
 
@@ -168,11 +168,16 @@ def version_at(readings: pd.DataFrame, parts: tuple[InForce, ...]) -> npt.NDArra
 
 
 def _refuse_other_readings(version: int, model: Model, meter: MeterSettings) -> None:
-    trained = (model.reading_kind, model.interval_minutes)
-    asked = (meter.reading_kind.value, meter.interval_minutes)
+    kind = ReadingKind(model.reading_kind)
+    trained = (kind.value, model.reading_unit or kind.own_unit, model.interval_minutes)
+    asked = (meter.reading_kind.value, meter.unit, meter.interval_minutes)
     if trained != asked:
         raise SettingsError(
-            f"model version {version} was trained on {trained[0]} every {trained[1]} minutes,"
-            f" the settings say {asked[0]} every {asked[1]}: set ANOMALY_READING_KIND and"
+            f"model version {version} was trained on {_described(*trained)}, the settings say"
+            f" {_described(*asked)}: set ANOMALY_READING_KIND, ANOMALY_READING_UNIT and"
             " ANOMALY_INTERVAL_MINUTES to what the meter table holds, or train a new version"
         )
+
+
+def _described(kind: str, unit: str, minutes: int) -> str:
+    return f"{kind} in {unit} every {minutes} minutes"

@@ -12,8 +12,8 @@ from anomaly.arrays import Bools, Floats
 from anomaly.models.model import Model
 from anomaly.readings.contradictions import REACH, Course, find_breaks, longest_dip
 from anomaly.readings.meter_faults import Limits
-from anomaly.readings.preprocessing import MOST_READING, microseconds, too_close
-from anomaly.settings import MeterSettings, ReadingKind
+from anomaly.readings.preprocessing import is_sane, microseconds, scaled, too_close
+from anomaly.settings import MeterSettings
 from anomaly.windows import Window
 
 
@@ -115,14 +115,14 @@ def machines_to_look_farther(
         ``machine_id`` and ``max_power_kw``.
     """
     least = timedelta(microseconds=too_close(meter.interval_minutes))
-    is_sane = unique["reading"].abs() <= MOST_READING
-    sane = unique if is_sane.all() else unique[is_sane]
+    sound = is_sane(unique["reading"].to_numpy(float), meter.change_scale)
+    sane = unique if sound.all() else unique[sound]
     # A machine without a reading before the window: its last one may be up to a gap away.
     first = sane.groupby("machine_id")["utc_timestamp"].min()
     farthest = set(first.index[first > window.start - least].tolist())
-    if behind and meter.reading_kind is ReadingKind.ENERGY_KWH:
+    if behind and meter.is_counter:
         near = (sane["utc_timestamp"] < window.start - back + REACH).to_numpy()
-        farthest.update(machines_with_breaks(sane, near, behind.leap_kw.capped(known)))
+        farthest.update(machines_with_breaks(sane, near, behind.leap_kw.capped(known), meter))
     asked = {back_of_some(back, meter.max_gap): farthest}
     if behind:
         standing = set(_flat_from_the_start(sane, window.start, meter))
@@ -133,21 +133,28 @@ def machines_to_look_farther(
     return asked
 
 
-def machines_with_breaks(readings: pd.DataFrame, chosen: Bools, leap_kw: LeapLimits) -> list[int]:
-    """Machines of which a chosen reading falls, or leaps, however little."""
+def machines_with_breaks(
+    readings: pd.DataFrame, chosen: Bools, leap_kw: LeapLimits, meter: MeterSettings
+) -> list[int]:
+    """Machines of which a chosen reading falls, or leaps, however little.
+
+    Of counters that restart each day only those that leap: their falls contradict nothing.
+    """
     if readings.empty:
         return []
     machines, nothing = readings["machine_id"].to_numpy(), np.zeros(len(readings))
     course = Course(
         lane=np.cumsum(np.diff(machines, prepend=machines[0]) != 0),
         ticks=microseconds(readings["utc_timestamp"]),
-        reading=readings["reading"].to_numpy(float),
+        reading=scaled(readings["reading"].to_numpy(float), meter.scale),
         tolerance=nothing,
         most_kw=leap_kw.of(machines),
         rolls=nothing.astype(bool),
         interval=1,
     )
-    found: list[int] = np.unique(machines[find_breaks(course).any & chosen]).tolist()
+    breaks = find_breaks(course)
+    telling = breaks.leaps if meter.restarts_daily else breaks.any
+    found: list[int] = np.unique(machines[telling & chosen]).tolist()
     return found
 
 
@@ -177,4 +184,5 @@ def _flat_from_the_start(sane: pd.DataFrame, start: datetime, meter: MeterSettin
 
 def _rounding(reading: Floats, meter: MeterSettings) -> Floats:
     """Readings no farther apart may be equal; a few machines too many do no harm here."""
-    return 2 * meter.meter_resolution_kwh + 1e-6 * np.abs(reading)
+    resolution = meter.meter_resolution_kwh / float(meter.change_scale)
+    return 2 * resolution + 1e-6 * np.abs(reading)

@@ -130,6 +130,7 @@ class _Readings(NamedTuple):
             self.reading,
             meter.interval_minutes,
             meter.max_gap_days,
+            meter.change_scale,
         )
         return pd.DataFrame(
             {

@@ -23,7 +23,7 @@ from anomaly.scoring.look_behind import (
     machines_with_breaks,
 )
 from anomaly.scoring.new_machines import describe_source
-from anomaly.settings import Layout, MeterSettings, MeterTableSettings, ReadingKind
+from anomaly.settings import Layout, MeterSettings, MeterTableSettings
 from anomaly.windows import Window
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -158,13 +158,14 @@ class WindowReader:
 
         What it says of earlier readings may change their verdicts.
         """
-        if self.meter.reading_kind is not ReadingKind.ENERGY_KWH:
+        if not self.meter.is_counter:
             return []
         around = measured.around
         declared = around[["machine_id", "max_power_kw"]].drop_duplicates("machine_id")
         # A reading that follows a break settles it, though it is none itself.
         near = measured.inside | np.append(measured.inside[1:], False)
-        return machines_with_breaks(around, near, behind.leap_kw.capped(declared))
+        limits = behind.leap_kw.capped(declared)
+        return machines_with_breaks(around, near, limits, self.meter)
 
     # Rows of the table --------------------------------------------------
 

@@ -17,6 +17,7 @@ from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.detectors.signals.shape import misfit
 from anomaly.detectors.signals.usual_day import DEVIATIONS, UsualDay
 from anomaly.readings.contradictions import REACH
+from anomaly.readings.measuring import is_restart
 from anomaly.readings.preprocessing import microseconds
 from anomaly.readings.quality import Quality
 
@@ -73,9 +74,9 @@ def measure_signals(readings: "Readings", chosen: Ints) -> Floats:
         In the order of `NAMES`. The two deviations and ``change`` are spreads on a logarithmic
         scale (asinh), ``power_1h`` and ``running_4h`` are in kW, ``shape_6h`` is a logarithm of
         kW, and ``run``, ``pause``, ``idle_6h`` and ``flat`` are logarithms of hours. NaN where a
-        signal is not known: for first readings, meter faults, and spans of which less than half
-        is known; for ``shape_6h``, where any is unknown. ``run`` and ``pause`` are known only
-        where one ends. For a machine that training did not see, only the deviations and
+        signal is not known: for the first readings of counts, meter faults, and spans of which
+        less than half is known; for ``shape_6h``, where any is unknown. ``run`` and ``pause`` are
+        known only where one ends. For a machine that training did not see, only the deviations and
         ``change`` are known.
     """
     lasting, before = readings.lasting(chosen), readings.level_before(chosen)
@@ -83,7 +84,9 @@ def measure_signals(readings: "Readings", chosen: Ints) -> Floats:
     power = _new_power(lasting, before, readings, chosen)
     found = dict(zip(DEVIATIONS, scaled.T, strict=True)) | {"power_1h": power}
     found |= readings.other_signals(chosen)
-    return np.array([found[name] for name in NAMES]).T
+    signals = np.array([found[name] for name in NAMES]).T
+    signals[readings.restarts[chosen]] = np.nan
+    return signals
 
 
 def new_power(readings: "Readings", chosen: Ints) -> Floats:
@@ -194,6 +197,8 @@ class Readings:
         Places in the usual day's flattened arrays by slot and by hour.
     power, expected_kw, level : array
         Power, the usual power, and the difference of the two, in kW; NaN where unknown.
+    restarts : array of bool
+        First readings of new counts, of counters that restart each day.
     """
 
     def __init__(self, measured: pd.DataFrame, usual: UsualDay, interval: timedelta) -> None:
@@ -209,6 +214,7 @@ class Readings:
         self.power = np.clip(power, -_MOST_KW, _MOST_KW)
         self.expected_kw = usual.median.ravel()[self.cells]
         self.level = self.power - self.expected_kw
+        self.restarts = is_restart(measured)
         self._flat_hours = measured["flat_hours"].to_numpy()
         covered = np.fmin(measured["elapsed_hours"].to_numpy(), measured["step_hours"].to_numpy())
         self._elapsed = np.where(np.isfinite(covered), covered, 0.0)
