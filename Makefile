@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DATA ?=
+DEMO_ARGS ?=
 SCORES ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,15 +14,15 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large vus lock
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large bench-files vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## Make .venv with the command line `anomaly` in it
 
-demo: $(STAMP) ## A whole deployment here: Postgres, Airflow, verdicts, a log-in (DATA=file.csv for your own readings)
-	@$(BIN)/python -m anomaly.demo up $(if $(DATA),"$(DATA)")
+demo: $(STAMP) ## A whole deployment here: Postgres, Airflow, verdicts, a log-in (DATA=file for your own readings, DEMO_ARGS for what `anomaly ingest` must know of it)
+	@$(BIN)/python -m anomaly.demo up $(if $(DATA),"$(DATA)") $(DEMO_ARGS)
 
 demo-stop: $(STAMP) ## Stop the demo; its data stay
 	@$(BIN)/python -m anomaly.demo stop
@@ -53,6 +54,9 @@ bench: $(STAMP) ## Speed, as ratios against the plain way in the same run
 bench-large: $(STAMP) ## A tick of 100,000 machines by signals; a year of 1,000 in flat memory (an hour, 20 GB)
 	$(BIN)/python -m benchmarks.tick
 	$(BIN)/python -m benchmarks.large
+
+bench-files: $(STAMP) ## Ten million rows of a file, beside COPY of a clean one (ten minutes)
+	$(BIN)/python -m benchmarks.files
 
 vus: $(VUS)/.installed ## VUS-PR of an evaluation (SCORES=file.npz, from `anomaly evaluate --scores file.npz`)
 	@test -f "$(SCORES)" || { echo "No file SCORES=$(SCORES): run anomaly evaluate --scores FILE.npz, then make vus SCORES=FILE.npz"; exit 1; }

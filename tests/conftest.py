@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from anomaly.database.connection import Database
@@ -18,6 +19,10 @@ from command_line import CommandLine
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # A crash of the test server costs nothing, so it need not wait for the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+# A busy machine makes no property false.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 for _name in [name for name in os.environ if name.startswith("ANOMALY_")]:
     del os.environ[_name]

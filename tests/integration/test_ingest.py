@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from anomaly.demo import feeder
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.feeder import append_missing
 from anomaly.errors import DatabaseError, IngestError, SourceError
-from anomaly.loading import files as ingest_module
+from anomaly.loading import text_files
+from anomaly.loading.file_readings import FileReadings
 from anomaly.loading.files import IngestReport, ingest
+from anomaly.loading.options import FileOptions
 from anomaly.settings import Settings, load_settings
 
 START = datetime(2017, 3, 7, tzinfo=UTC)
@@ -43,6 +44,10 @@ def stored(database: Database) -> list[tuple[object, ...]]:
         database,
         "SELECT utc_timestamp, machine_1, machine_2 FROM anomaly.meter_readings ORDER BY 1",
     )
+
+
+def at(quarter: int) -> datetime:
+    return START + quarter * timedelta(minutes=15)
 
 
 def rows(count: int, *, first: int = 0) -> str:
@@ -73,7 +78,7 @@ def test_a_file_is_loaded_and_reported(load: Load, database: Database) -> None:
         (START, 1.5, 2.5),
         (START + timedelta(minutes=15), None, 2.75),
     ]
-    assert asdict(report) == {
+    assert report.counts() == {
         "rows": 2,
         "inserted": 2,
         "updated": 0,
@@ -138,7 +143,7 @@ def test_an_empty_cell_overwrites(load: Load, database: Database) -> None:
 def test_a_bad_last_line_leaves_everything_as_it_was(
     bad_line: str, load: Load, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 300)
     load(HEADER + FIRST)
 
     with pytest.raises(IngestError, match=r"readings\.csv, lines? .*32"):
@@ -150,12 +155,23 @@ def test_a_bad_last_line_leaves_everything_as_it_was(
 def test_lines_that_repeat_a_moment_are_named_across_chunks(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 300)
 
     with pytest.raises(
         IngestError, match=r"lines 7 and 32 have the same utc_timestamp \(2017-03-07"
     ):
         load(HEADER + rows(30) + rows(1, first=5))
+
+
+def test_all_lines_that_repeat_a_moment_are_told_at_once(load: Load, database: Database) -> None:
+    with pytest.raises(IngestError) as error:
+        load(HEADER + rows(30) + rows(12, first=5))
+
+    said = str(error.value).split("\n")
+    assert said[0].endswith("readings.csv has 12 readings twice:")
+    assert said[1].startswith("  lines 7 and 32 have the same utc_timestamp (2017-03-07 01:15")
+    assert (len(said), said[-2:]) == (13, ["  and 2 more", "keep the right ones"])
+    assert stored(database) == []
 
 
 def test_power_is_refused_where_a_counter_is_expected(load: Load, database: Database) -> None:
@@ -189,58 +205,208 @@ def test_a_table_that_is_missing_is_refused_with_the_next_step(
         load(HEADER + FIRST)
 
 
-def test_somebody_elses_wide_table_is_not_written(database: Database, tmp_path: Path) -> None:
-    settings = load_settings({}, source_schema="public", source_table="meters")
+# Somebody else's wide table ------------------------------------------------
 
-    with pytest.raises(IngestError, match=r"public\.meters is somebody else's wide table"):
-        ingest(database, settings.meter_table, settings.meter, tmp_path / "readings.csv")
+
+@pytest.fixture
+def load_foreign(database: Database, tmp_path: Path) -> Callable[..., IngestReport]:
+    """Load a text into a wide table of the log-in's own, with 40 machines."""
+    columns = ", ".join(f"machine_{n} real" for n in range(1, 41))
+    query(database, f"CREATE TABLE public.meters (at timestamptz, {columns})")
+
+    def load(content: str, options: FileOptions | None = None, **more: object) -> IngestReport:
+        file = tmp_path / "readings.csv"
+        file.write_text(content)
+        settings = load_settings(
+            {},
+            source_schema="public",
+            source_table="meters",
+            source_timestamp_column="at",
+            source_ingested_at_column="",
+            **more,
+        )
+        return ingest(database, settings.meter_table, settings.meter, file, options)
+
+    return load
+
+
+FOREIGN = "SELECT at, machine_3, machine_40 FROM public.meters ORDER BY at"
+
+
+def test_somebody_elses_wide_table_is_written_with_as_many_machines_as_it_has(
+    load_foreign: Callable[..., IngestReport], database: Database
+) -> None:
+    content = "at,machine_40,Machine 3\n2017-03-07T00:00Z,1.5,2\n2017-03-07T00:15Z,,3\n"
+
+    first, again = load_foreign(content), load_foreign(content)
+
+    assert query(database, FOREIGN) == [(START, 2.0, 1.5), (at(1), 3.0, None)]
+    assert (first.inserted, again.inserted, again.unchanged) == (2, 0, 2)
+
+
+def test_somebody_elses_columns_are_named_by_a_setting_or_in_the_command(
+    load_foreign: Callable[..., IngestReport], database: Database
+) -> None:
+    query(database, 'ALTER TABLE public.meters RENAME machine_3 TO "Pump A"')
+    content = "when,pump a,kWh\n2017-03-07T00:00Z,2,1.5\n"
+
+    load_foreign(
+        content,
+        FileOptions(columns={"kWh": "machine_40"}),
+        source_machines={"Pump A": 3, "machine_40": 40},
+    )
+
+    assert query(database, FOREIGN.replace("machine_3", '"Pump A"')) == [(START, 2.0, 1.5)]
+
+
+def test_a_column_that_somebody_elses_table_lacks_is_named(
+    load_foreign: Callable[..., IngestReport], database: Database
+) -> None:
+    with pytest.raises(SourceError, match=r"public\.meters has no column 'machine_41': add it"):
+        load_foreign("at,machine_41\n2017-03-07T00:00Z,2\n")
+
+    assert query(database, FOREIGN) == []
+
+
+# Another layout than the table's --------------------------------------------
+
+LONG_FILE = (
+    "time,meter,kwh\n"
+    "2017-03-07T00:00Z,machine_1,1.5\n2017-03-07T00:00Z,2,2.5\n"
+    "2017-03-07T00:15Z,machine_1,1.75\n"
+)
+
+
+def test_a_long_file_fills_a_wide_table(load: Load, database: Database) -> None:
+    report = load(LONG_FILE)
+
+    assert stored(database) == [(START, 1.5, 2.5), (at(1), 1.75, None)]
+    assert (report.rows, report.inserted, report.readings) == (2, 2, 3)
+    assert report.machines == ["machine_1", "machine_2"]
+
+
+def test_machines_that_a_long_file_does_not_name_keep_their_readings(
+    load: Load, database: Database
+) -> None:
+    load(HEADER + FIRST + SECOND)
+    content = "utc_timestamp,machine_id,reading\n2017-03-07T00:15Z,1,9\n2017-03-07T00:00Z,1,\n"
+
+    report = load(content)
+
+    assert stored(database) == [(START, None, 2.5), (at(1), 9.0, 2.75)]
+    assert (report.inserted, report.updated) == (0, 2)
+    assert load(content).unchanged == 2
+
+
+def test_a_long_file_that_contradicts_itself_is_refused_for_a_wide_table(
+    load: Load, database: Database
+) -> None:
+    with pytest.raises(IngestError, match="lines 4 and 5 have the same utc_timestamp and machine"):
+        load(LONG_FILE + "2017-03-07T00:15Z,1,1.8\n")
+
+    assert stored(database) == []
+
+
+def test_machines_that_a_wide_table_lacks_are_all_named(load: Load) -> None:
+    with pytest.raises(IngestError) as error:
+        load(
+            LONG_FILE
+            + "".join(f"2017-03-07T0{n}:15Z,press,1\n2017-03-07T0{n}:30Z,saw,1\n" for n in (1, 2))
+        )
+
+    assert "line 5, column meter: 'press' is no machine of anomaly.meter_readings" in str(
+        error.value
+    )
+    assert "line 6, column meter: 'saw' is no machine" in str(error.value)
+    assert "2 rows that cannot be read" in str(error.value)
+
+
+def test_machines_of_a_long_file_are_named_in_the_command(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("time,meter,kwh\n2017-03-07T00:00Z,saw,1.5\n2017-03-07T00:15Z,saw,2.5\n")
+    options = FileOptions(columns={"saw": "machine_2"})
+
+    ingest(database, settings.meter_table, settings.meter, file, options)
+
+    assert stored(database) == [(START, None, 1.5), (at(1), None, 2.5)]
+    file.write_text(HEADER + FIRST)
+    with pytest.raises(IngestError, match="has no column 'saw', it has 'utc_timestamp', 'mach"):
+        ingest(database, settings.meter_table, settings.meter, file, options)
 
 
 # All or nothing -----------------------------------------------------------
 
 LOADING = """
 import sys
+import time
 from pathlib import Path
-from anomaly.loading import files as ingest
 from anomaly.database.connection import Database
+from anomaly.loading import text_files
+from anomaly.loading.file_readings import FileReadings
+from anomaly.loading.files import ingest
 from anomaly.settings import load_settings
 
-ingest.CHUNK_ROWS = 100
+parts = FileReadings.parts
+
+
+def slow_parts(self):
+    for number, part in enumerate(parts(self)):
+        yield part
+        time.sleep(60 if number else 0)
+
+
+text_files.BLOCK_BYTES = 3000
+FileReadings.parts = slow_parts
 settings = load_settings()
 database = Database(sys.argv[1], settings.database)
-ingest.ingest(database, settings.meter_table, settings.meter, Path(sys.argv[2]))
+ingest(database, settings.meter_table, settings.meter, Path(sys.argv[2]))
 """
 
 
+@pytest.mark.parametrize("there", ["", FIRST], ids=["straight into the table", "staged"])
 def test_a_load_killed_half_way_leaves_nothing(
-    database: Database, settings: Settings, tmp_path: Path
+    there: str, load: Load, database: Database, settings: Settings, tmp_path: Path
 ) -> None:
-    pipe = tmp_path / "readings.csv"
-    os.mkfifo(pipe)
+    if there:
+        load(HEADER + there)
+    file = tmp_path / "large.csv"
+    file.write_text(HEADER + FIRST + rows(5000, first=1))
     url = database.engine.url.render_as_string(hide_password=False)
-    process = subprocess.Popen([sys.executable, "-c", LOADING, url, str(pipe)])
+    process = subprocess.Popen([sys.executable, "-c", LOADING, url, str(file)])
     try:
-        with pipe.open("w") as half:
-            half.write(HEADER + rows(5000))
-            half.flush()
-            wait_until(lambda: staged_by_now(database))
-            process.kill()
+        wait_until(lambda: copied_by_now(database))
     finally:
         process.kill()
         process.wait()
 
-    assert stored(database) == []
-    pipe.unlink()
-    pipe.write_text(HEADER + rows(5000))
-    assert ingest(database, settings.meter_table, settings.meter, pipe).inserted == 5000
+    assert len(stored(database)) == bool(there)
+    report = ingest(database, settings.meter_table, settings.meter, file)
+    assert report.inserted == 5001 - bool(there)
 
 
-def staged_by_now(database: Database) -> bool:
-    """Whether the loading process has copied a chunk and waits for more of the file."""
+def test_a_pipe_is_read_whole(load: Load, database: Database, tmp_path: Path) -> None:
+    command = ["anomaly", "ingest", "/dev/stdin"]
+    url = database.engine.url.render_as_string(hide_password=False)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+        input=(HEADER + FIRST).encode(),
+        env=os.environ | {"ANOMALY_DATABASE_URL": url},
+        check=True,
+        capture_output=True,
+    )
+
+    assert b"format: text in UTF-8" in done.stdout
+    assert stored(database) == [(START, 1.5, 2.5)]
+
+
+def copied_by_now(database: Database) -> bool:
+    """Whether the loading process has copied a block and goes on with the file."""
     active = query(
         database,
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND state = 'idle in transaction' AND query LIKE 'COPY pg_temp.staged_readings%'",
+        " AND state = 'idle in transaction' AND query LIKE 'COPY %'",
     )
     return bool(active)
 
@@ -257,19 +423,19 @@ def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
 def test_a_connection_lost_half_way_is_one_clear_error_and_leaves_nothing(
     load: Load, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "CHUNK_ROWS", 10)
-    frames = ingest_module.CsvReadings.frames
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 300)
+    parts = FileReadings.parts
 
-    def cut_off(self: ingest_module.CsvReadings) -> object:
-        for frame in frames(self):
-            yield frame
+    def cut_off(self: FileReadings) -> object:
+        for part in parts(self):
+            yield part
             query(
                 database,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
 
-    monkeypatch.setattr(ingest_module.CsvReadings, "frames", cut_off)
+    monkeypatch.setattr(FileReadings, "parts", cut_off)
 
     with pytest.raises(DatabaseError, match=r"broke off while .*nothing was loaded, try again"):
         load(HEADER + rows(30))

@@ -54,3 +54,23 @@ def test_another_setting_than_the_demo_was_made_with_is_refused(tmp_path, data, 
 
     with pytest.raises(AnomalyError, match=r"ANOMALY_INTERVAL_MINUTES is '5', .*`make demo-reset`"):
         Demo(tmp_path / "demo", data)
+
+
+def test_options_of_ingest_become_settings_where_all_commands_need_them(tmp_path, data):
+    options = ["--kind=energy_kwh_per_interval", "--timezone", "Europe/Berlin", "--columns", "a=b"]
+
+    demo = loaded(Demo(tmp_path / "demo", data, options))
+
+    assert demo.settings.meter.reading_kind == "energy_kwh_per_interval"
+    assert demo.settings.meter.source_timezone == "Europe/Berlin"
+    assert demo.choices.options == ["--columns", "a=b"]
+    assert Demo(tmp_path / "demo", None).choices == demo.choices
+    with pytest.raises(
+        AnomalyError, match=r"made with DEMO_ARGS '--columns a=b', not '--columns c"
+    ):
+        Demo(tmp_path / "demo", data, ["--columns", "c=d"])
+
+
+def test_options_without_a_file_are_refused(tmp_path):
+    with pytest.raises(AnomalyError, match="DEMO_ARGS says something of a file"):
+        Demo(tmp_path / "demo", None, ["--ignore-unknown"])

@@ -1,6 +1,7 @@
 """The command line ``anomaly``: an entry point that reads options, calls a room, and prints.
 
-`app` has the commands of the first level. `evaluation` has `anomaly evaluate`; `incidents`,
+`app` has the commands of the first level. `ingest` has `anomaly ingest`, `evaluation` has
+`anomaly evaluate`; `incidents`,
 `labels`, `machines` and `models` have the commands below those names. `console` has what all
 commands use: the database, tables, JSON, CSV, and one line on failure. `readings_around` draws the
 readings around an incident. Only commands read the clock; the rooms get the time as an argument. It

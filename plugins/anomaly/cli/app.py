@@ -4,7 +4,6 @@ import logging
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +24,7 @@ from anomaly.cli.console import (
 )
 from anomaly.cli.evaluation import evaluate
 from anomaly.cli.incidents import incidents_app, label, print_incidents
+from anomaly.cli.ingest import ingest
 from anomaly.cli.labels import labels_app
 from anomaly.cli.machines import machines_app
 from anomaly.cli.models import models_app
@@ -35,7 +35,6 @@ from anomaly.database.results import Origin
 from anomaly.database.scoring_runs import RequestedBy
 from anomaly.errors import AnomalyError
 from anomaly.lifecycle.promotion import Promoter, needs_a_person
-from anomaly.loading.files import ingest as ingest_file
 from anomaly.operations.status import Status
 from anomaly.operations.status import status as read_status
 from anomaly.scoring.publishing import Job, ScoreReport
@@ -65,6 +64,7 @@ app.add_typer(machines_app, name="machines")
 app.add_typer(models_app, name="models")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(labels_app, name="labels")
+app.command()(ingest)
 app.command()(label)
 app.command()(evaluate)
 
@@ -112,19 +112,6 @@ def migrate(as_json: AsJson = False) -> None:
     say(f"applied: {', '.join(report.applied) or 'nothing, the schema is up to date'}")
     for note in report.notes:
         say(f"note: {note}", style="yellow", to=notes)
-
-
-@app.command()
-def ingest(
-    file: Annotated[Path, typer.Argument(help="CSV with a header, also .csv.gz.")],
-    as_json: AsJson = False,
-) -> None:
-    """Load readings from a CSV file: all of it or nothing, safe to repeat."""
-    database, settings = connect()
-    report = ingest_file(database, settings.meter_table, settings.meter, file)
-    if as_json:
-        return print_json(asdict(report))
-    print_facts("Loaded", asdict(report))
 
 
 @app.command()

@@ -47,8 +47,10 @@ def connect(*, migrated: bool = True) -> tuple[Database, Settings]:
 
 
 def fail(message: str) -> None:
-    """Print one line about the failure, and exit with 1."""
-    typer.echo(f"error: {printable(without_secrets(message))}", err=True)
+    """Print the failure, one line or several, and exit with 1."""
+    # Split first: `printable` would show a line break as its code.
+    shown = [printable(line) for line in without_secrets(message).split("\n")]
+    typer.echo("\n".join([f"error: {shown[0]}", *shown[1:]]), err=True)
     sys.exit(1)
 
 

@@ -1,17 +1,20 @@
 """Load readings into the meter table: COPY stages them, a merge writes only rows that differ."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import psycopg2
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg2 import errors as pg
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
+from pyarrow import csv as arrow_csv
 from sqlalchemy.exc import DBAPIError
 
 from anomaly.database.connection import OWNER, Database, Transaction, composed
@@ -24,6 +27,37 @@ OWN_TABLE = "anomaly.meter_readings"
 
 _INTEGERS = {"smallint", "integer", "bigint"}
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The shape in which readings are handed over.
+
+    Attributes
+    ----------
+    keys : list of str
+        The columns that identify a row: the timestamp, perhaps also the machine.
+    columns : list of str
+        All columns, the keys first or in the order of the table.
+    pivoted : bool
+        One row per machine and time, for a wide table: the machine is the name of its column.
+    """
+
+    keys: list[str]
+    columns: list[str]
+    pivoted: bool = False
+
+
+class Repeat(NamedTuple):
+    """Two lines with the same key."""
+
+    first: int
+    second: int
+    moment: str
+
+
+class MustStageError(Exception):
+    """Readings cannot be copied straight into the table, for it has some of their keys already."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +116,45 @@ class MeterTable:
         self._types = self._column_types()
         self._shape = MeterSource(meter_table, meter).describe(transaction)
         self._columns: list[str] = []
+        self._copied: int | None = None
+        self._written_at: str | None = None
+        self._pivoted = False
         self._hours = DoubledHours(transaction, meter_table, meter, self._shape, loading)
 
-    def expect(self, columns: list[str]) -> None:
-        """Wait until no other load runs, then create the staging table for these columns."""
+    def expect(self, staged: Staged, *, directly: bool = False) -> None:
+        """Wait until no other load runs, then get ready for readings of this shape.
+
+        Parameters
+        ----------
+        directly : bool
+            Copy straight into the table where it allows that. It must have a unique key on the
+            timestamp (and machine), or a row could get in twice.
+
+        Raises
+        ------
+        SourceError
+            When the table lacks a column.
+        """
+        self._pivoted = staged.pivoted
+        if not staged.pivoted:
+            self._expect_columns(staged.columns)
+        if staged.pivoted and self._shape.naive:
+            raise SourceError(
+                f"{self._meter_table.source_name} keeps local times, and {self._loading} has one"
+                " row per reading: make the column a timestamp with time zone, or load a file with"
+                " one column per machine"
+            )
+        # The lock comes before anything is read from the table, so that two loads of the same
+        # rows do not both insert them.
+        self._run("lock")
+        if directly and not staged.pivoted and not self._shape.naive and self._has_unique_key():
+            self._copied = 0
+        elif staged.pivoted:
+            self._run("stage_long")
+        else:
+            self._run("stage")
+
+    def _expect_columns(self, columns: list[str]) -> None:
         for column in columns:
             if column not in self._types:
                 raise SourceError(
@@ -93,40 +162,86 @@ class MeterTable:
                     f" table, or remove it from {self._loading}"
                 )
         self._columns = columns
-        # The lock comes before anything is read from the table, so that two loads of the same
-        # rows do not both insert them.
-        self._run("lock")
-        self._run("stage")
 
-    def stage(self, readings: pd.DataFrame) -> None:
-        """Copy readings, indexed by line, into the staging table.
+    def _has_unique_key(self) -> bool:
+        found = self._transaction.execute(self._statement("unique_keys"))
+        return sorted(self._keys) in [sorted(columns) for (columns,) in found]
+
+    def stage(self, readings: pd.DataFrame, plain: Mapping[str, pa.Array] | None = None) -> None:
+        """Take readings, indexed by line.
 
         In a long table with local times, the readings of a doubled hour wait for `merge`.
+
+        Parameters
+        ----------
+        plain : mapping of str to pyarrow.Array, optional
+            Columns as the file writes them: copied in place of the frame's, so that no digit is
+            lost and none has to be written anew.
+
+        Raises
+        ------
+        MustStageError
+            When readings were to be copied straight into the table, and it has a row with the same
+            key already. Nothing was written.
         """
-        stored = self._as_stored(readings)
+        stored = readings if self._pivoted else self._as_stored(readings)
         if self._shape.naive and self._meter_table.source_layout is Layout.LONG:
             moments = readings[self._meter_table.source_timestamp_column]
             stored = self._hours.hold_back(stored, moments)
-        buffer = BytesIO()
-        stored.to_csv(buffer, header=False)
-        buffer.seek(0)
-        with self._transaction.cursor as cursor:
-            cursor.copy_expert(self._statement("copy_staged"), buffer)
+            plain = None
+        kept = {} if plain is None else {n: a for n, a in plain.items() if self._may_copy(n)}
+        if self._copied is None:
+            query = "copy_staged_long" if self._pivoted else "copy_staged"
+            self._copy(query, _as_csv(stored, kept, {"line": stored.index.to_numpy()}))
+            return
+        written = {"written": self._written()} if self._writes_time else {}
+        try:
+            self._copy("copy_into_table", _as_csv(stored, kept, written, last=True))
+        except pg.UniqueViolation:
+            raise MustStageError from None
+        self._copied += len(stored)
 
-    def first_repeat(self) -> tuple[int, int, str] | None:
-        """Two lines with the same key, and their moment; None if no key is repeated.
+    @property
+    def _writes_time(self) -> bool:
+        """Whether each row is copied with its time of writing; our own table fills that in."""
+        is_own = self._meter_table.source_name == OWN_TABLE
+        return self._shape.has_ingested_at and not is_own
+
+    def _may_copy(self, column: str) -> bool:
+        return self._pivoted or self._types[column] not in _INTEGERS
+
+    def _copy(self, query: str, rows: BytesIO) -> None:
+        with self._transaction.cursor as cursor:
+            cursor.copy_expert(self._statement(query), rows)
+
+    def _written(self) -> str:
+        """The time at which the rows are written, as text: the same for all of a load."""
+        if self._written_at is None:
+            now = written_now(self._shape, self._meter)
+            ((self._written_at,),) = self._transaction.execute(SQL("SELECT {}::text").format(now))
+        return self._written_at
+
+    def repeats(self) -> tuple[list[Repeat], int]:
+        """Lines with the same key, at most ten pairs of them, and how many there are.
 
         Equal lines of a long file are not an error: only one of them is kept.
         """
-        rows, _ = self._run("first_repeat")
+        if self._copied is not None:
+            return [], 0  # the table's own key would have refused them
+        rows, _ = self._run("long_repeats" if self._pivoted else "repeats")
         if rows:
-            ((first, second, moment),) = rows
-            return first, second, str(moment)
-        self._run("drop_repeats")
-        return None
+            found = [Repeat(first, second, str(moment)) for first, second, moment, _ in rows]
+            return found, rows[0][-1]
+        if self._pivoted:
+            self._pivot()
+        else:
+            self._run("drop_repeats")
+        return [], 0
 
     def merge(self) -> Merged:
         """Update the rows that differ, and insert the new ones."""
+        if self._copied is not None:
+            return Merged(self._copied, self._copied, 0)
         # Updates first: rows that are inserted afterwards need not be compared.
         self._run("analyze_staged")
         ((updated,),), _ = self._run("update_changed")
@@ -134,6 +249,21 @@ class MeterTable:
         ((rows,),), _ = self._run("count_staged")
         hours = self._hours.merge()
         return Merged(rows + hours[0], inserted + hours[1], updated + hours[2])
+
+    def _pivot(self) -> None:
+        """Make one row per time of the staged readings; other machines keep their values."""
+        (machines,), _ = self._run("staged_machines")
+        names = machines[0]
+        self._expect_columns([self._meter_table.source_timestamp_column, *names])
+        self._run("stage")
+        picked = SQL(", ").join(
+            SQL(
+                "CASE WHEN bool_or(s.machine = {name}) THEN max(s.reading)"
+                " FILTER (WHERE s.machine = {name}) ELSE max(t.{column}) END"
+            ).format(name=Literal(name), column=Identifier(name))
+            for name in names
+        )
+        self._transaction.execute(self._statement("pivot", picked=picked))
 
     def insert_new(self) -> int:
         """Insert the staged rows whose key is not in the table; return how many."""
@@ -189,12 +319,18 @@ class MeterTable:
             cursor.execute(self._statement(query))
             return (cursor.fetchall() if cursor.description else []), cursor.rowcount
 
-    def _statement(self, query: str) -> Composed:
+    @property
+    def _keys(self) -> list[str]:
         keys = [self._meter_table.source_timestamp_column]
         if self._meter_table.source_layout is Layout.LONG:
             keys.append(self._meter_table.source_machine_column)
+        return keys
+
+    def _statement(self, query: str, **parts: Composable) -> Composed:
+        keys = self._keys
         values = [column for column in self._columns if column not in keys]
-        new: dict[str, Composable] = {column: Identifier("s", column) for column in self._columns}
+        known = self._columns or keys  # of a long file the columns show when it has been read
+        new: dict[str, Composable] = {column: Identifier("s", column) for column in known}
         if self._shape.has_ingested_at:
             new[self._meter_table.source_ingested_at_column] = written_now(self._shape, self._meter)
         return composed(
@@ -214,7 +350,58 @@ class MeterTable:
             new_columns=_joined_by_comma(Identifier(column) for column in new),
             new_row=_joined_by_comma(new.values()),
             may_repeat=Literal(self._meter_table.source_layout is Layout.LONG),
+            key=Identifier(keys[0]),
+            schema=Literal(self._meter_table.source_schema),
+            name=Literal(self._meter_table.source_table),
+            written=_joined_by_comma(
+                Identifier(column)
+                for column in [
+                    *self._columns,
+                    *([self._meter_table.source_ingested_at_column] if self._writes_time else []),
+                ]
+            ),
+            **parts,
         )
+
+
+def _as_csv(
+    frame: pd.DataFrame,
+    plain: Mapping[str, pa.Array],
+    more: Mapping[str, Any],
+    *,
+    last: bool = False,
+) -> BytesIO:
+    """Rows for COPY.
+
+    Parameters
+    ----------
+    plain : mapping of str to pyarrow.Array
+        Columns to be written as they are, in place of the frame's.
+    more : mapping of str to array or str
+        Further columns, before the frame's or, `last`, behind them; a text is repeated.
+    """
+    columns = {str(name): plain.get(str(name)) for name in frame}
+    arrays = {
+        name: _as_array(frame[name]) if array is None else array for name, array in columns.items()
+    }
+    extra = {
+        name: pa.repeat(value, len(frame)) if isinstance(value, str) else pa.array(value)
+        for name, value in more.items()
+    }
+    rows = pa.table(arrays | extra if last else extra | arrays)
+    buffer = BytesIO()
+    arrow_csv.write_csv(rows, buffer, arrow_csv.WriteOptions(include_header=False))
+    buffer.seek(0)
+    return buffer
+
+
+def _as_array(column: "pd.Series[Any]") -> pa.Array:
+    """A column for COPY: moments as text in UTC, the rest as it is."""
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return pa.Array.from_pandas(column)
+    # Arrow writes times with a zone ten times more slowly.
+    naive = pa.array(column.to_numpy("datetime64[us]"))
+    return pc.binary_join_element_wise(naive.cast(pa.string()), "Z", "")
 
 
 def _joined_by_comma(parts: Iterable[Composable]) -> Composed:

@@ -5,9 +5,10 @@ import os
 import secrets
 import shlex
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,6 @@ from anomaly.demo.processes import BackgroundProcess, inherited_environment
 from anomaly.errors import AnomalyError
 from anomaly.lifecycle.promotion import Promoter
 from anomaly.lifecycle.training import Trainer
-from anomaly.loading.files import ingest
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import Window, floor_to_interval
 from anomaly.wording import printable
@@ -48,6 +48,13 @@ OF_READINGS = (
     "ANOMALY_TIMESTAMP_LABEL", "ANOMALY_READING_UNIT",
 )  # fmt: skip
 """Settings that describe the user's own file; they are taken from the environment."""
+AS_SETTINGS = {
+    "--timezone": "ANOMALY_SOURCE_TIMEZONE",
+    "--kind": "ANOMALY_READING_KIND",
+    "--label": "ANOMALY_TIMESTAMP_LABEL",
+    "--unit": "ANOMALY_READING_UNIT",
+}
+"""Options of `anomaly ingest` that hold for all that the demo does."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -60,13 +67,15 @@ class Choices:
     Attributes
     ----------
     data : str
-        The CSV file; empty for generated readings.
+        The file; empty for generated readings.
     start : str
         Start of the generated readings.
     passwords : dict of str to str
         Passwords of the database log-ins.
     settings : dict of str to str
         The variables of the environment that describe the file's readings.
+    options : list of str
+        What else is said of the file: options of `anomaly ingest`.
     loaded, scored : bool
         Whether the readings are in the meter table, and have their verdicts.
     """
@@ -75,6 +84,7 @@ class Choices:
     start: str
     passwords: dict[str, str]
     settings: dict[str, str] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
     loaded: bool = False
     scored: bool = False
 
@@ -82,11 +92,11 @@ class Choices:
 class Demo:
     """The parts of the demo, all below one folder."""
 
-    def __init__(self, folder: Path, data: Path | None) -> None:
+    def __init__(self, folder: Path, data: Path | None, options: Sequence[str] = ()) -> None:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder / "postgres")
         self._record = folder / RECORD
-        self.choices = self._choose(data)
+        self.choices = self._choose(data, options)
         self._feeder = BackgroundProcess(folder / "feeder.json", folder / "feeder.log")
 
     # Up and down --------------------------------------------------------
@@ -180,17 +190,29 @@ class Demo:
 
     def _load(self) -> None:
         if self.choices.data:
-            ingest(
-                self.database,
-                self.settings.meter_table,
-                self.settings.meter,
-                Path(self.choices.data),
-            )
+            self._load_file()
         else:
             append_missing(
                 self.database, datetime.fromisoformat(self.choices.start), datetime.now(UTC), SEED
             )
         self._write(replace(self.choices, loaded=True))
+
+    def _load_file(self) -> None:
+        """Load the user's file as `anomaly ingest` does, and show what it was taken for."""
+        command = [str(Path(sys.executable).with_name("anomaly")), "ingest", self.choices.data]
+        url = {"ANOMALY_DATABASE_URL": self._url("anomaly", "anomaly_app")}
+        done = subprocess.run(
+            [*command, *self.choices.options],
+            env=inherited_environment() | self._variables | url,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise AnomalyError(said.removeprefix("error: "))
+        for line in done.stdout.splitlines()[:3]:
+            console.print(line, style="dim", markup=False)
 
     def _train(self) -> None:
         with self.database.transaction(read_only=True) as transaction:
@@ -297,18 +319,21 @@ class Demo:
 
     # The choices --------------------------------------------------------
 
-    def _choose(self, data: Path | None) -> Choices:
+    def _choose(self, data: Path | None, options: Sequence[str]) -> Choices:
         """The stored choices; new ones if there are none, or if their data were never loaded."""
+        if options and data is None:
+            raise AnomalyError("DEMO_ARGS says something of a file: name it, DATA=readings.csv")
         if data is not None and not data.is_file():
-            raise AnomalyError(f"DATA={data} is not a file: give the path of a CSV file")
+            raise AnomalyError(f"DATA={data} is not a file: give the path of a file with readings")
         path = str(data.resolve()) if data else ""
         said = {name: os.environ[name] for name in OF_READINGS if os.environ.get(name)}
-        said = said if data else {}
+        more, settings = _settings_and_others(options)
+        said = (said | settings) if data else {}
         if self._record.exists():
             known = Choices(**json.loads(self._record.read_text(encoding="utf-8")))
             if not (known.loaded or known.scored):
-                return self._write(replace(known, data=path, settings=said))
-            self._refuse_other_data(known, data, said)
+                return self._write(replace(known, data=path, settings=said, options=more))
+            self._refuse_other_data(known, data, said, more)
             return known
         start = floor_to_interval(datetime.now(UTC) - timedelta(weeks=WEEKS), timedelta(days=1))
         users = ("airflow", "anomaly_app", "bi_reader")
@@ -318,10 +343,13 @@ class Demo:
                 start.isoformat(),
                 {user: secrets.token_urlsafe(12) for user in users},
                 said,
+                more,
             )
         )
 
-    def _refuse_other_data(self, known: Choices, data: Path | None, said: dict[str, str]) -> None:
+    def _refuse_other_data(
+        self, known: Choices, data: Path | None, said: dict[str, str], options: list[str]
+    ) -> None:
         if data is not None and str(data.resolve()) != known.data:
             holds = known.data or "generated readings"
             raise AnomalyError(
@@ -335,6 +363,12 @@ class Demo:
                     f" first, then `make demo DATA={data}`"
                 )
 
+        if options and options != known.options:
+            raise AnomalyError(
+                f"the demo was made with DEMO_ARGS {shlex.join(known.options)!r}, not"
+                f" {shlex.join(options)!r}: leave them out, or run `make demo-reset` first"
+            )
+
     def _write(self, choices: Choices) -> Choices:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._record.touch(mode=0o600)
@@ -346,13 +380,34 @@ class Demo:
 Folder = Annotated[Path, typer.Option(help="Where the demo lives.")]
 
 
-@app.command()
+def _settings_and_others(options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The options that are no settings of the demo, and those that are."""
+    others, settings = [], {}
+    words = iter([part for word in options for part in _divided(word)])
+    for word in words:
+        if word in AS_SETTINGS:
+            settings[AS_SETTINGS[word]] = next(words, "")
+        else:
+            others.append(word)
+    return others, settings
+
+
+def _divided(word: str) -> list[str]:
+    """``--kind=power_w`` as two words; other words as they are."""
+    name, equals, value = word.partition("=")
+    return [name, value] if equals and name in AS_SETTINGS else [word]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def up(
-    data: Annotated[Path | None, typer.Argument(help="CSV of readings.")] = None,
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Argument(help="A file of readings, and options of `anomaly ingest`.")
+    ] = None,
     folder: Folder = FOLDER,
 ) -> None:
     """Start the demo."""
-    demo = Demo(folder, data)
+    demo = Demo(folder, data, context.args)
     try:
         demo.up()
     except AnomalyError:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 
 from anomaly.database.connection import Database
-from anomaly.database.meter_table_loading import open_meter_table
+from anomaly.database.meter_table_loading import Staged, open_meter_table
 from anomaly.demo.generator import INTERVAL, generate
 from anomaly.errors import AnomalyError
 from anomaly.settings import Layout, Settings, load_settings
@@ -49,7 +49,7 @@ def append_missing(database: Database, start: datetime, now: datetime, seed: int
     with open_meter_table(
         database, _settings().meter_table, _settings().meter, loading="generated readings"
     ) as table:
-        table.expect(list(readings.columns))
+        table.expect(Staged([readings.columns[0]], [*readings.columns]))
         table.stage(readings)
         return table.insert_new()
 

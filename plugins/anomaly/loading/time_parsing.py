@@ -1,0 +1,327 @@
+"""Times in a file's texts: which way they are written, and what moments they are."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from dateutil import parser as dateutil_parser
+
+from anomaly.arrays import Bools, Ints
+
+Stamps = npt.NDArray[np.datetime64]
+
+_CLOCK = (
+    r"(?P<h>\d{1,2})[:.](?P<mi>\d{2})(?:[:.](?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
+    r"\s*(?P<ap>(?:[AaPp]\.?[Mm]\.?)?)"
+)
+_ZONE = r"\s*(?P<z>(?:[Zz]|[+-]\d{2}(?::?\d{2})?|UTC|GMT|CES?T|MES?Z)?)"
+_YEAR_FIRST = (
+    rf"^(?P<a>\d{{4}})[-/.](?P<b>\d{{1,2}})[-/.](?P<c>\d{{1,2}})(?:[T ]\s*{_CLOCK})?{_ZONE}$"
+)
+_YEAR_LAST = (
+    r"^(?P<a>\d{1,2})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{4}|\d{2})"
+    rf"(?:,?[T ]\s*{_CLOCK})?{_ZONE}$"
+)
+_RANGE = r"^(?P<from>.*\d.*?)\s+(?:to|bis|until|-|\x{2013}|\x{2014}|/)\s+(?P<to>.*\d.*)$"
+_DIGITS = r"^\d{8}$|^\d{10}$|^\d{12,14}$|^\d{16}$|^\d{19}$"
+_WORDS = r"^\d{1,2}[-. ]+[A-Za-z]{3,9}[-., ]+\d{4}\b|^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}\b"
+_ENDS_WITH_ZONE = r":\d{2}(?:[.,]\d+)?\s*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
+
+_MIDNIGHT = re.compile(r" 24:00(:00)?\b")
+
+_OFFSET_HOURS = {"Z": 0, "UTC": 0, "GMT": 0, "CET": 1, "MEZ": 1, "CEST": 2, "MESZ": 2}
+_EPOCH_DIGITS = {10: 1_000_000, 13: 1000, 16: 1, 19: -1000}
+"""Digits of a Unix time in s, ms, us and ns, and the microseconds of one (-1000: a thousandth)."""
+
+NOT_A_TIME = np.datetime64("NaT", "us")
+
+
+class Order(StrEnum):
+    """How the day, the month and the year of a time are ordered."""
+
+    YEAR_FIRST = "year-first"
+    DAY_FIRST = "day-first"
+    MONTH_FIRST = "month-first"
+    DIGITS = "digits"
+    WORDS = "words"
+
+    def describe(self) -> str:
+        """The order in words."""
+        return {
+            Order.YEAR_FIRST: "year-month-day",
+            Order.DAY_FIRST: "day.month.year",
+            Order.MONTH_FIRST: "month/day/year",
+            Order.DIGITS: "digits alone",
+            Order.WORDS: "with the month's name",
+        }[self]
+
+
+@dataclass(frozen=True)
+class OrderEvidence:
+    """Which orders some times allow.
+
+    Attributes
+    ----------
+    order : Order or None
+        The only order in which they can be read; None: there are two, or none.
+    either : str or None
+        A time that can be read in two orders, such as 3/4/2024, where nothing tells which.
+    unknown : str or None
+        The first text that is no time in any order, if none is one.
+    """
+
+    order: Order | None
+    either: str | None = None
+    unknown: str | None = None
+
+
+def find_order(texts: Iterable[str]) -> OrderEvidence:
+    """Find out how times are written from some of them."""
+    cells = pa.array([*dict.fromkeys(text.strip() for text in texts if text.strip())], pa.string())
+    cells = _range_starts(_plain_spaces(cells))
+    if _all(pc.match_substring_regex(cells, _DIGITS)) and len(cells):
+        return OrderEvidence(Order.DIGITS)
+    first = None
+    for cell in cells.to_pylist():
+        first = first or cell
+        one = pa.array([cell], pa.string())
+        if _any(pc.match_substring_regex(one, _YEAR_FIRST)):
+            return OrderEvidence(Order.YEAR_FIRST)
+        if _any(pc.match_substring_regex(one, _WORDS)):
+            return OrderEvidence(Order.WORDS)
+        if _any(pc.match_substring_regex(one, _YEAR_LAST)):
+            return _order_of_year_last(cells)
+    return OrderEvidence(None, unknown=first)
+
+
+def _order_of_year_last(cells: pa.Array) -> OrderEvidence:
+    found = pc.extract_regex(cells, _YEAR_LAST).drop_null()
+    first, second = (_numbers(found.field(name)) for name in "ab")
+    texts = cells.filter(pc.match_substring_regex(cells, _YEAR_LAST)).to_pylist()
+    if "." in texts[0][:3]:  # nobody writes months first and points between
+        return OrderEvidence(Order.DAY_FIRST)
+    if (first > 12).any():
+        return OrderEvidence(Order.DAY_FIRST)
+    if (second > 12).any():
+        return OrderEvidence(Order.MONTH_FIRST)
+    return OrderEvidence(None, either=texts[0])
+
+
+def parse_times(texts: pa.Array, order: Order) -> tuple[Stamps, Bools, Bools]:
+    """Read texts, or times of a typed file, as moments.
+
+    A time of 24:00 is midnight at the day's end. Of two times in one cell (``from to to``) the
+    first counts.
+
+    Parameters
+    ----------
+    texts : pyarrow.Array of strings, timestamps or whole numbers
+
+    Returns
+    -------
+    stamps : array of datetime64[us]
+        In UTC where the text has a zone, else as the clock shows it; NaT: no time.
+    aware : array of bool
+        Which have a zone.
+    empty : array of bool
+        Which are empty.
+    """
+    if pa.types.is_timestamp(texts.type):
+        return _typed(texts)
+    if not pa.types.is_string(texts.type):
+        texts = texts.cast(pa.string())
+    texts = _plain_spaces(pc.fill_null(pc.utf8_trim_whitespace(texts), ""))
+    empty = pc.equal(texts, "").to_numpy(zero_copy_only=False)
+    if order is Order.YEAR_FIRST and (quick := _quickly(texts)) is not None:
+        return (*quick, empty)
+    texts = _range_starts(texts)
+    if order is Order.WORDS:
+        stamps, aware = _by_words(texts.to_pylist())
+    elif order is Order.DIGITS:
+        stamps, aware = _by_digits(texts)
+    else:
+        stamps, aware = _by_parts(texts, order)
+    return stamps, aware, empty
+
+
+def _typed(column: pa.Array) -> tuple[Stamps, Bools, Bools]:
+    zone = column.type.tz
+    micro = column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+    empty = micro.is_null().to_numpy(zero_copy_only=False)
+    stamps = pc.fill_null(micro, 0).to_numpy().astype("datetime64[us]")
+    stamps[empty] = NOT_A_TIME
+    return stamps, np.full(len(stamps), zone is not None), empty
+
+
+def _quickly(texts: pa.Array) -> tuple[Stamps, Bools] | None:
+    """Read plain ISO 8601 as a column; None: some text needs to be looked at."""
+    zoned = pc.match_substring_regex(texts, _ENDS_WITH_ZONE)
+    aware = _all(zoned)
+    if not aware and _any(zoned):
+        return None
+    try:
+        read = texts.cast(pa.timestamp("us", "UTC") if aware else pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return None
+    stamps = read.cast(pa.int64()).to_numpy().astype("datetime64[us]")
+    return stamps, np.full(len(stamps), aware)
+
+
+def _by_parts(texts: pa.Array, order: Order) -> tuple[Stamps, Bools]:
+    pattern = _YEAR_FIRST if order is Order.YEAR_FIRST else _YEAR_LAST
+    found = pc.extract_regex(texts, pattern)
+    valid = found.is_valid().to_numpy(zero_copy_only=False)
+    a, b, c, hour, minute, second = (
+        _numbers(found.field(name)) for name in ("a", "b", "c", "h", "mi", "s")
+    )
+    year, month, day = {
+        Order.YEAR_FIRST: (a, b, c),
+        Order.DAY_FIRST: (c, b, a),
+        Order.MONTH_FIRST: (c, a, b),
+    }[order]
+    year = np.where(year < 100, year + 2000, year)
+    half = pc.utf8_lower(pc.fill_null(found.field("ap"), ""))
+    has_half = pc.not_equal(half, "").to_numpy(zero_copy_only=False)
+    afternoon = pc.starts_with(half, "p").to_numpy(zero_copy_only=False)
+    valid &= ~has_half | ((hour >= 1) & (hour <= 12))
+    hour = np.where(has_half, hour % 12 + 12 * afternoon, hour)
+    fraction = pc.utf8_rpad(pc.fill_null(found.field("f"), ""), 6, "0")
+    micro = _numbers(pc.utf8_slice_codeunits(fraction, 0, 6))
+    stamps = _moments(valid, year, month, day, hour, minute, second, micro)
+    return _in_utc(stamps, pc.fill_null(found.field("z"), ""))
+
+
+def _moments(
+    valid: Bools,
+    year: Ints,
+    month: Ints,
+    day: Ints,
+    hour: Ints,
+    minute: Ints,
+    second: Ints,
+    micro: Ints,
+) -> Stamps:
+    valid &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    valid &= (minute < 60) & (second < 60)
+    valid &= (hour < 24) | ((hour == 24) & (minute == 0) & (second == 0) & (micro == 0))
+    months = (year - 1970) * 12 + month - 1
+    first = np.where(valid, months, 0).astype("datetime64[M]")
+    days = first.astype("datetime64[D]") + (day - 1)
+    valid &= days.astype("datetime64[M]") == first  # not 31 April
+    seconds = (hour * 60 + minute) * 60 + second
+    stamps = days.astype("datetime64[us]") + (seconds * 1_000_000 + micro).astype("timedelta64[us]")
+    stamps[~valid] = NOT_A_TIME
+    return cast(Stamps, stamps)
+
+
+def _in_utc(stamps: Stamps, zones: pa.Array) -> tuple[Stamps, Bools]:
+    """Take the offsets of zones off."""
+    aware = pc.not_equal(zones, "").to_numpy(zero_copy_only=False)
+    if aware.any():
+        coded = zones.dictionary_encode()
+        minutes = np.array([_offset_minutes(name) for name in coded.dictionary.to_pylist()])
+        offsets = minutes[coded.indices.to_numpy()]
+        stamps = stamps - offsets.astype("timedelta64[m]")
+    return stamps, aware
+
+
+def _offset_minutes(zone: str) -> int:
+    name = zone.upper()
+    if not name or name in _OFFSET_HOURS:
+        return 60 * _OFFSET_HOURS.get(name, 0)
+    digits = name[1:].replace(":", "").ljust(4, "0")
+    return (1 if name[0] == "+" else -1) * (60 * int(digits[:2]) + int(digits[2:]))
+
+
+def _by_digits(texts: pa.Array) -> tuple[Stamps, Bools]:
+    """Unix times, or a date and a time without marks between."""
+    length = pc.utf8_length(texts).to_numpy().astype(int)
+    length[~pc.match_substring_regex(texts, _DIGITS).to_numpy(zero_copy_only=False)] = 0
+    stamps = np.full(len(length), NOT_A_TIME)
+    aware = np.isin(length, [*_EPOCH_DIGITS])
+    numbers = _numbers(pc.if_else(pa.array(aware), texts, "0"))
+    for digits, micro in _EPOCH_DIGITS.items():
+        ticks = numbers * micro if micro > 0 else numbers // -micro
+        stamps = np.where(length == digits, ticks.astype("datetime64[us]"), stamps)
+    for digits in (8, 12, 14):
+        chosen = length == digits
+        if chosen.any():
+            padded = pc.utf8_rpad(texts, 14, "0")
+            year, month, day, hour, minute, second = (
+                _numbers(pc.if_else(pa.array(chosen), pc.utf8_slice_codeunits(padded, *ends), "0"))
+                for ends in ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14))
+            )
+            zeros = np.zeros(len(chosen), dtype=np.int64)
+            read = _moments(chosen.copy(), year, month, day, hour, minute, second, zeros)
+            stamps = np.where(chosen, read, stamps)
+    return stamps, aware
+
+
+def _by_words(texts: Sequence[str]) -> tuple[Stamps, Bools]:
+    stamps = np.full(len(texts), NOT_A_TIME)
+    aware = np.zeros(len(texts), dtype=bool)
+    for place, text in enumerate(texts):
+        moment = _moment_of_words(text)
+        if moment is not None:
+            aware[place] = moment.tzinfo is not None
+            offset = moment.utcoffset()
+            utc = moment.replace(tzinfo=None)
+            stamps[place] = np.datetime64(utc - offset if offset is not None else utc, "us")
+    return stamps, aware
+
+
+@lru_cache(maxsize=1 << 16)
+def _moment_of_words(text: str) -> datetime | None:
+    if not _any(pc.match_substring_regex(pa.array([text], pa.string()), _WORDS)):
+        return None
+    try:
+        default = datetime(2000, 1, 1)  # noqa: DTZ001
+        day = timedelta(days=bool(_MIDNIGHT.search(text)))  # dateutil knows no 24:00
+        text = _MIDNIGHT.sub(" 00:00", text)
+        return cast(datetime, dateutil_parser.parse(text, default=default)) + day
+    except (ValueError, OverflowError):
+        return None
+
+
+def _plain_spaces(texts: pa.Array) -> pa.Array:
+    """Write a space for each no-break space, which web portals like."""
+    if not _any(pc.match_substring(texts, "\u00a0")):
+        return texts
+    return pc.replace_substring(texts, "\u00a0", " ")
+
+
+def _range_starts(texts: pa.Array) -> pa.Array:
+    """The first of two times in a cell."""
+    two = pc.match_substring_regex(texts, _RANGE)
+    if not _any(two):
+        return texts
+    found = pc.extract_regex(texts, _RANGE)
+    return pc.if_else(two, pc.utf8_trim_whitespace(found.field("from")), texts)
+
+
+def holds_ranges(texts: Iterable[str]) -> bool:
+    """Whether cells hold two times each, the beginning and the end of their interval."""
+    cells = _plain_spaces(pa.array([text for text in texts if text.strip()], pa.string()))
+    return len(cells) > 0 and _all(pc.match_substring_regex(cells, _RANGE))
+
+
+def _numbers(texts: pa.Array) -> Ints:
+    filled = pc.if_else(pc.equal(pc.fill_null(texts, ""), ""), "0", texts)
+    numbers: Ints = pc.fill_null(filled, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _any(mask: pa.Array) -> bool:
+    return bool(pc.any(mask, min_count=0).as_py())
+
+
+def _all(mask: pa.Array) -> bool:
+    return bool(pc.all(mask, min_count=0).as_py())

@@ -1,0 +1,1 @@
+COPY {table} ({written}) FROM STDIN (FORMAT csv)

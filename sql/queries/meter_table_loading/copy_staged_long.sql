@@ -1,0 +1,1 @@
+COPY pg_temp.staged_long FROM STDIN (FORMAT csv)
