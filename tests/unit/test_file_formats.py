@@ -16,6 +16,7 @@ import pytest
 from anomaly.errors import IngestError
 from anomaly.loading import number_parsing
 from anomaly.loading.files import preview, read_readings
+from anomaly.loading.kinds import unit_in
 from anomaly.loading.number_parsing import Decimal
 from anomaly.loading.options import FileOptions, parse_columns
 from anomaly.loading.time_parsing import Order
@@ -191,6 +192,37 @@ def test_a_number_that_can_be_two_is_refused_with_both(
         for mark in (Decimal.POINT, Decimal.COMMA)
     )
     assert (point, comma) == ([1.234, 12.345], [1234.0, 12345.0])
+
+
+@pytest.mark.parametrize("cells", [["24-03-01 00:15"], ["24/03/01 00:15", "24/03/02 00:15"]])
+def test_a_year_of_two_digits_that_may_stand_first_is_refused(
+    cells: list[str], refused: Callable[..., str]
+) -> None:
+    content = "utc_timestamp,machine_1\n" + "".join(f"{cell},1\n" for cell in cells)
+
+    assert f"column utc_timestamp: '{cells[0]}' is not a time" in refused(content, **UTC)
+
+
+def test_what_is_said_of_the_dates_holds_against_a_line_that_contradicts_it(
+    refused: Callable[..., str],
+) -> None:
+    content = "utc_timestamp,machine_1\n3/4/2024 00:15,1\n3/14/2024 00:30,2\n"
+
+    said = refused(content, FileOptions(dates=Order.DAY_FIRST), **UTC)
+
+    assert said.startswith(", line 3, column utc_timestamp: '3/14/2024 00:30' is not a time")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("Usage_kWh", "kWh"), ("KWH/hh", "kWh"), ("P [W]", "W"), ("power_w", "W"), ("kW", "kW"),
+        ("Halle W", None), ("MW Pumpe 3", None), ("Leistung (MW)", "MW"), ("Wh", "Wh"),
+        ("Usage (Real energy in kilowatt-hours)", "kWh"), ("kVARh", None), ("Wasser", None),
+    ],
+)  # fmt: skip
+def test_a_unit_in_a_name_is_one_and_no_word(name: str, unit: str | None) -> None:
+    assert unit_in(name) == unit
 
 
 @pytest.mark.parametrize(

@@ -507,6 +507,7 @@ class FileReadings:
             converted="; ".join(changes),
             machines=_as_ids([*self.courses.machines]) if is_long else [*self._plan.machines],
             interval_minutes=self.courses.interval_minutes(),
+            expected_minutes=table.interval_minutes,
             first=self._first,
             last=self._last,
             missing=self.courses.missing(),

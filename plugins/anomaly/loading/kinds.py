@@ -29,6 +29,8 @@ LARGE_INTERVAL = 500.0
 are 2 MW."""
 
 _DAY = 86_400_000_000  # microseconds
+_WORDS = ("W", "MW")
+"""Units that may as well be west, or a mean value (Mittelwert)."""
 _UNITS = {unit.casefold(): unit for unit in ("Wh", "kWh", "MWh", "W", "kW", "MW")}
 
 
@@ -275,6 +277,11 @@ def unit_in(*texts: str) -> str | None:
     for text in texts:
         words = re.split(r"[^A-Za-z]+", re.sub(r"kilowatt[- ]?hours?", "kWh", text, flags=re.I))
         for word in words:
-            if (unit := _UNITS.get(word.casefold())) and (unit != "W" or word == "W"):
+            if (unit := _UNITS.get(word.casefold())) and (unit not in _WORDS or _alone(word, text)):
                 return unit
     return None
+
+
+def _alone(word: str, text: str) -> bool:
+    """Whether a word is all of a text, stands in brackets, or follows an underscore at its end."""
+    return re.search(rf"^\W*{word}\W*$|[\[(]\s*{word}\s*[\])]|_{word}$", text) is not None

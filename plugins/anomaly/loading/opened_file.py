@@ -259,7 +259,7 @@ class OpenedFile:
                 return Order.YEAR_FIRST
             found = find_order(_texts(pc.unique(column.drop_null().cast(pa.string()))))
             if found.order is not None:
-                if found.order is Order.DAY_FIRST and options.dates is Order.MONTH_FIRST:
+                if options.dates and found.order in (Order.DAY_FIRST, Order.MONTH_FIRST):
                     break  # every line will be named that says otherwise
                 return found.order
             if found.unknown is not None or options.dates is not None:

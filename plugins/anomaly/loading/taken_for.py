@@ -26,6 +26,8 @@ class TakenFor:
     machines : list of str or list of int
     interval_minutes : float or None
         The most common time between two readings of a machine.
+    expected_minutes : int
+        The interval of the settings.
     first, last : datetime
         Earliest and latest timestamp in UTC, labelled as in the table.
     missing : int
@@ -51,6 +53,7 @@ class TakenFor:
     converted: str
     machines: list[str] | list[int]
     interval_minutes: float | None
+    expected_minutes: int
     first: datetime
     last: datetime
     missing: int
@@ -67,6 +70,8 @@ class TakenFor:
         machines = ", ".join(map(str, self.machines[:5]))
         if (count := len(self.machines)) > 5:
             machines = f"{count} machines ({machines}, ...)"
+        if self.interval_minutes not in (None, self.expected_minutes):
+            interval += f" (ANOMALY_INTERVAL_MINUTES is {self.expected_minutes})"
         return [
             f"format: {self.format}{decimal}, {self.layout}: {self.columns}{left}",
             f"times: {self.times}, {self.zone}{doubled}; a time names the {self.label} of its"

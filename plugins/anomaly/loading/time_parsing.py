@@ -30,6 +30,7 @@ _YEAR_LAST = (
     r"^(?P<a>\d{1,2})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{4}|\d{2})"
     rf"(?:,?[T ]\s*{_CLOCK})?{_ZONE}$"
 )
+_SHORT_DASHES = r"^\d{1,2}-\d{1,2}-\d{2}(?:\D|$)"
 _RANGE = r"^(?P<from>.*\d.*?)\s+(?:to|bis|until|-|\x{2013}|\x{2014}|/)\s+(?P<to>.*\d.*)$"
 _DIGITS = r"^\d{8}$|^\d{10}$|^\d{12,14}$|^\d{16}$|^\d{19}$"
 _WORDS = r"^\d{1,2}[-. ]+[A-Za-z]{3,9}[-., ]+\d{4}\b|^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}\b"
@@ -108,6 +109,9 @@ def _order_of_year_last(cells: pa.Array) -> OrderEvidence:
     texts = cells.filter(pc.match_substring_regex(cells, _YEAR_LAST)).to_pylist()
     if "." in texts[0][:3]:  # nobody writes months first and points between
         return OrderEvidence(Order.DAY_FIRST)
+    years = pc.unique(found.field("c"))
+    if len(years[0].as_py()) == 2 and (first > 12).any() and len(np.unique(first)) <= len(years):
+        return OrderEvidence(None, unknown=texts[0])  # 24/03/01 may begin with the year
     if (first > 12).any():
         return OrderEvidence(Order.DAY_FIRST)
     if (second > 12).any():
@@ -188,6 +192,8 @@ def _by_parts(texts: pa.Array, order: Order) -> tuple[Stamps, Bools]:
         Order.MONTH_FIRST: (c, a, b),
     }[order]
     year = np.where(year < 100, year + 2000, year)
+    # With dashes a year of two digits may stand first as well as last.
+    valid &= ~pc.match_substring_regex(texts, _SHORT_DASHES).to_numpy(zero_copy_only=False)
     half = pc.utf8_lower(pc.fill_null(found.field("ap"), ""))
     has_half = pc.not_equal(half, "").to_numpy(zero_copy_only=False)
     afternoon = pc.starts_with(half, "p").to_numpy(zero_copy_only=False)
