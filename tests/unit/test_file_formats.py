@@ -194,6 +194,145 @@ def test_a_number_that_can_be_two_is_refused_with_both(
     assert (point, comma) == ([1.234, 12.345], [1234.0, 12345.0])
 
 
+@pytest.mark.parametrize(
+    ("cells", "value"),
+    [
+        (["12 234,567", "12 235,068"], 12234.567),
+        (["12\u00a0234,567"], 12234.567),
+        (["12'234.5"], 12234.5),
+        (["12.5", "0,500"], None),
+        (["1,5", "0.500"], None),
+    ],
+)
+def test_spaces_mark_thousands_and_no_thousands_begin_with_nought(
+    cells: list[str],
+    value: float | None,
+    read: Callable[..., pd.DataFrame],
+    refused: Callable[..., str],
+) -> None:
+    lines = [f"2024-03-31 00:{n:02d};{cell}\n" for n, cell in enumerate(cells)]
+    content = "utc_timestamp;machine_1\n" + "".join(lines)
+
+    if value is None:
+        assert "is not a number with a decimal" in refused(content, **UTC)
+    else:
+        assert read(content, **UTC)["machine_1"].iloc[0] == value
+
+
+def test_the_decimal_mark_may_show_late(
+    read: Callable[..., pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomaly.loading.text_files.BLOCK_BYTES", 300)
+    times = pd.date_range("2024-03-31", periods=200, freq="15min")
+    lines = [f"{at};{'0' if n < 150 else '1,104'}\n" for n, at in enumerate(times)]
+
+    found = read("utc_timestamp;machine_1\n" + "".join(lines), **UTC)
+
+    assert found["machine_1"].max() == 1.104
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["01.01.2024 00:00-00:15", "01.01.2024 00:15-00:30"], "is not a time"),
+        (["2024-01-01 00:00+99:99"], "is not a time"),
+        (["9999-12-31 24:00"], "is not a time"),
+        (["9999999999999999999"], "is not a time"),
+        (["02 Jan 2024 00:00 EST"], "is not a time"),
+        (["2401010000"], "is not a time"),
+    ],
+)
+def test_times_that_nobody_can_tell_are_refused(
+    times: list[str], said: str, refused: Callable[..., str]
+) -> None:
+    content = "utc_timestamp,machine_1\n" + "".join(f"{time},1\n" for time in times)
+
+    assert said in refused(content, **UTC)
+
+
+@pytest.mark.parametrize(
+    ("time", "utc"),
+    [
+        ("2024010113", "2024-01-01 13:00"),
+        ("02 Jan 2024 00:00:00 CET", "2024-01-01 23:00"),
+        ("1/13/2024 3:15:00\u202fPM", "2024-01-13 15:15"),
+    ],
+)
+def test_times_that_only_look_odd_are_read(
+    time: str, utc: str, read: Callable[..., pd.DataFrame]
+) -> None:
+    assert rows(read(f"utc_timestamp;machine_1\n{time};1\n", **UTC))[0][0] == utc
+
+
+def test_a_clock_from_to_names_the_start_whatever_the_label(
+    read: Callable[..., pd.DataFrame],
+) -> None:
+    content = "Datum;Zeit;machine_1\n01.01.2024;00:00-00:15;1\n01.01.2024;00:15-00:30;2\n"
+
+    found = read(content, FileOptions(label="end"), **UTC)
+
+    assert [time for time, _ in rows(found)] == ["2024-01-01 00:00", "2024-01-01 00:15"]
+
+
+def test_a_column_of_remarks_is_no_machine(
+    read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    content = "utc_timestamp,machine_1,quality\n2024-01-01 00:00,1,W\n2024-01-01 00:15,2,W\n"
+
+    assert "an unknown column 'quality'" in refused(content, **UTC)
+    kept = read(content, FileOptions(ignore_unknown=True), **LONG, **UTC)
+    assert kept["machine_id"].unique().tolist() == ["machine_1"]
+
+
+def test_a_date_that_stands_for_itself_takes_no_clock(read: Callable[..., pd.DataFrame]) -> None:
+    content = "utc_timestamp,machine_1,uptime\n2024-01-01,100,13:45\n2024-01-02,200,13:50\n"
+
+    found = read(content, FileOptions(ignore_unknown=True), **UTC)
+
+    assert [time for time, _ in rows(found)] == ["2024-01-01 00:00", "2024-01-02 00:00"]
+
+
+def test_a_unit_that_is_not_read_is_refused(refused: Callable[..., str]) -> None:
+    content = "utc_timestamp,machine_1 [GWh]\n2024-01-01 00:00,1\n"
+
+    assert "names the unit GWh, which is not read" in refused(
+        content, FileOptions(columns={"machine_1 [GWh]": "machine_1"}), **UTC
+    )
+
+
+def test_who_says_the_kind_is_believed_and_a_lamp_is_no_counter(
+    read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    times = pd.date_range("2024-01-01", periods=480, freq="15min")
+    lamp = [f"{at},{800 if 6 <= at.hour < 20 else 0}\n" for at in times]
+    content = "utc_timestamp,machine_1\n" + "".join(lamp)
+    rising = "utc_timestamp,machine_1\n" + "".join(f"{at},{n}\n" for n, at in enumerate(times))
+
+    assert len(read(content, reading_kind="power_w", **UTC)) == 480
+    assert "never falls" in refused(rising, reading_kind="power_w", **UTC)
+    said = FileOptions(kind="power_w")
+    assert len(read(rising, said, reading_kind="power_w", **UTC)) == 480
+
+
+def test_refused_rows_are_written_over_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("utc_timestamp,machine_1\nsoon,1\n")
+    said = load_settings({})
+
+    with pytest.raises(IngestError, match="is there already, and holds no refused rows"):
+        read_readings(file, said.meter_table, said.meter, FileOptions(rejects=file))
+
+    assert file.read_text() == "utc_timestamp,machine_1\nsoon,1\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "base64", "nonsense"])
+def test_an_encoding_that_does_not_fit_is_named(
+    encoding: str, read: Callable[..., pd.DataFrame]
+) -> None:
+    with pytest.raises(IngestError, match=encoding):
+        read("utc_timestamp,machine_1\n", FileOptions(encoding=encoding))
+
+
 @pytest.mark.parametrize("cells", [["24-03-01 00:15"], ["24/03/01 00:15", "24/03/02 00:15"]])
 def test_a_year_of_two_digits_that_may_stand_first_is_refused(
     cells: list[str], refused: Callable[..., str]
@@ -218,7 +357,8 @@ def test_what_is_said_of_the_dates_holds_against_a_line_that_contradicts_it(
     [
         ("Usage_kWh", "kWh"), ("KWH/hh", "kWh"), ("P [W]", "W"), ("power_w", "W"), ("kW", "kW"),
         ("Halle W", None), ("MW Pumpe 3", None), ("Leistung (MW)", "MW"), ("Wh", "Wh"),
-        ("Usage (Real energy in kilowatt-hours)", "kWh"), ("kVARh", None), ("Wasser", None),
+        ("Halle W [kWh]", "kWh"), ("MW 3 Leistung (kW)", "kW"), ("Energie [GWh]", "GWh"),
+        ("Usage (Real energy in kilowatt-hours)", "kWh"), ("kVARh", "kVARh"), ("Wasser", None),
     ],
 )  # fmt: skip
 def test_a_unit_in_a_name_is_one_and_no_word(name: str, unit: str | None) -> None:

@@ -200,6 +200,9 @@ class Planner:
         ]
         if not self._is_date(dates[0], clocks):
             return dates
+        cells = self._cells(dates[0])
+        if len(set(cells)) == len(cells) and not self._target:
+            return dates  # each date stands for itself, as in a file of days
         if len(clocks) > 1:
             names = " and ".join(repr(self._header[n]) for n in clocks)
             name = self._table.source_timestamp_column
@@ -286,8 +289,13 @@ class Planner:
         machines = self._cells(texts[0])
         moments = list(zip(*(self._sample[n] for n in time), strict=True))
         keys = list(zip(moments, self._sample[texts[0]], strict=True))
-        repeats = len(set(machines)) < len(machines)
-        return (texts[0], numbers[0]) if repeats and len(set(keys)) == len(keys) else None
+        if self._is_wide and self._accepted_name(numbers[0], [*self._machine_names, *RECORD[1:]]):
+            return None  # the column of a machine, beside a column of remarks
+        # Several machines have a reading at one time, and each hardly ever two.
+        repeats = len(set(machines)) < len(machines) and len(set(moments)) < len(moments)
+        repeats |= not self._renamed_machines.keys().isdisjoint(machines)
+        distinct = len(set(keys)) >= 0.9 * len(keys)
+        return (texts[0], numbers[0]) if repeats and distinct else None
 
     def _may_be_left_out(self, place: int) -> bool:
         return self._header[place] in self._left_out()
@@ -319,7 +327,9 @@ class Planner:
             example = self._header[unknown[0]] if unknown else "name in the file"
             raise IngestError(
                 f"{self._file} has no machine column, {shown_columns(self._header)}: name them"
-                f" {', '.join(self._machine_names[:2])} and so on, or"
+                f" {', '.join(self._machine_names[:2])} and so on, or (one row per reading:"
+                f" NAME={self._table.source_machine_column} and"
+                f" NAME={self._table.source_value_column})"
                 f" say which they are, for example --columns {quoted(f'{example}={first}')}"
             )
         order = [name for name in accepted if name in found]

@@ -32,7 +32,7 @@ from anomaly.settings import (
     ReadingKind,
 )
 
-LEAST_FOR_INTERVAL = 10
+LEAST_FOR_INTERVAL = 3
 """Readings that tell how often there is one. Chosen."""
 
 
@@ -140,10 +140,10 @@ class FileReadings:
             self._problems.raise_any()
         if self._first is None:
             raise IngestError(f"{self.file} {self._message_without_readings()}")
-        if (
-            wrong := self.courses.fault(self._meter, self._opened.unit_said)
-            or self._wrong_interval()
-        ):
+        wrong = self._wrong_interval()
+        if not self._opened.kind_said:  # who says the kind knows it
+            wrong = self.courses.fault(self._meter, self._opened.unit_said) or wrong
+        if wrong:
             raise IngestError(f"{self.file}: {', '.join(wrong)}{self._opened.odd_format}")
 
     def _wrong_interval(self) -> tuple[str, str] | None:

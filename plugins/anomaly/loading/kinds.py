@@ -24,6 +24,12 @@ POWER_FALL_SHARE = 0.2
 RESTART_SHARE = 0.1
 RESTARTS = 3
 RESTART_HOURS = 1.5
+MOST_DAYS = 3
+"""Days without readings over which a daily restart is still one. Chosen."""
+FEW_FALLS = 0.005
+"""A counter that is reset now and then falls in no more of its changes than this. Chosen."""
+RISES_PER_RESTART = 4
+"""A counter rises many times a day, a machine that is on once a day does so once. Chosen."""
 LARGE_INTERVAL = 500.0
 """A mean value above this is rather W than kWh per interval. Chosen: 500 kWh in a quarter-hour
 are 2 MW."""
@@ -31,6 +37,7 @@ are 2 MW."""
 _DAY = 86_400_000_000  # microseconds
 _WORDS = ("W", "MW")
 """Units that may as well be west, or a mean value (Mittelwert)."""
+_NOT_READ = {"gwh", "twh", "gw", "mj", "gj", "kj", "kvarh", "kvar", "kva", "kvah"}
 _UNITS = {unit.casefold(): unit for unit in ("Wh", "kWh", "MWh", "W", "kW", "MW")}
 
 
@@ -124,7 +131,11 @@ class Courses:
         apart = np.abs(ticks - _shifted(ticks, starts, self._last_restart[here]))
         self._last_restart[here] = ticks[np.append(starts[1:] - 1, len(machine) - 1)]
         days = np.round(apart / _DAY)
-        daily = (days >= 1) & (np.abs(apart - days * _DAY) <= RESTART_HOURS * _DAY / 24)
+        daily = (
+            (days >= 1)
+            & (days <= MOST_DAYS)
+            & (np.abs(apart - days * _DAY) <= RESTART_HOURS * _DAY / 24)
+        )
         self._add("restarts", here, np.diff(starts, append=len(machine)))
         self._add("daily", here, np.add.reduceat(daily, starts, dtype=float))
 
@@ -202,7 +213,7 @@ class Courses:
             self._padded(name) for name in ("steps", "rises", "falls", "restarts", "daily")
         )
         by_day = (restarts >= RESTARTS) & (daily >= 0.8 * (restarts - 1))
-        by_day &= restarts >= 0.8 * falls
+        by_day &= (restarts >= 0.8 * falls) & (rises >= RISES_PER_RESTART * restarts)
         often = (falls >= POWER_FALLS) & (falls > POWER_FALL_SHARE * (rises + falls)) & ~by_day
         if meter.is_counter and often.any():
             return self._no_counter(np.flatnonzero(often), meter, unit_said)
@@ -216,13 +227,14 @@ class Courses:
         if meter.is_counter:
             return None
         counts = (steps + 1 >= COUNTER_READINGS) & (rises >= COUNTER_VALUES)
-        never = np.flatnonzero(counts & (falls == 0))
+        never = np.flatnonzero(counts & (falls <= FEW_FALLS * rises))
         if not never.size:
             return None
         first = -self._padded("first line")[never[0]]
         last = self._padded("last line")[never[0]]
+        how = "never" if not falls[never[0]] else "hardly ever"
         return (
-            f"{self._name(never)} never falls from line {first:.0f} to line {last:.0f}: it"
+            f"{self._name(never)} {how} falls from line {first:.0f} to line {last:.0f}: it"
             " looks like a counter in kWh",
             f"set ANOMALY_READING_KIND={ReadingKind.ENERGY_KWH.value}",
         )
@@ -273,15 +285,24 @@ def _shifted(column: npt.NDArray[Any], starts: Ints, before: npt.NDArray[Any]) -
 
 
 def unit_in(*texts: str) -> str | None:
-    """The unit that a column's name, or the line below it, names: ``Wirkleistung [kW]``."""
+    """The unit that a column's name, or the line below it, names: ``Wirkleistung [kW]``.
+
+    What stands in brackets counts first. A unit of energy or power that is not read, such as GWh,
+    is returned as it is.
+    """
     for text in texts:
-        words = re.split(r"[^A-Za-z]+", re.sub(r"kilowatt[- ]?hours?", "kWh", text, flags=re.I))
-        for word in words:
-            if (unit := _UNITS.get(word.casefold())) and (unit not in _WORDS or _alone(word, text)):
-                return unit
+        plain = re.sub(r"kilowatt[- ]?hours?", "kWh", text, flags=re.IGNORECASE)
+        in_brackets = " ".join(re.findall(r"[\[(]([^\[\]()]*)[\])]", plain))
+        for part in (in_brackets, plain):
+            for word in re.split(r"[^A-Za-z]+", part):
+                if unit := _unit(word, part, sure=part is in_brackets):
+                    return unit
     return None
 
 
-def _alone(word: str, text: str) -> bool:
-    """Whether a word is all of a text, stands in brackets, or follows an underscore at its end."""
-    return re.search(rf"^\W*{word}\W*$|[\[(]\s*{word}\s*[\])]|_{word}$", text) is not None
+def _unit(word: str, text: str, *, sure: bool) -> str | None:
+    is_alone = sure or re.search(rf"^\W*{word}\W*$|_{word}$", text) is not None
+    if word == "mW" or word.casefold() in _NOT_READ:
+        return word if is_alone or word != "mW" else None
+    unit = _UNITS.get(word.casefold())
+    return unit if unit not in _WORDS or is_alone else None

@@ -19,12 +19,19 @@ MISSING = frozenset({
 
 _MISSING = pa.array(sorted(MISSING), pa.string())
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-_GROUPED = {
-    ".": r"^[+-]?[0-9]{1,3}(?:[, '\x{2019}\x{a0}\x{202f}][0-9]{3})+(?:\.[0-9]*)?$",
-    ",": r"^[+-]?[0-9]{1,3}(?:[. '\x{2019}\x{a0}\x{202f}][0-9]{3})+(?:,[0-9]*)?$",
-}
+_SPACES = ("'", " ", r"\x{2019}", r"\x{a0}", r"\x{202f}")
+
+
+def _grouped(point: str, comma: str) -> str:
+    """Thousands that are marked all in one way, for a decimal `point` where `comma` may group."""
+    groups = "|".join(rf"(?:{mark}[0-9]{{3}})+" for mark in (comma, *_SPACES))
+    return rf"^[+-]?[1-9][0-9]{{0,2}}(?:{groups})(?:{point}[0-9]*)?$"
+
+
+_GROUPED = {".": _grouped(r"\.", ","), ",": _grouped(",", r"\.")}
 _GROUP_MARKS = {".": r"[, '\x{2019}\x{a0}\x{202f}]", ",": r"[. '\x{2019}\x{a0}\x{202f}]"}
 
+_SPACED = re.compile("(?<=\\d)[ '\u2019\u00a0\u202f](?=\\d{3})")
 _MARKED = re.compile(r"[+-]?\d[\d.,]*[.,][\d.,]*(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 _GROUPS = re.compile(r"[+-]?\d{1,3}([.,])\d{3}(?:\1\d{3})+", re.ASCII)
@@ -60,7 +67,12 @@ def evidence(texts: Iterable[str]) -> Evidence:
     found: dict[str, str] = {}
     for text in texts:
         cell = text.strip()
-        if not _MARKED.fullmatch(cell):
+        plain = _SPACED.sub("", cell)
+        if not _MARKED.fullmatch(plain):
+            continue
+        if plain != cell:  # spaces mark the thousands, so that a comma or point does not
+            if plain.count(".") + plain.count(",") == 1:
+                found.setdefault("point" if "." in plain else "comma", cell)
             continue
         if both := _BOTH.fullmatch(cell):
             mark = both[2]
@@ -94,7 +106,9 @@ def parse_numbers(texts: pa.Array, decimal: Decimal) -> tuple[pa.Array, Floats, 
         Texts that are no number, and infinities.
     """
     if not pa.types.is_string(texts.type):
-        values = np.array(texts.cast(pa.float64()).to_numpy(zero_copy_only=False), copy=True)
+        values = np.array(
+            texts.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), copy=True
+        )
         return texts, values, np.isinf(values)
     trimmed = pc.utf8_trim_whitespace(texts)
     plain = pc.if_else(pc.is_in(trimmed, _MISSING), None, trimmed)

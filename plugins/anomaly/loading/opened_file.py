@@ -91,6 +91,11 @@ class OpenedFile:
         return self._dialect is not None
 
     @property
+    def kind_said(self) -> bool:
+        """Whether the user said what the readings are."""
+        return self._options.kind is not None
+
+    @property
     def word(self) -> str:
         """What a row is called where it is told."""
         return "row" if self._source.format in (Format.PARQUET, Format.WORKBOOK) else "line"
@@ -212,6 +217,12 @@ class OpenedFile:
             return meter
         if self.unit_said not in units_of(meter.reading_kind):
             fits = [kind.value for kind in ReadingKind if self.unit_said in units_of(kind)]
+            if not fits:
+                raise IngestError(
+                    f"{self.name} names the unit {self.unit_said}, which is not read: convert the"
+                    " readings, or if the name is wrong, say the unit, for example --unit"
+                    f" {meter.unit}"
+                )
             raise IngestError(
                 f"{self.name} names the unit {self.unit_said}, which is none of"
                 f" {meter.reading_kind.value}: say what the readings are, --kind"
@@ -293,8 +304,6 @@ class OpenedFile:
                 if found.comma is not None:
                     return Decimal.COMMA
                 either = either or found.either
-            if either is None:
-                break
         # Where commas separate columns, a point is the decimal one. Who separates them by
         # semicolons does so because the comma is.
         if either is not None and "," in either and self._dialect.delimiter == ";":

@@ -118,7 +118,11 @@ class FileSource:
             return
         if "content.xml" in names:
             raise IngestError(f"{self.name} is an OpenDocument file: save it as .xlsx or CSV")
-        files = [name for name in names if not name.startswith("__MACOSX/")]
+        files = [
+            name
+            for name in names
+            if not (name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("."))
+        ]
         if len(files) != 1:
             shown = ", ".join(files[:6]) + ", ..." * (len(files) > 6)
             raise IngestError(

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from anomaly.errors import IngestError
 
+_FIRST = b"line,reason,"
 MOST_SHOWN = 10
 """Problems of a file that are named; of more there is only a count."""
 
@@ -107,9 +108,21 @@ class Problems:
             lines.append(f"  and {more} more")
         return "\n".join([*lines, *dict.fromkeys(one.advice for one in shown)])
 
+    def _refuse_other_files(self) -> None:
+        """Write over earlier refused rows, but over nothing else."""
+        assert self._rejects is not None
+        if self._rejects.is_file() and self._rejects.stat().st_size:
+            with self._rejects.open("rb") as other:
+                if not other.read(len(_FIRST)).startswith(_FIRST):
+                    raise IngestError(
+                        f"{self._rejects} is there already, and holds no refused rows: choose"
+                        " another file for them"
+                    )
+
     def _write(self, line: int, problem: Problem, cells: Sequence[Any]) -> None:
         assert self._rejects is not None
         if self._out is None:
+            self._refuse_other_files()
             try:
                 self._out = self._rejects.open("w", newline="", encoding="utf-8")
             except OSError as error:

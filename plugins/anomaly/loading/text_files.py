@@ -149,6 +149,7 @@ def _encoding(sample: bytes, file: str, *, whole: bool) -> str:
 
 def _decoded(sample: bytes, encoding: str, file: str, *, whole: bool) -> str:
     try:
+        "".encode(encoding)  # refuses what is no encoding of texts, such as base64
         text = codecs.getincrementaldecoder(encoding)().decode(sample, final=whole)
     except LookupError:
         raise IngestError(
@@ -160,6 +161,8 @@ def _decoded(sample: bytes, encoding: str, file: str, *, whole: bool) -> str:
             f"{file}, line {line}: byte 0x{sample[error.start]:02x} is not {encoding}: name its"
             " encoding, for example --encoding cp1252"
         ) from None
+    except UnicodeError as error:
+        raise IngestError(f"{file} is not {encoding} ({error}): name its encoding") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -392,7 +395,7 @@ class TextReader:
                 ) from None
             if row is None:
                 break
-            if not row:
+            if not any(row) or (len(row) == 1 and not row[0].strip(" \t\x1a")):
                 continue
             if check and len(row) != width:
                 self._problems.add(line, _ragged(line, width, len(row)), row)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from enum import StrEnum
 from functools import lru_cache
 from typing import cast
@@ -31,17 +31,25 @@ _YEAR_LAST = (
     rf"(?:,?[T ]\s*{_CLOCK})?{_ZONE}$"
 )
 _SHORT_DASHES = r"^\d{1,2}-\d{1,2}-\d{2}(?:\D|$)"
+_CLOCKS = r"^\d{1,2}:\d{2}(?::\d{2})?\s*(?:-|\x{2013}|to|bis)\s*\d{1,2}:\d{2}"
+"""From one time of day to another, in a column of its own."""
 _RANGE = r"^(?P<from>.*\d.*?)\s+(?:to|bis|until|-|\x{2013}|\x{2014}|/)\s+(?P<to>.*\d.*)$"
-_DIGITS = r"^\d{8}$|^\d{10}$|^\d{12,14}$|^\d{16}$|^\d{19}$"
+_DIGITS = r"^\d{8}$|^\d{10}$|^\d{12,14}$|^\d{16}$|^[0-8]\d{18}$"
 _WORDS = r"^\d{1,2}[-. ]+[A-Za-z]{3,9}[-., ]+\d{4}\b|^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}\b"
 _ENDS_WITH_ZONE = r":\d{2}(?:[.,]\d+)?\s*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 _MIDNIGHT = re.compile(r" 24:00(:00)?\b")
 
 _OFFSET_HOURS = {"Z": 0, "UTC": 0, "GMT": 0, "CET": 1, "MEZ": 1, "CEST": 2, "MESZ": 2}
+HOURLY = -10
+"""In place of a length: ten digits that are no Unix time."""
 _EPOCH_DIGITS = {10: 1_000_000, 13: 1000, 16: 1, 19: -1000}
 """Digits of a Unix time in s, ms, us and ns, and the microseconds of one (-1000: a thousandth)."""
 
+NO_OFFSET = 10**6
+"""In place of an offset that no zone has, minutes."""
+LAST_TIME = np.datetime64("9999-12-31T00:00", "us")
+"""Later times are those of an open end, and neither Python nor pandas has them all."""
 NOT_A_TIME = np.datetime64("NaT", "us")
 
 
@@ -116,7 +124,8 @@ def _order_of_year_last(cells: pa.Array) -> OrderEvidence:
         return OrderEvidence(Order.DAY_FIRST)
     if (second > 12).any():
         return OrderEvidence(Order.MONTH_FIRST)
-    return OrderEvidence(None, either=texts[0])
+    differs = next((n for n in range(len(first)) if first[n] != second[n]), 0)
+    return OrderEvidence(None, either=texts[differs])
 
 
 def parse_times(texts: pa.Array, order: Order) -> tuple[Stamps, Bools, Bools]:
@@ -161,7 +170,7 @@ def _typed(column: pa.Array) -> tuple[Stamps, Bools, Bools]:
     micro = column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
     empty = micro.is_null().to_numpy(zero_copy_only=False)
     stamps = pc.fill_null(micro, 0).to_numpy().astype("datetime64[us]")
-    stamps[empty] = NOT_A_TIME
+    stamps[empty | (np.abs(stamps.astype(np.int64)) > LAST_TIME.astype(np.int64))] = NOT_A_TIME
     return stamps, np.full(len(stamps), zone is not None), empty
 
 
@@ -224,7 +233,7 @@ def _moments(
     valid &= days.astype("datetime64[M]") == first  # not 31 April
     seconds = (hour * 60 + minute) * 60 + second
     stamps = days.astype("datetime64[us]") + (seconds * 1_000_000 + micro).astype("timedelta64[us]")
-    stamps[~valid] = NOT_A_TIME
+    stamps[~valid | (stamps > LAST_TIME)] = NOT_A_TIME
     return cast(Stamps, stamps)
 
 
@@ -233,31 +242,42 @@ def _in_utc(stamps: Stamps, zones: pa.Array) -> tuple[Stamps, Bools]:
     aware = pc.not_equal(zones, "").to_numpy(zero_copy_only=False)
     if aware.any():
         coded = zones.dictionary_encode()
-        minutes = np.array([_offset_minutes(name) for name in coded.dictionary.to_pylist()])
-        offsets = minutes[coded.indices.to_numpy()]
-        stamps = stamps - offsets.astype("timedelta64[m]")
+        minutes = [_offset_minutes(name) for name in coded.dictionary.to_pylist()]
+        offsets = np.array([NO_OFFSET if one is None else one for one in minutes])
+        taken = offsets[coded.indices.to_numpy()]
+        stamps = stamps - taken.astype("timedelta64[m]")
+        stamps[taken == NO_OFFSET] = NOT_A_TIME
     return stamps, aware
 
 
-def _offset_minutes(zone: str) -> int:
+def _offset_minutes(zone: str) -> int | None:
+    """An offset from UTC; None: there is no such zone, as in 00:15-00:30."""
     name = zone.upper()
     if not name or name in _OFFSET_HOURS:
         return 60 * _OFFSET_HOURS.get(name, 0)
     digits = name[1:].replace(":", "").ljust(4, "0")
-    return (1 if name[0] == "+" else -1) * (60 * int(digits[:2]) + int(digits[2:]))
+    hours, minutes = int(digits[:2]), int(digits[2:])
+    if minutes not in (0, 30, 45) or hours > 14 or (hours == 0 and minutes):
+        return None
+    return (1 if name[0] == "+" else -1) * (60 * hours + minutes)
 
 
 def _by_digits(texts: pa.Array) -> tuple[Stamps, Bools]:
     """Unix times, or a date and a time without marks between."""
     length = pc.utf8_length(texts).to_numpy().astype(int)
     length[~pc.match_substring_regex(texts, _DIGITS).to_numpy(zero_copy_only=False)] = 0
+    # From 2030 on ten digits are no Unix time here, but a year, a month, a day and an hour.
+    hourly = pc.match_substring_regex(texts, r"^(?:19|20)\d{8}$").to_numpy(zero_copy_only=False)
+    length[hourly] = HOURLY
+    future = pc.match_substring_regex(texts, r"^[2-9]\d{9}$").to_numpy(zero_copy_only=False)
+    length[future & ~hourly] = 0
     stamps = np.full(len(length), NOT_A_TIME)
     aware = np.isin(length, [*_EPOCH_DIGITS])
     numbers = _numbers(pc.if_else(pa.array(aware), texts, "0"))
     for digits, micro in _EPOCH_DIGITS.items():
         ticks = numbers * micro if micro > 0 else numbers // -micro
         stamps = np.where(length == digits, ticks.astype("datetime64[us]"), stamps)
-    for digits in (8, 12, 14):
+    for digits in (8, HOURLY, 12, 14):
         chosen = length == digits
         if chosen.any():
             padded = pc.utf8_rpad(texts, 14, "0")
@@ -290,6 +310,9 @@ def _moment_of_words(text: str) -> datetime | None:
         return None
     try:
         default = datetime(2000, 1, 1)  # noqa: DTZ001
+        name = re.search(r"\d\s+([A-Za-z]{2,5})$", text)
+        if name is not None and name[1].upper() not in ("AM", "PM"):
+            return _in_named_zone(text[: name.start(1)].strip(), name[1].upper())
         day = timedelta(days=bool(_MIDNIGHT.search(text)))  # dateutil knows no 24:00
         text = _MIDNIGHT.sub(" 00:00", text)
         return cast(datetime, dateutil_parser.parse(text, default=default)) + day
@@ -297,11 +320,19 @@ def _moment_of_words(text: str) -> datetime | None:
         return None
 
 
+def _in_named_zone(text: str, zone: str) -> datetime | None:
+    """A time whose zone is written as CET or UTC; of other names nobody knows the offset."""
+    moment = _moment_of_words(text)
+    if moment is None or moment.tzinfo is not None or zone not in _OFFSET_HOURS:
+        return None
+    return moment.replace(tzinfo=timezone(timedelta(hours=_OFFSET_HOURS[zone])))
+
+
 def _plain_spaces(texts: pa.Array) -> pa.Array:
-    """Write a space for each no-break space, which web portals like."""
-    if not _any(pc.match_substring(texts, "\u00a0")):
+    """Write a space for each no-break space, which web portals and browsers like."""
+    if not _any(pc.match_substring_regex(texts, r"[\x{a0}\x{202f}]")):
         return texts
-    return pc.replace_substring(texts, "\u00a0", " ")
+    return pc.replace_substring_regex(texts, r"[\x{a0}\x{202f}]", " ")
 
 
 def _range_starts(texts: pa.Array) -> pa.Array:
@@ -316,7 +347,9 @@ def _range_starts(texts: pa.Array) -> pa.Array:
 def holds_ranges(texts: Iterable[str]) -> bool:
     """Whether cells hold two times each, the beginning and the end of their interval."""
     cells = _plain_spaces(pa.array([text for text in texts if text.strip()], pa.string()))
-    return len(cells) > 0 and _all(pc.match_substring_regex(cells, _RANGE))
+    return len(cells) > 0 and _all(
+        pc.or_(pc.match_substring_regex(cells, _RANGE), pc.match_substring_regex(cells, _CLOCKS))
+    )
 
 
 def _numbers(texts: pa.Array) -> Ints:

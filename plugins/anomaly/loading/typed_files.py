@@ -38,6 +38,8 @@ class ParquetReader:
             ) from None
         self._file = file
         schema = self._parquet.schema_arrow
+        if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+            raise IngestError(f"{file} has two columns {twice[0]}: keep the right one")
         self.header = [name for name in schema.names if not name.startswith("__index_level_")]
 
     def blocks(self) -> Iterator[Block]:
@@ -47,7 +49,7 @@ class ParquetReader:
             for batch in self._parquet.iter_batches(BLOCK_ROWS, columns=self.header):
                 lines = np.arange(line, line + batch.num_rows)
                 line += batch.num_rows
-                yield Block(lines, [_simplified(batch.column(name)) for name in self.header])
+                yield Block(lines, [_simplified(column) for column in batch.columns])
         except (pa.ArrowInvalid, OSError) as error:
             raise IngestError(
                 f"{self._file} is a damaged Parquet file ({error}): copy it again"
