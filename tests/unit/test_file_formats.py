@@ -88,6 +88,13 @@ TWO_ROWS = [["2024-03-31 00:15", 1.5], ["2024-03-31 01:15", 1234.25]]
         "period,machine_1\n2024-03-31 00:15 to 2024-03-31 00:30,1.5\n"
         "2024-03-31 01:15 to 2024-03-31 01:30,1234.25\n",
         "when,machine_1\n31-Mar-2024 00:15,1.5\n31-Mar-2024 01:15,1234.25\n",
+        "when;machine_1\n31. März 2024 00:15;1,5\n31. Mär. 2024 01:15;1234,25\n",
+        "when;machine_1\n31 de marzo de 2024 00:15;1,5\n31-mar-2024 01:15;1234,25\n",
+        "when,machine_1\n20240331T001500Z,1.5\n20240331T0115Z,1234.25\n",
+        "when,machine_1\n2024-03-31T00:15Z/2024-03-31T00:30Z,1.5\n"
+        "2024-03-31T01:15Z/PT15M,1234.25\n",
+        "time,machine_1\n1711844100.0,1.5\n1711847700.000,1234.25\n",
+        "when,machine_1\n3/30/2024 8:15 PM EDT,1.5\n3/30/2024 8:15 PM EST,1234.25\n",
         "when,machine_1\n31.03.2024 01:15 MEZ,1.5\n31.03.2024 03:15 MESZ,1234.25\n",
         "Report of the month\nplant;north\nfrom;31.03.2024\n\nTime;Machine 1\n;kWh\n"
         "31.03.2024 00:15;1,5\n31.03.2024 01:15;1234,25\n",
@@ -238,7 +245,7 @@ def test_the_decimal_mark_may_show_late(
         (["2024-01-01 00:00+99:99"], "is not a time"),
         (["9999-12-31 24:00"], "is not a time"),
         (["9999999999999999999"], "is not a time"),
-        (["02 Jan 2024 00:00 EST"], "is not a time"),
+        (["02 Jan 2024 00:00 CST"], "is not a time"),
         (["2401010000"], "is not a time"),
     ],
 )
@@ -521,9 +528,171 @@ def test_energy_in_other_intervals_than_set_is_refused(refused: Callable[..., st
     )
 
     assert refused(content, reading_kind="energy_kwh_per_interval", **UTC) == (
-        ": it has a reading every 30 min, and as energy of 15 min their power would be wrong, set"
-        " ANOMALY_INTERVAL_MINUTES=30"
+        ": machine_1 has a reading every 30 min, and as energy of 15 min their power would be"
+        " wrong, set ANOMALY_INTERVAL_MINUTES=30"
     )
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+def test_one_machine_of_another_interval_is_refused(
+    minutes: int, refused: Callable[..., str]
+) -> None:
+    lines = [
+        f"{moment:%Y-%m-%d %H:%M},{name},{n * 7 % 5}\n"
+        for name, each in [("mill", 15), ("press", minutes)]
+        for n, moment in enumerate(pd.date_range("2024-03-31", periods=40, freq=f"{each}min"))
+    ]
+
+    assert refused(
+        "time,machine_id,kwh\n" + "".join(lines),
+        reading_kind="energy_kwh_per_interval",
+        **LONG,
+        **UTC,
+    ) == (
+        f": press has a reading every {minutes} min, and as energy of 15 min their power would be"
+        " wrong, load machines of different intervals into tables of their own"
+    )
+
+
+def test_energy_with_many_gaps_and_times_that_waver_is_in_the_interval_of_the_settings(
+    read: Callable[..., pd.DataFrame],
+) -> None:
+    quarters = pd.date_range("2024-03-31", periods=400, freq="15min")
+    kept = [at + pd.Timedelta(seconds=n % 3) for n, at in enumerate(quarters) if n % 5 in (0, 1, 3)]
+    lines = "".join(f"{at:%Y-%m-%d %H:%M:%S},{n * 7 % 5}\n" for n, at in enumerate(kept))
+
+    found = read("time,machine_1\n" + lines, reading_kind="energy_kwh_per_interval", **UTC)
+
+    assert len(found) == len(kept)
+
+
+# What is not said in words of ours ---------------------------------------------
+
+ENERGY = {"reading_kind": "energy_kwh_per_interval"}
+MORNING = [f"2026-03-02T00:{minute:02}Z" for minute in (0, 15, 30)]
+
+
+def table(header: str, *cells: str) -> str:
+    """Three rows at quarter-hours: the time and these cells."""
+    return "\n".join([header, *(f"{at},{cell}" for at, cell in zip(MORNING, cells, strict=True))])
+
+
+def test_a_row_whose_time_cannot_be_read_is_not_taken_for_the_header(
+    refused: Callable[..., str],
+) -> None:
+    times = ["28_ii_2026 23:30", "28_ii_2026 23:45", "01-03-2026 00:00", "01-03-2026 00:15"]
+    content = "Zeit;Press (kWh)\n" + "".join(f"{at};10,{n}\n" for n, at in enumerate(times))
+
+    assert refused(content, **LONG, **UTC, **ENERGY).startswith(
+        ", line 3: '28_ii_2026 23:45' is not a time that can be read, and the lines below it"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        table("time,meter,value,unit", "saw,40,kW", "saw,42,kW", "saw,41,kW"),
+        "Unit: kW\n\n" + table("time,saw", "40", "42", "41"),
+        "site,north\nEinheit,kW\n" + table("time,saw", "40", "42", "41"),
+    ],
+)
+def test_a_unit_in_a_column_of_its_own_or_above_the_table_counts(
+    content: str, read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    assert " names the unit kW, which is none of energy_kwh_per_interval" in refused(
+        content, **LONG, **ENERGY
+    )
+    found = read(content, **LONG, reading_kind="power_w", reading_unit="kW")
+    assert rows(found) == [
+        [f"{at[:10]} {at[11:16]}", "saw", kw] for at, kw in zip(MORNING, (40, 42, 41), strict=True)
+    ]
+
+
+def test_rows_of_another_unit_are_refused(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomaly.loading.opened_file.SAMPLE_ROWS", 2)
+    content = table("time,meter,value,UoM", "saw,4,kWh", "saw,5,kWh", "oven,5000,Wh")
+
+    assert ", line 4, column UoM: 'Wh' is another unit than that of the rows above, kWh" in refused(
+        content, **LONG, **ENERGY
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("time,meter,value", ("saw,1", "saw,2", "saw,3")),
+        ("time,Tag,status,Wert", ("saw,Good,1", "saw,Good,2", "saw,Good,3")),
+        ("time,serial,channel,value", ("10023,1,1", "10023,1,2", "10023,1,3")),
+    ],
+)
+def test_one_meter_alone_is_told_by_its_columns_name(
+    header: str, cells: tuple[str, ...], read: Callable[..., pd.DataFrame]
+) -> None:
+    found = read(table(header, *cells), FileOptions(ignore_unknown=True), **LONG, **ENERGY)
+
+    assert found["machine_id"].tolist() == [cells[0].split(",")[0]] * 3
+    assert found["kwh"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("header", ["#", "Temp [°C]", "Compressor [m³]", "Status", "Index"])
+def test_numbers_that_are_no_meters_are_asked_about(
+    header: str, read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    content = table(f"time,{header},saw", "1,10", "2,11", "3,10")
+
+    assert f" has an unknown column '{header}'" in refused(content, **LONG, **ENERGY)
+    left = read(content, FileOptions(columns={header: ""}), **LONG, **ENERGY)
+    assert left["machine_id"].tolist() == ["saw"] * 3
+
+
+def test_one_bad_cell_does_not_take_its_machine_away(refused: Callable[..., str]) -> None:
+    content = table("time,saw,oven", "10,1", "Bad,2", "11,3")
+
+    assert ", line 3, column saw: 'Bad' is not a number" in refused(content, **LONG, **ENERGY)
+
+
+@pytest.mark.parametrize("name", ["Cañón", "São nº", "Größe"])
+def test_a_word_of_western_europe_is_read_as_such(
+    name: str, read: Callable[..., pd.DataFrame]
+) -> None:
+    found = read(table(f"time,{name}", "1", "2", "3").encode("cp1252"), **LONG, **ENERGY)
+
+    assert found["machine_id"].tolist() == [name] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "first"),
+    [
+        ("Interval Ending", None, "00:00"),
+        ("bis", None, "00:00"),
+        ("Start time", None, "00:15"),
+        ("Interval Ending", "start", "00:15"),
+    ],
+)
+def test_a_column_may_name_the_end_of_its_intervals(
+    name: str, label: str | None, first: str, read: Callable[..., pd.DataFrame]
+) -> None:
+    content = f"{name},machine_1\n2026-03-02T00:15Z,1\n2026-03-02T00:30Z,2\n"
+
+    found = read(content, FileOptions(label=label))
+
+    assert rows(found)[0] == [f"2026-03-02 {first}", 1.0]
+
+
+def test_a_table_of_days_by_times_of_day_is_refused(refused: Callable[..., str]) -> None:
+    content = "Date,00:00,00:15,00:30\n2026-03-02,1,2,3\n2026-03-03,1,2,3\n"
+
+    assert " has one row per day, and a column per time of day" in refused(content, **LONG, **UTC)
+
+
+def test_an_index_of_times_without_a_name_is_the_time(read: Callable[..., pd.DataFrame]) -> None:
+    times = pd.date_range("2026-03-02", periods=3, freq="15min", tz="UTC")
+    buffer = io.BytesIO()
+    pd.DataFrame({"machine_1": [1.0, 2.0, 3.0]}, index=times).to_parquet(buffer)
+
+    assert rows(read(buffer.getvalue()))[2] == ["2026-03-02 00:30", 3.0]
 
 
 # Other formats -----------------------------------------------------------------
@@ -634,6 +803,43 @@ def test_a_workbook_of_texts(read: Callable[..., pd.DataFrame]) -> None:
     content = workbook(("1", [["Zeit", "machine_1"], ["31.03.2024 00:15", "1.5"]]))
 
     assert rows(read(content, **UTC)) == [["2024-03-31 00:15", 1.5]]
+
+
+def test_a_number_as_text_in_a_workbook_may_have_a_mark_of_thousands(
+    read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    times = [f"31.03.2024 0{hour}:15" for hour in range(3)]
+    header = ["Zeit", "machine_1"]
+
+    def of(*cells: object) -> bytes:
+        return workbook(("1", [header, *map(list, zip(times, cells, strict=False))]))
+
+    assert ": '1.234' can be 1.234 with decimals or 1234" in refused(of("1.234", "2.345"), **UTC)
+    assert read(of("1.234", "2.345,5"), **UTC)["machine_1"].tolist() == [1234.0, 2345.5]
+    assert read(of(1.234, 2, None), **UTC)["machine_1"].tolist()[:2] == [1.234, 2.0]
+    assert read(of("n/a", 1.234, 2.345), **UTC)["machine_1"].tolist()[1:] == [1.234, 2.345]
+
+
+def test_a_formula_without_its_value_is_no_empty_cell(
+    read: Callable[..., pd.DataFrame], refused: Callable[..., str]
+) -> None:
+    moment = pd.Timestamp("2024-03-31 00:15").to_pydatetime()
+    content = workbook(("1", [["Zeit", "machine_1"], [moment, "=1.5*2"]]))
+
+    assert refused(content, **UTC) == (
+        ", cell B2: '=1.5*2' is a formula whose value was not saved: open the file in Excel or"
+        " LibreOffice and save it"
+    )
+    # As Excel writes it.
+    with zipfile.ZipFile(io.BytesIO(content)) as written:
+        parts = {name: written.read(name) for name in written.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    parts[sheet] = re.sub(rb"<v ?/>|<v></v>", b"<v>3</v>", parts[sheet])
+    saved = io.BytesIO()
+    with zipfile.ZipFile(saved, "w") as book:
+        for name, part in parts.items():
+            book.writestr(name, part)
+    assert rows(read(saved.getvalue(), **UTC)) == [["2024-03-31 00:15", 3.0]]
 
 
 def test_of_several_sheets_one_must_be_named(

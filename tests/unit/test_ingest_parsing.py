@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,9 +47,10 @@ def wide(readings: list[float], *, start: datetime = START) -> str:
     return "utc_timestamp,machine_1\n" + "".join(lines)
 
 
-def long_settings() -> Settings:
+def long_settings(source_timezone: str = "") -> Settings:
     return load_settings(
         {},
+        source_timezone=source_timezone,
         source_layout="long",
         source_table="readings",
         source_timestamp_column="time",
@@ -549,6 +551,80 @@ def test_three_lines_of_a_time_shown_twice_are_refused(file: Path) -> None:
     said = refusal(file, HEADER + "2017-10-29 02:15:00,1,2\n" * 3, settings)
 
     assert "lines 2 and 3 have the same utc_timestamp" in said
+
+
+NIGHT = pd.date_range("2017-10-28 23:30", "2017-10-29 02:30", freq="15min", tz="UTC")
+
+
+def in_order(rows: list[str]) -> list[str]:
+    return rows
+
+
+def from_the_end(rows: list[str]) -> list[str]:
+    return rows[::-1]
+
+
+@pytest.mark.parametrize("arranged", [in_order, from_the_end])
+@pytest.mark.parametrize("label", ["start", "end"])
+@pytest.mark.parametrize("gone", range(len(NIGHT)))
+def test_a_row_may_be_missing_in_an_hour_that_clocks_show_twice(
+    gone: int, label: str, arranged: Callable[[list[str]], list[str]], file: Path
+) -> None:
+    settings = load_settings({}, source_timezone="Europe/Berlin", timestamp_label=label)
+    left = NIGHT.delete(gone)
+    local = left.tz_convert("Europe/Berlin")
+    file.write_text(
+        HEADER + "".join(arranged([f"{at:%Y-%m-%d %H:%M},1,{n}\n" for n, at in enumerate(local)]))
+    )
+
+    readings = read_readings(file, settings.meter_table, settings.meter)
+
+    assert dict(zip(readings["machine_2"], readings["utc_timestamp"], strict=True)) == dict(
+        enumerate(left)
+    )
+
+
+def test_each_machine_of_a_long_file_may_miss_other_rows_of_that_hour(file: Path) -> None:
+    settings = long_settings(source_timezone="Europe/Berlin")
+    rows = {(at, name) for at in NIGHT for name in "ab"} - {(NIGHT[4], "a"), (NIGHT[7], "b")}
+    file.write_text(
+        "time,machine,kwh\n"
+        + "".join(
+            f"{at.tz_convert('Europe/Berlin'):%Y-%m-%d %H:%M},{name},{at.timestamp():.0f}\n"
+            for at, name in sorted(rows)
+        )
+    )
+
+    readings = read_readings(file, settings.meter_table, settings.meter)
+
+    assert {(at, name) for at, name, _ in readings.itertuples(index=False)} == rows
+    assert (readings["time"].map(pd.Timestamp.timestamp) == readings["kwh"]).all()
+
+
+def test_one_row_of_an_hour_whose_times_stand_side_by_side_is_not_told_apart(file: Path) -> None:
+    settings = load_settings({}, source_timezone="Europe/Berlin")
+    times = ["02:00", "02:00", "02:15", "02:30", "02:30", "02:45", "02:45", "03:00"]
+
+    said = refusal(file, HEADER + "".join(f"2017-10-29 {at},1,2\n" for at in times), settings)
+
+    assert said == (
+        "readings.csv, line 4, column utc_timestamp: clocks in Europe/Berlin show 2017-10-29 02:15"
+        " twice, and the file has it once, where it has other times of that hour twice, side by"
+        " side: write these times with their offset from UTC, or remove the row"
+    )
+
+
+def test_a_row_that_is_repeated_in_such_an_hour_is_not_taken_for_the_second_hour(
+    file: Path,
+) -> None:
+    settings = long_settings(source_timezone="Europe/Berlin")
+    times = ["02:00", "02:00", "02:15", "02:30", "02:45", "03:00"]
+
+    said = refusal(
+        file, "time,machine,kwh\n" + "".join(f"2017-10-29 {at},a,1\n" for at in times), settings
+    )
+
+    assert said.startswith("readings.csv has 3 rows that cannot be read:\n  line 4, column time:")
 
 
 def test_equal_rows_of_a_long_file_count_once(file: Path) -> None:

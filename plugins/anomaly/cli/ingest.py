@@ -58,7 +58,7 @@ def ingest(
         list[str] | None,
         typer.Option(
             help="A column of the file and what it is in the table, 'Usage_kWh=machine_1'. Date and"
-            " time in two columns: name both. May be repeated."
+            " time in two columns: name both. 'their name=' leaves it out. May be repeated."
         ),
     ] = None,
     ignore_unknown: Annotated[

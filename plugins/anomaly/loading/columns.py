@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anomaly.database.meter_table_loading import OWN_TABLE
 from anomaly.errors import IngestError
@@ -18,9 +18,31 @@ OPSD_OTHER_SITES = "DE_KN_"
 
 _NOT_READINGS = {"interpolated", "ingested_at"}
 _MACHINE = re.compile(r"machine_\d+", re.ASCII)
-_CLOCK_ALONE = re.compile(r"\d{1,2}:\d{2}(:\d{2})?(\.\d+)?\s*([AaPp][Mm])?(\s*(-|to|bis)\s*\d.*)?")
+_CLOCK_ALONE = re.compile(
+    r"\d{1,2}:\d{2}(:\d{2})?(\.\d+)?\s*([AaPp]\.?[Mm]\.?)?(\s*(-|to|bis)\s*\d.*)?"
+)
 _STAMP = re.compile(r"(19|20)\d\d[01]\d[0-3]\d[0-2]\d[0-5]\d([0-5]\d)?", re.ASCII)
 _TIME_NAME = re.compile("time|date|stamp|zeit|datum", re.IGNORECASE)
+_METER_NAME = re.compile(
+    r"(meter|machine|device|sensor|tag|asset|equipment|point|serial|channel_?name|z(ä|ae)hler"
+    r"|maschine|anlage|ger(ä|ae)t|compteur|medidor|contatore|equipo)"
+    r"(_?(id|name|no|nr|num|number|serial|nummer|code|tag|key))?",
+    re.IGNORECASE,
+)
+_READING_NAME = re.compile(
+    r"value|reading|wert|messwert|valeur|valor|valore|kwh|energy|consumption|usage", re.IGNORECASE
+)
+_UNIT_NAME = re.compile(
+    r"units?|uom|unit_of_measure|einheit|unité|unidad|unità|eenheid", re.IGNORECASE
+)
+# Columns of numbers that are no meter's.
+_ROW_NUMBER = re.compile(r"#|no\.?|nr\.?|index|row|id|lfd\.?_?nr\.?|record", re.IGNORECASE)
+_STATE = re.compile(r"status|state|quality|flag|qualität|etat|état|estado", re.IGNORECASE)
+_OTHER_UNIT = re.compile(
+    r"[\[(]\s*(°\s*[CFK]|K|m³|m3|m\^3|Nm³|l|l/h|l/min|m³/h|m3/h|bar|mbar|Pa|kPa|%|V|A|mA|Hz|rpm"
+    r"|1/min|pcs|Stk|kg|t|€|EUR|\$|kvarh?|var|kVAh?|VA|cos.*)\s*[\])]",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"[+-]?[\d.,' \xa0]*\d[\d.,]*(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -36,6 +58,8 @@ class Plan:
         Place of the time in a row; two places: of the date and of the time of day.
     machine, value : int or None
         Long files: places of the machine and of the reading.
+    unit : int or None
+        Long files: place of the readings' unit.
     machine_names : dict of str to str
         Long files for a wide table: machines that the table's columns name otherwise.
     places : dict of str to int
@@ -54,6 +78,7 @@ class Plan:
     time: list[int]
     machine: int | None = None
     value: int | None = None
+    unit: int | None = None
     machine_names: dict[str, str] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
     texts: frozenset[str] = frozenset()
@@ -64,7 +89,7 @@ class Plan:
     @property
     def wanted(self) -> list[int]:
         """Places of all columns that are read."""
-        long = [place for place in (self.machine, self.value) if place is not None]
+        long = [n for n in (self.machine, self.value, self.unit) if n is not None]
         return [*self.time, *long, *self.places.values()]
 
     @property
@@ -111,7 +136,13 @@ class Planner:
         self._is_own = meter_table.source_name == OWN_TABLE
         self._machine_names = [*(meter_table.source_machines or MACHINES)]
         self._renamed_machines: dict[str, str] = {}
-        self._target = self._renamed(renamed)
+        self._target = self._renamed({shown: name for shown, name in renamed.items() if name})
+        self._gone = {
+            place
+            for shown, name in renamed.items()
+            if not name
+            for place in self._places(shown) or self._refuse_column(shown)
+        }
         self._empty = [
             not name and all(not cell.strip() for cell in cells)
             for name, cells in zip(header, sample, strict=True)
@@ -127,8 +158,25 @@ class Planner:
             columns are not known.
         """
         time = self._time()
-        rest = [n for n in range(len(self._header)) if n not in time and not self._empty[n]]
-        return self._long(time, rest) or self._wide(time, rest)
+        rest = [
+            n
+            for n in range(len(self._header))
+            if n not in time and not self._empty[n] and n not in self._gone
+        ]
+        self._refuse_days(rest)
+        plan = self._long(time, rest) or self._wide(time, rest)
+        gone = [self._header[place] for place in sorted(self._gone)]
+        return replace(plan, ignored=[*plan.ignored, *gone])
+
+    def _refuse_days(self, rest: Sequence[int]) -> None:
+        """Refuse a table with a row per day and a column per time of day."""
+        clocks = [n for n in rest if _CLOCK_ALONE.fullmatch(self._header[n].strip())]
+        if len(clocks) > max(1, len(rest) / 2):
+            raise IngestError(
+                f"{self._file} has one row per day, and a column per time of day"
+                f" ({shown_columns([self._header[n] for n in clocks])}): write one row per"
+                " reading first (pandas: DataFrame.melt)"
+            )
 
     # Names --------------------------------------------------------------
 
@@ -142,6 +190,9 @@ class Planner:
             else:
                 raise self._no_column(shown)
         return target
+
+    def _refuse_column(self, shown: str) -> list[int]:
+        raise self._no_column(shown)
 
     def _no_column(self, shown: str) -> IngestError:
         return IngestError(
@@ -170,7 +221,7 @@ class Planner:
             if len(named) > 2 or (len(named) == 2 and not any(map(self._is_clock, named))):
                 raise IngestError(f"{self._file} has two columns {name}: keep the right one")
             return self._with_clock(named)
-        free = [n for n in everything if n not in self._target]
+        free = [n for n in everything if n not in self._target and n not in self._gone]
         times = [n for n in free if self._is_time(n)]
         clocks = [n for n in free if self._is_clock(n)]
         dates = [n for n in times if self._is_date(n, clocks)]
@@ -237,8 +288,20 @@ class Planner:
         return bool(cells) and all(_CLOCK_ALONE.fullmatch(cell.strip()) for cell in cells[:50])
 
     def _is_number(self, place: int) -> bool:
-        cells = [cell for cell in self._cells(place) if cell.strip() not in MISSING]
-        return all(_NUMBER.fullmatch(cell.strip()) for cell in cells[:50])
+        """Whether most cells are numbers: those that are not are told by their line."""
+        cells = [cell for cell in self._cells(place) if cell.strip() not in MISSING][:50]
+        return 2 * sum(bool(_NUMBER.fullmatch(cell.strip())) for cell in cells) >= len(cells)
+
+    def _is_no_meter(self, place: int) -> bool:
+        """Whether a column's name or its cells say that its numbers are no machine's readings."""
+        name = _plain(self._header[place])
+        if _STATE.fullmatch(name) or _OTHER_UNIT.search(self._header[place]):
+            return True
+        cells = [cell.strip() for cell in self._cells(place)[:50]]
+        if not _ROW_NUMBER.fullmatch(name) or not all(map(str.isdecimal, cells)):
+            return False
+        numbers = [*map(int, cells)]
+        return numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
     # Long files ---------------------------------------------------------
 
@@ -246,7 +309,7 @@ class Planner:
         """The plan of a file with one row per reading; None: it is wide."""
         names = (self._table.source_machine_column, self._table.source_value_column)
         machine, value = (self._named(name, rest) for name in names)
-        by_shape = self._long_by_shape(time, rest)
+        by_shape = self._long_by_shape(time, rest) or self._long_by_names(rest)
         if not (machine or value) and by_shape:
             machine, value = [by_shape[0]], [by_shape[1]]
         elif machine and not value and by_shape and by_shape[0] == machine[0]:
@@ -265,10 +328,12 @@ class Planner:
                     raise IngestError(f"{self._file} has two columns {name}: keep the right one")
         if not machine or not value:
             return None
-        known = [*machine, *value]
+        units = [n for n in rest if _UNIT_NAME.fullmatch(_plain(self._header[n]))]
+        unit = units[0] if len(units) == 1 and units[0] not in (*machine, *value) else None
+        known = [*machine, *value, unit]
         ignored = self._unknown([n for n in rest if n not in known], [*names])
         return Plan(
-            Layout.LONG, time, machine[0], value[0], self._renamed_machines, ignored=ignored
+            Layout.LONG, time, machine[0], value[0], unit, self._renamed_machines, ignored=ignored
         )
 
     def _may_be_wide(self, rest: Sequence[int]) -> bool:
@@ -296,6 +361,34 @@ class Planner:
         repeats |= not self._renamed_machines.keys().isdisjoint(machines)
         distinct = len(set(keys)) >= 0.9 * len(keys)
         return (texts[0], numbers[0]) if repeats and distinct else None
+
+    def _long_by_names(self, rest: Sequence[int]) -> tuple[int, int] | None:
+        """A column that is called a meter, and the only one with readings beside it."""
+        if self._is_wide and any(
+            self._accepted_name(n, [*self._machine_names, *RECORD[1:]])
+            for n in rest
+            if n not in self._target
+        ):
+            return None
+        meters = [
+            n
+            for n in rest
+            if n not in self._target and _METER_NAME.fullmatch(_plain(self._header[n]))
+        ]
+        if len(meters) != 1:
+            return None
+        numbers = [
+            n
+            for n in rest
+            if n != meters[0]
+            and n not in self._target
+            and self._is_number(n)
+            and not self._may_be_left_out(n)
+            and not self._is_no_meter(n)
+        ]
+        named = [n for n in numbers if _READING_NAME.search(self._header[n])]
+        values = numbers if len(numbers) == 1 else named
+        return (meters[0], values[0]) if len(values) == 1 else None
 
     def _may_be_left_out(self, place: int) -> bool:
         return self._header[place] in self._left_out()
@@ -376,8 +469,9 @@ class Planner:
         unknown = []
         for place in rest:
             name = self._target.get(place, self._header[place])
-            left_out = self._may_be_left_out(place)
-            if left_out or not name or (place not in self._target and not self._is_number(place)):
+            left_out = self._may_be_left_out(place) or not name
+            is_meter = self._is_number(place) and not self._is_no_meter(place)
+            if left_out or (place not in self._target and not is_meter):
                 unknown.append(place)
             elif name in found:
                 raise IngestError(f"{self._file} has two columns {name}: keep the right one")

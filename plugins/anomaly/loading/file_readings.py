@@ -15,7 +15,7 @@ from anomaly.arrays import Bools, Floats, Ints
 from anomaly.database.meter_table_loading import Repeat, Staged
 from anomaly.errors import IngestError
 from anomaly.loading.columns import OPSD_SITE, quoted
-from anomaly.loading.kinds import Courses
+from anomaly.loading.kinds import Courses, unit_in
 from anomaly.loading.local_times import DoubledHours, LocalTimes
 from anomaly.loading.number_parsing import fault, parse_numbers
 from anomaly.loading.opened_file import OpenedFile
@@ -31,9 +31,6 @@ from anomaly.settings import (
     MeterTableSettings,
     ReadingKind,
 )
-
-LEAST_FOR_INTERVAL = 3
-"""Readings that tell how often there is one. Chosen."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class FileReadings:
         """Forget what has been read, to read the file once more."""
         self._problems = Problems(self.file, self._header, self._rejects)
         self._problems.taken_for = self._opened.odd_format
-        self.courses = Courses()
+        self.courses = Courses(self._meter.interval_minutes)
         self.skipped_rows = 0
         self._first: datetime | None = None
         self._last: datetime | None = None
@@ -133,7 +130,8 @@ class FileReadings:
                 part = self._part(block)
                 if not part.frame.empty:
                     yield self._followed(part)
-            late = self._doubled.with_moments(self._keys)
+            late, unsure = self._doubled.with_moments(self._keys)
+            self._note_unsure(unsure)
             if not late.empty:
                 self._held_back = len(late)
                 yield self._followed(Part(self._as_staged(late)))
@@ -148,15 +146,19 @@ class FileReadings:
 
     def _wrong_interval(self) -> tuple[str, str] | None:
         """What is said where energy per interval comes in other intervals than the settings say."""
-        minutes = self.courses.interval_minutes()
-        if self._meter.reading_kind is not ReadingKind.ENERGY_KWH_PER_INTERVAL or not minutes:
+        if self._meter.reading_kind is not ReadingKind.ENERGY_KWH_PER_INTERVAL:
             return None
-        if minutes == self._meter.interval_minutes or self.courses.readings < LEAST_FOR_INTERVAL:
+        found = self.courses.other_interval()
+        if found is None:
             return None
+        machine, minutes, is_everywhere = found
+        advice = f"set ANOMALY_INTERVAL_MINUTES={minutes:g}"
+        if not is_everywhere:
+            advice = "load machines of different intervals into tables of their own"
         return (
-            f"it has a reading every {minutes:g} min, and as energy of"
+            f"{machine} has a reading every {minutes:g} min, and as energy of"
             f" {self._meter.interval_minutes} min their power would be wrong",
-            f"set ANOMALY_INTERVAL_MINUTES={minutes:g}",
+            advice,
         )
 
     @property
@@ -181,6 +183,7 @@ class FileReadings:
             assert self._plan.value is not None
             names = self._long_names
             columns[names[0]], named = self._machines(block, good)
+            self._note_units(block, good)
             numbers = {names[1]: self._plan.value}
             good &= named
         else:
@@ -320,6 +323,20 @@ class FileReadings:
         self._problems.add_many(len(mixed) - self._most(len(mixed)))
         good[mixed] = False
 
+    def _note_unsure(self, unsure: dict[int, datetime]) -> None:
+        """Note rows in an hour that clocks show twice, of which nothing tells which is meant."""
+        for line, moment in unsure.items():
+            self._problems.add(
+                line,
+                Problem(
+                    f"{self._opened.word} {line}, column {self._time_name}",
+                    f"clocks in {self._meter.source_timezone} show {moment:%Y-%m-%d %H:%M} twice,"
+                    " and the file has it once, where it has other times of that hour twice, side"
+                    " by side",
+                    "write these times with their offset from UTC, or remove the row",
+                ),
+            )
+
     def _machines(self, block: Block, good: Bools) -> tuple[Any, Bools]:
         assert self._plan.machine is not None
         column = block.columns[self._plan.machine]
@@ -340,6 +357,28 @@ class FileReadings:
             self._note_strangers(block, names, np.flatnonzero(good & named & ~known))
             return _objects(columns), named & known
         return _objects(names), named
+
+    def _note_units(self, block: Block, good: Bools) -> None:
+        """Note rows in another unit than the file's."""
+        if self._plan.unit is None:
+            return
+        column = block.columns[self._plan.unit]
+        cells = pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "")
+        coded = cells.dictionary_encode()
+        meant = [unit_in(f"[{cell}]") or cell for cell in coded.dictionary.to_pylist()]
+        other = np.array([unit not in ("", self._opened.unit_said) for unit in meant], dtype=bool)
+        wrong = np.flatnonzero(good & other[coded.indices.to_numpy()])
+        self._note_all(
+            block,
+            wrong,
+            self._header[self._plan.unit],
+            lambda row: (
+                f"{cells[row].as_py()!r} is another unit than that of the rows above,"
+                f" {self._opened.unit_said}",
+                "load the rows of one unit at a time",
+            ),
+        )
+        good[wrong] = False
 
     def _note_strangers(self, block: Block, names: pa.Array, places: Ints) -> None:
         """Note machines that the wide table does not have, each once."""

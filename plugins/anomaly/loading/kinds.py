@@ -30,11 +30,17 @@ FEW_FALLS = 0.005
 """A counter that is reset now and then falls in no more of its changes than this. Chosen."""
 RISES_PER_RESTART = 4
 """A counter rises many times a day, a machine that is on once a day does so once. Chosen."""
+LEAST_FOR_INTERVAL = 2
+"""Steps that tell how often there is a reading. Chosen."""
+REGULAR_SHARE = 0.1
+"""A machine of the settings' interval has it in more of its steps than this, gaps or not.
+Chosen."""
 LARGE_INTERVAL = 500.0
 """A mean value above this is rather W than kWh per interval. Chosen: 500 kWh in a quarter-hour
 are 2 MW."""
 
 _DAY = 86_400_000_000  # microseconds
+_NEVER = np.iinfo(np.int64).max
 _WORDS = ("W", "MW")
 """Units that may as well be west, or a mean value (Mittelwert)."""
 _NOT_READ = {"gwh", "twh", "gw", "mj", "gj", "kj", "kvarh", "kvar", "kva", "kvah"}
@@ -46,9 +52,15 @@ class Courses:
 
     A step is judged by time, not by the order of lines: a reading that is later and lower is a
     fall, whatever the order of the file.
+
+    Parameters
+    ----------
+    interval_minutes : int
+        How often there is a reading, as the settings say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interval_minutes: int) -> None:
+        self._interval = interval_minutes * 60_000_000
         self.machines: dict[str, int] = {}
         self._last_tick = np.empty(0, np.int64)
         self._last_value = np.empty(0)
@@ -109,6 +121,10 @@ class Courses:
         self._most("last tick", here, np.maximum.reduceat(ticks, starts))
         self._most("first tick", here, -np.minimum.reduceat(ticks, starts))
         self._follow_restarts(machine, ticks, before_tick, values, before, falls)
+        lengths = np.where(np.isnan(change) | (apart == 0), _NEVER, np.abs(apart))
+        regular = np.abs(lengths - self._interval) <= self._interval // 10
+        self._add("regular", here, np.add.reduceat(regular, starts, dtype=float))
+        self._most("shortest", here, -np.minimum.reduceat(lengths, starts))
         self._count_steps(np.abs(apart)[~np.isnan(change)])
 
     def _follow_restarts(
@@ -179,6 +195,22 @@ class Courses:
         """The most common time between two readings of a machine."""
         steps = {length: count for length, count in self._steps.items() if length > 0}
         return max(steps, key=steps.__getitem__) / 60_000_000 if steps else None
+
+    def other_interval(self) -> tuple[str, float, bool] | None:
+        """The first machine that is read in other intervals than the settings say.
+
+        Returns
+        -------
+        (machine, minutes, is_everywhere), or None
+            Its shortest interval, and whether no machine has the interval of the settings.
+        """
+        steps = self._padded("steps")
+        told = steps >= LEAST_FOR_INTERVAL
+        wrong = told & (self._padded("regular") < REGULAR_SHARE * steps)
+        if not (places := np.flatnonzero(wrong)).size:
+            return None
+        shortest = -self._padded("shortest", -np.inf)[places[0]] / 60_000_000
+        return self._name(places), shortest, bool((wrong == told).all())
 
     def missing(self) -> int:
         """Intervals without a reading, between the first and the last one of each machine."""

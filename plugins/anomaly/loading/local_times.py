@@ -54,8 +54,11 @@ class LocalTimes:
 class DoubledHours:
     """Rows with a local time that can mean two moments, kept until the whole file is read.
 
-    Two rows with the same time (and machine) are the two moments. The earlier row is the
-    earlier moment, or the later one if the file goes back in time.
+    The order of the file tells which is meant, for each machine: where its times go back, the
+    second hour begins. So a row may be missing in either hour. A file that has the two moments of
+    each time side by side goes back many times: there two rows with the same time are the two
+    moments, and one row alone is not told apart. A file that goes back in time as a whole is read
+    from its end.
     """
 
     def __init__(self, meter: MeterSettings) -> None:
@@ -82,24 +85,62 @@ class DoubledHours:
             self._kept.append(frame[doubled])
         return doubled
 
-    def with_moments(self, keys: list[str]) -> pd.DataFrame:
-        """Return the rows that were kept, each with the moment that it means."""
+    def with_moments(self, keys: list[str]) -> tuple[pd.DataFrame, dict[int, datetime]]:
+        """Tell the rows that were kept apart.
+
+        Returns
+        -------
+        rows : DataFrame
+            Each with the moment that it means.
+        unsure : dict
+            Line and local time of rows that can still mean both.
+        """
         if self._zone is None or not self._kept:
-            return pd.DataFrame()
+            return pd.DataFrame(), {}
         frame = pd.concat(self._kept)
+        if self._forward < 0:
+            frame = frame.iloc[::-1]
         local = self._local(frame[keys[0]])
-        groups = frame.groupby(keys, sort=False)
-        twice = (groups[keys[0]].transform("size") == 2).to_numpy()
-        number = groups.cumcount(ascending=self._forward >= 0).to_numpy()
-        early = twice & (number == 0)
-        if self._ending is not None:
-            machine = frame[keys[1]].to_numpy(str) if len(keys) > 1 else None
-            early |= local_clocks.begins_doubled_hour(
-                local, self._zone, machine, early, self._ending
-            )
+        early, unsure = self._told_apart(frame, local, keys)
         utc = local_clocks.usual_utc(local, self._zone)
         utc[early] = local_clocks.first_utc(local, self._zone, ending=self._ending)[early]
-        return frame.assign(**{keys[0]: pd.DatetimeIndex(utc).tz_localize("UTC")})
+        moments = frame.assign(**{keys[0]: pd.DatetimeIndex(utc).tz_localize("UTC")})
+        times = dict(zip(frame.index[unsure].tolist(), local[unsure].tolist(), strict=True))
+        return moments[~unsure], times
+
+    def _told_apart(
+        self, frame: pd.DataFrame, local: Stamps, keys: list[str]
+    ) -> tuple[Bools, Bools]:
+        """Which rows mean the first hour, and which can mean both."""
+        assert self._zone is not None
+        machine = frame[keys[1]].to_numpy(str) if len(keys) > 1 else np.zeros(len(frame), "U1")
+        # One night is one group: no clock shows an hour around noon twice.
+        night = (local - np.timedelta64(12, "h")).astype("datetime64[D]").astype(np.int64)
+        early, unsure = (np.zeros(len(frame), dtype=bool) for _ in range(2))
+        for rows in pd.Series(local).groupby([night, machine], sort=False).indices.values():
+            early[rows], unsure[rows] = self._told_apart_in_a_night(local[rows])
+        if self._ending is not None:
+            early |= local_clocks.begins_doubled_hour(
+                local, self._zone, machine if len(keys) > 1 else None, early, self._ending
+            )
+        return early, unsure & ~early
+
+    def _told_apart_in_a_night(self, local: Stamps) -> tuple[Bools, Bools]:
+        """As `_told_apart`, of one machine, in the order of time."""
+        assert self._zone is not None
+        steps = np.diff(local).astype(np.int64)
+        back = np.flatnonzero(steps <= 0)
+        times, time, counts = np.unique(local, return_inverse=True, return_counts=True)
+        if len(back) == 1 and (steps[back[0]] < 0 or len(times) == 1):
+            return np.arange(len(local)) <= back[0], np.zeros(len(local), dtype=bool)
+        twice = counts[time] == 2
+        first = np.zeros(len(local), dtype=bool)
+        first[np.unique(time, return_index=True)[1]] = True
+        # The labels at both ends of the hour may be written once, see `begins_doubled_hour`.
+        inside = local_clocks.is_doubled(local, self._zone)
+        if self._ending is not None:
+            inside &= local_clocks.is_doubled(local - np.timedelta64(self._ending), self._zone)
+        return first & twice, (counts[time] == 1) & inside & twice.any()
 
     def _local(self, stamps: "pd.Series[pd.Timestamp]") -> local_clocks.Stamps:
         local = stamps.dt.tz_convert(self._zone).dt.tz_localize(None)

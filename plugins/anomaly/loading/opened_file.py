@@ -1,5 +1,6 @@
 """A file of readings, and what was found out of it: format, columns, times, numbers, units."""
 
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from anomaly.errors import IngestError
-from anomaly.loading.columns import Plan, Planner
+from anomaly.loading.columns import Plan, Planner, quoted
 from anomaly.loading.kinds import unit_in
 from anomaly.loading.nem12 import Nem12Reader
 from anomaly.loading.number_parsing import Decimal, evidence
@@ -29,6 +30,22 @@ from anomaly.settings import (
     TimestampLabel,
 )
 
+_END_WORDS = {
+    "end",
+    "ending",
+    "ends",
+    "ended",
+    "to",
+    "until",
+    "bis",
+    "ende",
+    "fin",
+    "hasta",
+    "fine",
+}
+_START_WORDS = {
+    "start", "starting", "starts", "begin", "beginning", "from", "von", "beginn", "début", "desde",
+}  # fmt: skip
 SAMPLE_ROWS = 2000
 """Rows that are looked at to find out what the columns are. Chosen."""
 
@@ -148,6 +165,7 @@ class OpenedFile:
                 ]
                 return names, kind.value + packed, ["", "", unit]
             book = WorkbookReader(stream, name, self._options.sheet)
+            book.refuse_formulas_without_values()
             return book.header, kind.value + packed, book.units
 
     def blocks(self, wanted: Sequence[int], problems: Problems | None = None) -> Iterator[Block]:
@@ -194,9 +212,25 @@ class OpenedFile:
             names = " and ".join(sorted(filter(None, said)))
             raise IngestError(
                 f"{self.name} names several units, {names}: load one of them, leave the others out"
-                " by --columns and --ignore-unknown"
+                f" by --columns {quoted(f'{self.header[self.plan.numbers[-1]]}=')}"
             )
+        if self.plan.unit is not None:
+            return self._unit_of_rows(next(iter(said), None))
         return next(iter(said), None)
+
+    def _unit_of_rows(self, said: str | None) -> str | None:
+        """The unit that a column of its own names; rows with another one are told by their line."""
+        assert self.plan.unit is not None
+        cells = self._sample()[self.plan.unit]
+        found = {unit_in(f"[{cell.strip()}]") or cell.strip() for cell in cells if cell.strip()}
+        if said:
+            found.add(said)
+        if len(found) > 1:
+            names = " and ".join(sorted(found))
+            raise IngestError(
+                f"{self.name} names several units, {names}: load the rows of one unit at a time"
+            )
+        return next(iter(found), None)
 
     def _meter_of_file(self, sample: Sequence[Sequence[str]]) -> MeterSettings:
         """What the file holds: as the options say, else as it tells itself, else as the table."""
@@ -207,8 +241,11 @@ class OpenedFile:
             "source_timezone": self._options.timezone,
             "timestamp_label": self._options.label,
         }
+        named = self._label_in_name()
         if all(holds_ranges(sample[place][:50]) for place in self.plan.time[-1:]):
             said["timestamp_label"] = TimestampLabel.START  # the first of the two times is read
+        elif self._options.label is None and named is not None:
+            said["timestamp_label"] = named
         changed = {name: value for name, value in said.items() if value is not None}
         meter = self._changed(self._table_meter, **changed)
         if self._options.unit is not None:
@@ -229,6 +266,17 @@ class OpenedFile:
                 f" {' or --kind '.join(fits)}, or if the name is wrong, --unit {meter.unit}"
             )
         return self._changed(meter, reading_unit=self.unit_said)
+
+    def _label_in_name(self) -> TimestampLabel | None:
+        """Which end of its interval the column of times names, as in ``Interval Ending``."""
+        names = [self.header[place] for place in self.plan.time]
+        if self._table.source_timestamp_column in names:
+            return None
+        words = {word.casefold() for name in names for word in re.findall(r"[^\W\d_]+", name)}
+        ends, starts = words & _END_WORDS, words & _START_WORDS
+        if bool(ends) == bool(starts):
+            return None
+        return TimestampLabel.END if ends else TimestampLabel.START
 
     def _changed(self, meter: MeterSettings, **said: Any) -> MeterSettings:
         try:
@@ -291,24 +339,27 @@ class OpenedFile:
         """The decimal mark; where the beginning leaves it open, the whole file is asked."""
         if self._options.decimal is not None:
             return self._options.decimal
-        if self._dialect is None:
-            return Decimal.POINT
+        if self._dialect is None and self._source.format is not Format.WORKBOOK:
+            return Decimal.POINT  # programs write these
+        delimiter = self._dialect.delimiter if self._dialect else ""
         either = None
         for block in self.blocks(self.plan.numbers):
             for place in self.plan.numbers:
                 marked = block.columns[place]
+                if not pa.types.is_string(marked.type):
+                    continue
                 marked = marked.filter(pc.match_substring_regex(marked, "[.,]"))
                 found = evidence(_texts(pc.unique(marked.slice(0, 100_000))))
-                if found.point is not None and (not found.comma or self._dialect.delimiter == ","):
+                if found.point is not None and (not found.comma or delimiter == ","):
                     return Decimal.POINT
                 if found.comma is not None:
                     return Decimal.COMMA
                 either = either or found.either
         # Where commas separate columns, a point is the decimal one. Who separates them by
         # semicolons does so because the comma is.
-        if either is not None and "," in either and self._dialect.delimiter == ";":
+        if either is not None and "," in either and delimiter == ";":
             return Decimal.COMMA
-        if either is not None and not ("." in either and self._dialect.delimiter == ","):
+        if either is not None and not ("." in either and delimiter == ","):
             mark = "." if "." in either else ","
             small = either.replace(",", ".")
             large = either.replace(mark, "")

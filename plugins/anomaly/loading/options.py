@@ -17,7 +17,7 @@ class FileOptions:
     Attributes
     ----------
     columns : mapping of str to str
-        Columns of the file, and what they are in the table.
+        Columns of the file, and what they are in the table; empty: left out.
     ignore_unknown : bool
         Leave out columns that the table does not know.
     kind, unit, timezone, label
@@ -49,7 +49,7 @@ class FileOptions:
 
 
 def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
-    """Read ``name in the file=name in the table`` pairs.
+    """Read ``name in the file=name in the table`` pairs; ``name in the file=`` leaves it out.
 
     Raises
     ------
@@ -59,9 +59,10 @@ def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for pair in pairs:
         shown, equals, name = pair.rpartition("=")
-        if not (equals and shown.strip() and name.strip()):
+        if not (equals and shown.strip()):
             raise IngestError(
-                f"--columns {pair!r} names no pair: write 'name in the file=name in the table'"
+                f"--columns {pair!r} names no pair: write 'name in the file=name in the table', or"
+                " 'name in the file=' to leave it out"
             )
         if shown.strip() in columns:
             raise IngestError(f"--columns names {shown.strip()!r} twice: keep one")

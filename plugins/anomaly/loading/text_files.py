@@ -33,7 +33,10 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_LOCAL_ENCODINGS = ["cp1252", "latin_1", "cp1250", "iso8859_15", "cp1251", "cp932", "gb18030"]
+_ONE_BYTE = ["cp1252", "latin_1", "cp1250", "iso8859_15", "cp1251"]
+_TWO_BYTES = ["cp932", "gb18030"]
+SURE_OF_LANGUAGE = 0.2
+"""Share of a language's letters from which on charset-normalizer's guess is taken. Chosen."""
 _DELIMITERS = "\t;|,"
 
 
@@ -140,11 +143,26 @@ def _encoding(sample: bytes, file: str, *, whole: bool) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample, final=whole)
     except UnicodeDecodeError:
-        best = charset_normalizer.from_bytes(sample, cp_isolation=_LOCAL_ENCODINGS).best()
+        # A lone accent among plain letters is no Japanese or Chinese word.
+        has_words = re.search(rb"[\x80-\xff]{2}", sample) is not None
+        possible = _ONE_BYTE + _TWO_BYTES * has_words
+        best = charset_normalizer.from_bytes(sample, cp_isolation=possible).best()
         if best is None:
             raise IngestError(f"{file} is not text: {_FORMATS}") from None
+        if best.encoding in _ONE_BYTE and best.coherence < SURE_OF_LANGUAGE:
+            # Too few words to tell languages apart: the encoding that most such files have.
+            is_western = not has_words or best.encoding != "cp1251"
+            return "cp1252" if is_western and _is_cp1252(sample) else best.encoding
         return best.encoding
     return "utf-8"
+
+
+def _is_cp1252(sample: bytes) -> bool:
+    try:
+        sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decoded(sample: bytes, encoding: str, file: str, *, whole: bool) -> str:

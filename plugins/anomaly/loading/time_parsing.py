@@ -1,12 +1,13 @@
 """Times in a file's texts: which way they are written, and what moments they are."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
 from functools import lru_cache
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,15 @@ _CLOCK = (
     r"(?P<h>\d{1,2})[:.](?P<mi>\d{2})(?:[:.](?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
     r"\s*(?P<ap>(?:[AaPp]\.?[Mm]\.?)?)"
 )
-_ZONE = r"\s*(?P<z>(?:[Zz]|[+-]\d{2}(?::?\d{2})?|UTC|GMT|CES?T|MES?Z)?)"
+_OFFSET_HOURS = {
+    "Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "CET": 1, "MEZ": 1, "CEST": 2, "MESZ": 2,
+    "EET": 2, "EEST": 3, "EST": -5, "EDT": -4, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8,
+    "PDT": -7, "AEST": 10, "AEDT": 11, "AWST": 8, "NZST": 12, "NZDT": 13, "JST": 9,
+}  # fmt: skip
+"""Names of offsets. Those of North America as in RFC 2822; CST is China's as well, so nobody knows
+which is meant."""
+_ZONE_NAMES = "|".join(sorted(_OFFSET_HOURS, key=len, reverse=True))
+_ZONE = rf"\s*(?P<z>(?:[Zz]|[+-]\d{{2}}(?::?\d{{2}})?|{_ZONE_NAMES})?)"
 _YEAR_FIRST = (
     rf"^(?P<a>\d{{4}})[-/.](?P<b>\d{{1,2}})[-/.](?P<c>\d{{1,2}})(?:[T ]\s*{_CLOCK})?{_ZONE}$"
 )
@@ -34,13 +43,21 @@ _SHORT_DASHES = r"^\d{1,2}-\d{1,2}-\d{2}(?:\D|$)"
 _CLOCKS = r"^\d{1,2}:\d{2}(?::\d{2})?\s*(?:-|\x{2013}|to|bis)\s*\d{1,2}:\d{2}"
 """From one time of day to another, in a column of its own."""
 _RANGE = r"^(?P<from>.*\d.*?)\s+(?:to|bis|until|-|\x{2013}|\x{2014}|/)\s+(?P<to>.*\d.*)$"
-_DIGITS = r"^\d{8}$|^\d{10}$|^\d{12,14}$|^\d{16}$|^[0-8]\d{18}$"
-_WORDS = r"^\d{1,2}[-. ]+[A-Za-z]{3,9}[-., ]+\d{4}\b|^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}\b"
+_DIGITS = r"^\d{8}$|^\d{10}(?:\.\d{1,9})?$|^\d{12,14}$|^\d{16}$|^[0-8]\d{18}$"
+_WORDS = (
+    r"^\d{1,2}(?:[-. ]+| de )\p{L}{3,10}(?:[-., ]+| de )\d{4}\b"
+    r"|^\p{L}{3,10}\.? \d{1,2},? \d{4}\b"
+)
+_RUN_TOGETHER = (
+    (r"^(\d{4})(\d{2})(\d{2})[T ]+(\d{2})(\d{2})(\d{2})", r"\1-\2-\3 \4:\5:\6"),
+    (r"^(\d{4})(\d{2})(\d{2})[T ]+(\d{2})(\d{2})", r"\1-\2-\3 \4:\5"),
+    (r"^(\d{4})(\d{2})(\d{2})[T ]+(\d{1,2}:)", r"\1-\2-\3 \4"),
+)
+"""ISO 8601 without marks between."""
 _ENDS_WITH_ZONE = r":\d{2}(?:[.,]\d+)?\s*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 _MIDNIGHT = re.compile(r" 24:00(:00)?\b")
 
-_OFFSET_HOURS = {"Z": 0, "UTC": 0, "GMT": 0, "CET": 1, "MEZ": 1, "CEST": 2, "MESZ": 2}
 HOURLY = -10
 """In place of a length: ten digits that are no Unix time."""
 _EPOCH_DIGITS = {10: 1_000_000, 13: 1000, 16: 1, 19: -1000}
@@ -95,7 +112,7 @@ class OrderEvidence:
 def find_order(texts: Iterable[str]) -> OrderEvidence:
     """Find out how times are written from some of them."""
     cells = pa.array([*dict.fromkeys(text.strip() for text in texts if text.strip())], pa.string())
-    cells = _range_starts(_plain_spaces(cells))
+    cells = _range_starts(_usual_marks(cells))
     if _all(pc.match_substring_regex(cells, _DIGITS)) and len(cells):
         return OrderEvidence(Order.DIGITS)
     first = None
@@ -149,13 +166,15 @@ def parse_times(texts: pa.Array, order: Order) -> tuple[Stamps, Bools, Bools]:
     """
     if pa.types.is_timestamp(texts.type):
         return _typed(texts)
+    if pa.types.is_floating(texts.type):
+        texts = _whole_numbers(texts)
     if not pa.types.is_string(texts.type):
         texts = texts.cast(pa.string())
-    texts = _plain_spaces(pc.fill_null(pc.utf8_trim_whitespace(texts), ""))
+    texts = pc.fill_null(pc.utf8_trim_whitespace(texts), "")
     empty = pc.equal(texts, "").to_numpy(zero_copy_only=False)
     if order is Order.YEAR_FIRST and (quick := _quickly(texts)) is not None:
         return (*quick, empty)
-    texts = _range_starts(texts)
+    texts = _range_starts(_usual_marks(texts))
     if order is Order.WORDS:
         stamps, aware = _by_words(texts.to_pylist())
     elif order is Order.DIGITS:
@@ -208,10 +227,15 @@ def _by_parts(texts: pa.Array, order: Order) -> tuple[Stamps, Bools]:
     afternoon = pc.starts_with(half, "p").to_numpy(zero_copy_only=False)
     valid &= ~has_half | ((hour >= 1) & (hour <= 12))
     hour = np.where(has_half, hour % 12 + 12 * afternoon, hour)
-    fraction = pc.utf8_rpad(pc.fill_null(found.field("f"), ""), 6, "0")
-    micro = _numbers(pc.utf8_slice_codeunits(fraction, 0, 6))
+    micro = _micro(found.field("f"))
     stamps = _moments(valid, year, month, day, hour, minute, second, micro)
     return _in_utc(stamps, pc.fill_null(found.field("z"), ""))
+
+
+def _micro(fraction: pa.Array) -> Ints:
+    """Microseconds of the decimals of a second."""
+    padded = pc.utf8_rpad(pc.fill_null(fraction, ""), 6, "0")
+    return _numbers(pc.utf8_slice_codeunits(padded, 0, 6))
 
 
 def _moments(
@@ -264,6 +288,8 @@ def _offset_minutes(zone: str) -> int | None:
 
 def _by_digits(texts: pa.Array) -> tuple[Stamps, Bools]:
     """Unix times, or a date and a time without marks between."""
+    fraction = pc.extract_regex(texts, r"^\d{10}\.(?P<f>\d+)$").field("f")
+    texts = pc.replace_substring_regex(texts, r"^(\d{10})\.\d+$", r"\1")
     length = pc.utf8_length(texts).to_numpy().astype(int)
     length[~pc.match_substring_regex(texts, _DIGITS).to_numpy(zero_copy_only=False)] = 0
     # From 2030 on ten digits are no Unix time here, but a year, a month, a day and an hour.
@@ -277,6 +303,7 @@ def _by_digits(texts: pa.Array) -> tuple[Stamps, Bools]:
     for digits, micro in _EPOCH_DIGITS.items():
         ticks = numbers * micro if micro > 0 else numbers // -micro
         stamps = np.where(length == digits, ticks.astype("datetime64[us]"), stamps)
+    stamps = stamps + _micro(fraction).astype("timedelta64[us]")
     for digits in (8, HOURLY, 12, 14):
         chosen = length == digits
         if chosen.any():
@@ -304,6 +331,32 @@ def _by_words(texts: Sequence[str]) -> tuple[Stamps, Bools]:
     return stamps, aware
 
 
+class _Names(dateutil_parser.parserinfo):  # type: ignore[misc]
+    """Months in English, German, French, Spanish, Italian and Dutch, whole or short."""
+
+    JUMP: ClassVar = [*dateutil_parser.parserinfo.JUMP, "de"]
+    MONTHS: ClassVar = [
+        tuple(names.split())
+        for names in (
+            "Jan January Januar Jänner Janvier Janv Enero Ene Gennaio Gen Januari",
+            "Feb February Februar Février Févr Fév Febrero Febbraio Februari",
+            "Mar March März Mär Mrz Mars Marzo Maart Mrt",
+            "Apr April Avril Avr Abril Abr Aprile",
+            "May Mai Mayo Maggio Mag Mei",
+            "Jun June Juni Juin Junio Giugno Giu",
+            "Jul July Juli Juillet Juil Julio Luglio Lug",
+            "Aug August Août Agosto Ago Augustus",
+            "Sep Sept September Septembre Septiembre Settembre Set",
+            "Oct October Oktober Okt Octobre Octubre Ottobre Ott",
+            "Nov November Novembre Noviembre",
+            "Dec December Dezember Dez Décembre Déc Diciembre Dic Dicembre",
+        )
+    ]
+
+
+_NAMES = _Names()
+
+
 @lru_cache(maxsize=1 << 16)
 def _moment_of_words(text: str) -> datetime | None:
     if not _any(pc.match_substring_regex(pa.array([text], pa.string()), _WORDS)):
@@ -315,7 +368,7 @@ def _moment_of_words(text: str) -> datetime | None:
             return _in_named_zone(text[: name.start(1)].strip(), name[1].upper())
         day = timedelta(days=bool(_MIDNIGHT.search(text)))  # dateutil knows no 24:00
         text = _MIDNIGHT.sub(" 00:00", text)
-        return cast(datetime, dateutil_parser.parse(text, default=default)) + day
+        return cast(datetime, dateutil_parser.parse(text, _NAMES, default=default)) + day
     except (ValueError, OverflowError):
         return None
 
@@ -328,11 +381,27 @@ def _in_named_zone(text: str, zone: str) -> datetime | None:
     return moment.replace(tzinfo=timezone(timedelta(hours=_OFFSET_HOURS[zone])))
 
 
-def _plain_spaces(texts: pa.Array) -> pa.Array:
-    """Write a space for each no-break space, which web portals and browsers like."""
-    if not _any(pc.match_substring_regex(texts, r"[\x{a0}\x{202f}]")):
-        return texts
-    return pc.replace_substring_regex(texts, r"[\x{a0}\x{202f}]", " ")
+def _usual_marks(texts: pa.Array) -> pa.Array:
+    """Write ISO 8601 with its marks, and a space for the no-break space that web portals like."""
+    if _any(pc.match_substring_regex(texts, r"[\x{a0}\x{202f}]")):
+        texts = pc.replace_substring_regex(texts, r"[\x{a0}\x{202f}]", " ")
+    if _any(pc.match_substring_regex(texts, r"\d[hH]\d{2}$")):  # as French clocks show it
+        texts = pc.replace_substring_regex(texts, r"(\d{1,2})[hH](\d{2})$", r"\1:\2")
+    if _any(pc.match_substring_regex(texts, r"^\d{8}[T ]")):
+        for pattern, marked in _RUN_TOGETHER:
+            texts = pc.replace_substring_regex(texts, pattern, marked)
+    if _any(pc.match_substring_regex(texts, r"T[^/\s]*/")):
+        texts = pc.replace_substring_regex(texts, r"^([^/\s]*T[^/\s]*)/(\S+)$", r"\1 / \2")
+    return texts
+
+
+def _whole_numbers(column: pa.Array) -> pa.Array:
+    """Unix times that pandas kept as doubles, because some are missing."""
+    texts = [
+        None if cell is None or math.isnan(cell) else f"{cell:.6f}".rstrip("0").rstrip(".")
+        for cell in column.to_pylist()
+    ]
+    return pa.array(texts, pa.string())
 
 
 def _range_starts(texts: pa.Array) -> pa.Array:
@@ -346,7 +415,7 @@ def _range_starts(texts: pa.Array) -> pa.Array:
 
 def holds_ranges(texts: Iterable[str]) -> bool:
     """Whether cells hold two times each, the beginning and the end of their interval."""
-    cells = _plain_spaces(pa.array([text for text in texts if text.strip()], pa.string()))
+    cells = _usual_marks(pa.array([text for text in texts if text.strip()], pa.string()))
     return len(cells) > 0 and _all(
         pc.or_(pc.match_substring_regex(cells, _RANGE), pc.match_substring_regex(cells, _CLOCKS))
     )

@@ -2,11 +2,12 @@
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import openpyxl
@@ -40,7 +41,12 @@ class ParquetReader:
         schema = self._parquet.schema_arrow
         if twice := [name for name in schema.names if schema.names.count(name) > 1]:
             raise IngestError(f"{file} has two columns {twice[0]}: keep the right one")
-        self.header = [name for name in schema.names if not name.startswith("__index_level_")]
+        # pandas keeps an index without a name; only times are worth reading.
+        self.header = [
+            field.name
+            for field in schema
+            if not field.name.startswith("__index_level_") or pa.types.is_timestamp(field.type)
+        ]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows."""
@@ -162,6 +168,7 @@ class WorkbookReader:
         sheet: str | None = None,
         problems: Problems | None = None,
     ) -> None:
+        self._stream = stream
         self._file = file
         self._problems = problems
         try:
@@ -179,14 +186,26 @@ class WorkbookReader:
         width = len(self.header)
         rows = self._filled_rows(self._first_row)
         while chunk := list(islice(rows, BLOCK_ROWS // 10)):
-            cells = [
-                [_as_text(cell) for cell in (*row, *[None] * width)[:width]] for _, row in chunk
-            ]
-            columns = zip(*cells, strict=True)
+            cells = [(*row, *[None] * width)[:width] for _, row in chunk]
             yield Block(
                 np.array([line for line, _ in chunk]),
-                [pa.array(column, pa.string()) for column in columns],
+                [_as_column(column) for column in zip(*cells, strict=True)],
             )
+
+    def refuse_formulas_without_values(self) -> None:
+        """Refuse cells that only look empty: many programs write formulas and no values."""
+        if not _holds_formulas(self._stream):
+            return
+        written = openpyxl.load_workbook(self._stream, read_only=True)[self._sheet.title]
+        for values, cells in zip(
+            self._sheet.iter_rows(values_only=True), written.iter_rows(), strict=True
+        ):
+            for value, cell in zip(values, cells, strict=True):
+                if value is None and cell.data_type == "f":
+                    raise IngestError(
+                        f"{self._file}, cell {cell.coordinate}: {cell.value!r} is a formula whose"
+                        " value was not saved: open the file in Excel or LibreOffice and save it"
+                    )
 
     def _chosen(self, name: str | None) -> Any:
         sheets = {sheet.title: sheet for sheet in self._book.worksheets}
@@ -226,12 +245,36 @@ class WorkbookReader:
         )
 
 
+def _holds_formulas(book: BinaryIO) -> bool:
+    with ZipFile(book) as packed:
+        sheets = [name for name in packed.namelist() if name.startswith("xl/worksheets/")]
+        return any(_holds_formula(packed, name) for name in sheets)
+
+
+def _holds_formula(packed: ZipFile, name: str) -> bool:
+    end = b""
+    with packed.open(name) as sheet:
+        while part := sheet.read(1 << 20):
+            if re.search(rb"<(?:\w+:)?f[ >/]", end + part):
+                return True
+            end = part[-20:]
+    return False
+
+
 def _has_cells(sheet: Any) -> bool:
     return any(
         cell is not None and cell != ""
         for row in islice(sheet.iter_rows(values_only=True), 200)
         for cell in row
     )
+
+
+def _as_column(cells: Sequence[Any]) -> pa.Array:
+    """Numbers as numbers: nobody needs to ask what their decimal mark is."""
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if float in kinds and kinds <= {float, int}:
+        return pa.array([None if cell is None else float(cell) for cell in cells], pa.float64())
+    return pa.array([_as_text(cell) for cell in cells], pa.string())
 
 
 def _as_text(cell: Any) -> str | None:
@@ -241,7 +284,8 @@ def _as_text(cell: Any) -> str | None:
     if isinstance(cell, bool):
         return str(cell)
     if isinstance(cell, float):
-        return repr(cell)
+        text = repr(cell)
+        return text + "0" * (text[-4:-3] == ".")  # no text with a mark of thousands
     if isinstance(cell, dt.datetime):
         # Excel keeps fractions of a day as doubles, which are off by some microseconds.
         return _rounded(cell).isoformat(sep=" ")
