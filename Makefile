@@ -14,7 +14,7 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large bench-files vus lock
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large bench-files bench-backfill vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench-large: $(STAMP) ## A tick of 100,000 machines by signals; a year of 1,000 
 
 bench-files: $(STAMP) ## Ten million rows of a file, beside COPY of a clean one (ten minutes)
 	$(BIN)/python -m benchmarks.files
+
+bench-backfill: $(STAMP) ## A year of five machines by one backfill (five minutes)
+	$(BIN)/python -m benchmarks.backfills
 
 vus: $(VUS)/.installed ## VUS-PR of an evaluation (SCORES=file.npz, from `anomaly evaluate --scores file.npz`)
 	@test -f "$(SCORES)" || { echo "No file SCORES=$(SCORES): run anomaly evaluate --scores FILE.npz, then make vus SCORES=FILE.npz"; exit 1; }

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from anomaly.windows import Window
 
 CONNECTION = "anomaly_db"
+MACHINES = "anomaly_machines"
+"""Airflow's variable with the machines' names, for the form of backfills: a DAG file that asked the
+database itself would do so whenever it is parsed."""
+MOST_NAMES = 1000
 # Airflow leaves out the tasks of a run before this day, and calls it a success.
 FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
+BACKFILLS = Asset("anomaly_backfills", uri="x-anomaly://results/backfills")
 MODELS = Asset("anomaly_models", uri="x-anomaly://models/in-force")
 
 
@@ -115,6 +120,35 @@ def requested_by(context: Context) -> RequestedBy:
 
     dag_run = context["dag_run"]
     return RequestedBy(dag_run.dag_id, dag_run.dag_id, dag_run.run_id)
+
+
+def machine_names() -> list[str]:
+    """Names to choose from in a form; none before the first scoring, then names are written."""
+    from airflow.sdk import Variable
+
+    try:
+        names = Variable.get(MACHINES, default=[], deserialize_json=True)
+    except Exception:  # no form may break a DAG, whatever is wrong with the variable
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def keep_machine_names(database: Database) -> None:
+    """Keep the machines' names for the form, where they have changed."""
+    from airflow.sdk import Variable
+
+    from anomaly.database.connection import SCORER
+    from anomaly.database.machines import choosable_names
+
+    with database.transaction(SCORER, read_only=True) as transaction:
+        names = choosable_names(transaction)[:MOST_NAMES]
+    if names == machine_names():
+        return
+    about = "Machines of the form of backfill_scores"
+    try:
+        Variable.set(MACHINES, names, about, serialize_json=True)
+    except Exception as error:  # no tick fails for a form
+        print(f"the machines' names could not be kept for the form: {error}")
 
 
 def announce(context: Context, asset: Asset, window: Window, **details: Any) -> None:

@@ -47,6 +47,7 @@ from anomaly_wiring import (
     default_args,
     deployment,
     interval_of,
+    keep_machine_names,
     requested_by,
 )
 
@@ -61,7 +62,8 @@ settings = load_settings()
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
     dagrun_timeout=settings.dags.scoring_run(settings.meter.interval),
-    default_args=default_args(settings.dags, settings.dags.scoring_run(settings.meter.interval)),
+    default_args=default_args(settings.dags, settings.dags.scoring_run(settings.meter.interval))
+    | {"priority_weight": 1000, "weight_rule": "absolute"},  # before any backfill
     tags=["anomaly", "scoring"],
     doc_md=__doc__,
 )
@@ -78,6 +80,7 @@ def score_readings() -> None:
         with deployment(settings) as database:
             interval = interval_of(context, settings.meter.interval)
             report = score_tick(Scorer(database, settings), interval, requested_by(context))
+            keep_machine_names(database)
         return announce_scores(context, interval, report)
 
     @task

@@ -12,6 +12,10 @@ REVOKE ALL ON anomaly.schema_migrations FROM PUBLIC;
 -- The scorer writes verdicts, their history, incidents and the ledger, and adds machines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.anomaly_results TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.anomaly_results_history, anomaly.scoring_runs TO anomaly_scorer;
+GRANT UPDATE (changes) ON anomaly.scoring_runs TO anomaly_scorer;
+GRANT SELECT, INSERT ON anomaly.backfills, anomaly.backfill_pieces TO anomaly_scorer;
+GRANT DELETE ON anomaly.backfill_pieces TO anomaly_scorer;
+GRANT UPDATE (report, finished_at) ON anomaly.backfills TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.machines TO anomaly_scorer;
 GRANT SELECT ON anomaly.model_versions, anomaly.model_in_force TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.labels, anomaly.acknowledgements TO anomaly_scorer;

@@ -497,9 +497,34 @@ class DagSettings(Group):
     dag_longest_hours: float = Field(
         24.0, gt=0, le=24 * 31, description="longest run of every other DAG, a task has half of it"
     )
+    dag_backfill_pool: str = Field(
+        "default_pool",
+        description="pool of the tasks of backfill_scores",
+    )
+    dag_backfill_tasks: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="chunks of a backfill that run at once; 1 leaves room for the 15-minute run",
+    )
+    dag_backfill_approval_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="a preview that would turn more than this share of the verdicts that are there"
+        " into their opposite asks before it writes; 1: never",
+    )
+    dag_backfill_approval_hours: float = Field(
+        72.0, gt=0, le=24 * 31, description="how long a preview waits for an answer, then: no"
+    )
     dag_failure_callback: str = Field(
         "", description="dotted path of what to call when a task fails"
     )
+
+    @property
+    def backfill_approval(self) -> timedelta:
+        """How long a preview waits for an answer."""
+        return timedelta(hours=self.dag_backfill_approval_hours)
 
     @property
     def longest_run(self) -> timedelta:

@@ -73,6 +73,18 @@ class Window:
             raise WindowError(f"{self} is not due yet: it is {now:%Y-%m-%d %H:%M} UTC")
         return Window(self.start, end)
 
+    def within(self, other: "Window") -> "Window | None":
+        """The part that lies in another window; None: they do not overlap.
+
+        Examples
+        --------
+        >>> day = Window.parse("2017-03-07", "2017-03-08")
+        >>> print(day.within(Window.parse("2017-03-07T12:00Z", "2017-03-09")))
+        [2017-03-07 12:00, 2017-03-08 00:00) UTC
+        """
+        start, end = max(self.start, other.start), min(self.end, other.end)
+        return Window(start, end) if start < end else None
+
     def starting_earlier(self, by: timedelta) -> "Window":
         """The same window, begun earlier."""
         return Window(self.start - by, self.end)

@@ -7,7 +7,7 @@ CREATE OR REPLACE VIEW bi.verdicts AS
 SELECT r.utc_timestamp, r.machine_id, m.name AS machine, m.site, r.reading, r.power_kw,
        r.power_diff, r.anomaly_score, r.threshold, r.anomaly, r.reason,
        r.quality::text AS quality, r.origin::text AS origin, r.model_version, r.scored_at,
-       r.expected_kw
+       r.expected_kw, r.features_version
   FROM anomaly.anomaly_results r
   JOIN anomaly.machines m USING (machine_id);
 COMMENT ON VIEW bi.verdicts IS 'Every current verdict, one row per reading of a machine';
@@ -27,10 +27,12 @@ COMMENT ON COLUMN bi.verdicts.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.verdicts.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.verdicts.scored_at IS 'When the verdict was written, UTC';
 COMMENT ON COLUMN bi.verdicts.expected_kw IS 'Usual power of the machine at that time, kW; empty where not known';
+COMMENT ON COLUMN bi.verdicts.features_version IS 'Which preprocessing and signals it was judged on';
 
 CREATE OR REPLACE VIEW bi.anomalies AS
 SELECT utc_timestamp, machine_id, machine, site, reading, power_kw, power_diff, anomaly_score,
-       threshold, reason, quality, origin, model_version, scored_at, expected_kw
+       threshold, reason, quality, origin, model_version, scored_at, expected_kw,
+       features_version
   FROM bi.verdicts
  WHERE anomaly = 1;
 COMMENT ON VIEW bi.anomalies IS 'The verdicts with anomaly = 1; columns as in bi.verdicts';
@@ -49,12 +51,14 @@ COMMENT ON COLUMN bi.anomalies.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.anomalies.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.anomalies.scored_at IS 'When the verdict was written, UTC';
 COMMENT ON COLUMN bi.anomalies.expected_kw IS 'Usual power of the machine at that time, kW; empty where not known';
+COMMENT ON COLUMN bi.anomalies.features_version IS 'Which preprocessing and signals it was judged on';
 
 CREATE OR REPLACE VIEW bi.latest AS
 SELECT newest.utc_timestamp, m.machine_id, m.name AS machine, m.site, newest.reading,
        newest.power_kw, newest.power_diff, newest.anomaly_score, newest.threshold,
        newest.anomaly, newest.reason, newest.quality::text AS quality,
-       newest.origin::text AS origin, newest.model_version, newest.scored_at, newest.expected_kw
+       newest.origin::text AS origin, newest.model_version, newest.scored_at, newest.expected_kw,
+       newest.features_version
   FROM anomaly.machines m
  CROSS JOIN LATERAL (
        SELECT * FROM anomaly.anomaly_results r
@@ -79,6 +83,7 @@ COMMENT ON COLUMN bi.latest.origin IS 'live, late or backfill';
 COMMENT ON COLUMN bi.latest.model_version IS 'The model version that judged';
 COMMENT ON COLUMN bi.latest.scored_at IS 'When the verdict was written, UTC';
 COMMENT ON COLUMN bi.latest.expected_kw IS 'Usual power of the machine at that time, kW; empty where not known';
+COMMENT ON COLUMN bi.latest.features_version IS 'Which preprocessing and signals it was judged on';
 
 -- security_barrier: functions and errors in a user's query can only see the rows that the view
 -- shows.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from airflow_questions import wait_for_question
 from sqlalchemy import text
 
 from anomaly.database.results import Origin
@@ -88,23 +89,8 @@ def until(found, what, seconds=120):
 
 
 def asked(airflow, run_id):
-    """What the run asks a person, once it waits for the answer.
-
-    Airflow 3.3.2 fails the try when the answer comes before the scheduler has been told that
-    the worker left the task waiting, a second at most; its log says when it has.
-    """
-    told = f"TaskInstance Finished: dag_id=retrain_model, task_id=ask, run_id={run_id},"
-
-    def waits():
-        states = airflow.task_states("retrain_model", run_id)
-        assert states.get("keep_champion") != "success", airflow.task_log(
-            "retrain_model", run_id, "keep_champion"
-        )
-        assert states.get("ask") != "failed", airflow.task_log("retrain_model", run_id, "ask")
-        return states.get("ask") == "awaiting_input" and told in airflow.log.read_text()
-
-    until(waits, "the question")
-    return airflow.question("retrain_model", run_id, "ask")
+    """What the run asks a person, once it waits for the answer."""
+    return wait_for_question(airflow, "retrain_model", run_id, instead=["keep_champion"])
 
 
 def answer(airflow, run_id, option):

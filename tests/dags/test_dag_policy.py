@@ -85,7 +85,7 @@ def test_scoring_and_training_announce_assets(dags):
 
     assert outlets == {
         "score_readings": {"anomaly_scores"},
-        "backfill_scores": {"anomaly_scores"},
+        "backfill_scores": {"anomaly_scores", "anomaly_backfill_reports"},
         "reconcile_scores": {"anomaly_scores"},
         "retrain_model": {"anomaly_models"},
         "promote_model": {"anomaly_models"},

@@ -97,10 +97,10 @@ def test_score_and_backfill_take_the_same_options_and_sign_the_ledger_as_themsel
     insert(database, counters(12 * DAY))
     anomaly("train", "--promote")
 
-    for command in ("score", "backfill"):
+    for command, *more in (("score",), ("backfill", "--mode", "everything")):
         options = ("--start", "2026-03-02", "--end", "2026-03-03", "--allow-retract", "--json")
-        tried = json.loads(anomaly(command, *options, "--dry-run").stdout)
-        assert (tried["scored"], anomaly(command, *options).returncode) == (2 * DAY, 0)
+        tried = json.loads(anomaly(command, *more, *options, "--dry-run").stdout)
+        assert (tried["scored"], anomaly(command, *more, *options).returncode) == (2 * DAY, 0)
 
     ledger = rows(database, "SELECT command FROM anomaly.scoring_runs ORDER BY run_id")
     assert ledger == [("anomaly score",), ("anomaly backfill",)]

@@ -360,13 +360,13 @@ def test_rolling_back_again_goes_one_version_further(two, settings):
 
 def test_a_roll_back_that_a_promotion_overtakes_changes_nothing(two, settings, monkeypatch):
     promoter = Promoter(two, settings)
-    require = Promoter._require_usable
+    require = Promoter.require_usable
 
     def overtaken(self, version):
-        monkeypatch.setattr(Promoter, "_require_usable", require)
+        monkeypatch.setattr(Promoter, "require_usable", require)
         train(two, settings)
 
-    monkeypatch.setattr(Promoter, "_require_usable", overtaken)
+    monkeypatch.setattr(Promoter, "require_usable", overtaken)
 
     with pytest.raises(PromotionError, match="version 3 was put in force instead of version 2"):
         roll_back(promoter, by="me", reason="noisy", requested_by=TESTS)

@@ -10,6 +10,7 @@ import typer
 from rich.progress import Progress
 
 from anomaly import __version__
+from anomaly.cli.backfill import backfill
 from anomaly.cli.console import (
     AsJson,
     End,
@@ -64,6 +65,7 @@ app.add_typer(machines_app, name="machines")
 app.add_typer(models_app, name="models")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(labels_app, name="labels")
+app.command()(backfill)
 app.command()(ingest)
 app.command()(label)
 app.command()(evaluate)
@@ -172,25 +174,20 @@ def _print_training(report: "TrainingReport", settings: Settings) -> None:
         )
 
 
-@app.command(
-    "backfill",
-    help="Score a past range, chunk by chunk. You can stop it and start it again at any time.",
-)
-@app.command("score", help="Score a range of readings.")
+@app.command()
 def score(
-    context: typer.Context,
     start: Start,
     end: End,
     dry_run: DryRun = False,
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a range of readings; the ledger records which of the two commands was used."""
+    """Score a range of readings."""
     database, settings = connect()
     window = Window.parse(start, end).due(datetime.now(UTC), settings.meter.interval)
     job = Job(
         Origin.BACKFILL,
-        RequestedBy(f"anomaly {context.info_name}"),
+        RequestedBy("anomaly score"),
         retractable=sys.maxsize if allow_retract else None,  # None: the limit of the settings
         dry_run=dry_run,
     )

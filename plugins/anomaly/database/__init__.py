@@ -5,7 +5,7 @@ Each table has one module. Only that module names the table's queries
 values, tables or small dataclasses. Other rooms decide what the rows mean: `scoring` decides which
 verdicts may be retracted and how far a change reaches, `incidents` decides what an incident is.
 
-The tables' modules are `machines`, `scoring_runs`, `results`, `incidents`, `labels`,
+The tables' modules are `machines`, `scoring_runs`, `backfills`, `results`, `incidents`, `labels`,
 `model_versions` and `model_in_force`. `meter_table` reads the meter table, `meter_table_loading`
 and `doubled_hours` load readings into it, and `labelled_readings` reads a table of labels. The
 others serve them: `connection` and `connection_limits`, `sql_files`, `binary_copy` (the format of

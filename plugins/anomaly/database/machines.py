@@ -74,6 +74,14 @@ def find_machine(machines: pd.DataFrame, machine: str) -> int:
     return int((exact or named)[0])
 
 
+def choosable_names(transaction: Transaction) -> list[str]:
+    """Each machine's name as `find_machine` finds it: its id where another has the same name."""
+    machines = known_machines(transaction)
+    once = ~machines["name"].duplicated(keep=False)
+    names: list[str] = machines["name"].where(once, machines["machine_id"].astype(str)).tolist()
+    return names
+
+
 def machine_limits(transaction: Transaction) -> pd.DataFrame:
     """The limits of every machine that affect its readings, sorted by ``machine_id``.
 

@@ -64,6 +64,7 @@ COLUMNS = (
     Column("origin", "text", is_verdict=False),
     Column("model_version", "int4"),
     Column("expected_kw", "float8"),
+    Column("features_version", "int2"),
     Column("run_id", "int8", is_verdict=False),
     Column("scored_at", "timestamptz", is_verdict=False),
 )
@@ -159,23 +160,32 @@ def _as_number(column: Column) -> Composable:
     return number.format(Identifier("r", column.name))
 
 
-def read_for_mismatches(transaction: Transaction, window: Window) -> pd.DataFrame:
+def read_for_mismatches(
+    transaction: Transaction, window: Window, machines: Sequence[int] | None = None
+) -> pd.DataFrame:
     """Read the columns of verdicts in a window that reconciliation compares with readings.
+
+    Parameters
+    ----------
+    machines : sequence of int, optional
+        Default: all.
 
     Returns
     -------
     DataFrame
-        ``machine_id``, ``utc_timestamp``, ``reading``, ``power_diff``, ``model_version`` and
-        ``quality`` (a number of `Quality`; -1: a name that this version of the product does
-        not know).
+        ``machine_id``, ``utc_timestamp``, ``reading``, ``power_diff``, ``model_version``,
+        ``features_version`` and ``quality`` (a number of `Quality`; -1: a name that this version
+        of the product does not know).
     """
     columns = transaction.copy_columns(
         "results/for_mismatches",
         [
             ("machine_id", ">i4"), ("utc_timestamp", ">i8"), ("reading", ">f8"),
-            ("power_diff", ">f8"), ("model_version", ">i4"), ("quality", ">i4"),
+            ("power_diff", ">f8"), ("model_version", ">i4"), ("features_version", ">i2"),
+            ("quality", ">i4"),
         ],
         quality=_QUALITY_NUMBER,
+        machines=Literal(None if machines is None else int_array(machines)),
         start=Literal(window.start),
         end=Literal(window.end),
     )  # fmt: skip

@@ -4,6 +4,7 @@ A row holds the window, who asked for it, the counts, and the range of the verdi
 written. Its key is the fencing token of the attempt.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -68,16 +69,30 @@ def draw_token(database: Database) -> int:
 # What was published -----------------------------------------------------------------
 
 
-def count_overlapping(transaction: Transaction, window: Window) -> int:
-    """How many published windows overlap `window`."""
-    span = {"start": window.start, "end": window.end}
+def count_overlapping(
+    transaction: Transaction, window: Window, machines: Sequence[int] | None = None
+) -> int:
+    """How many published windows overlap `window`, of `machines` (default: all)."""
+    span = {"start": window.start, "end": window.end, "machines": _listed(machines)}
     return int(transaction.value("scoring_runs/count_overlapping", **span))
 
 
-def newer_overlapping(transaction: Transaction, run_id: int, window: Window) -> int | None:
-    """The token of a newer run that published an overlapping window; None if there is none."""
+def newer_overlapping(
+    transaction: Transaction, run_id: int, window: Window, machines: Sequence[int] | None = None
+) -> int | None:
+    """The token of a newer run that published an overlapping window; None if there is none.
+
+    Parameters
+    ----------
+    machines : sequence of int, optional
+        Runs of other machines do not count; default: all do.
+    """
     rows = transaction.rows(
-        "scoring_runs/newer_overlapping", run_id=run_id, start=window.start, end=window.end
+        "scoring_runs/newer_overlapping",
+        run_id=run_id,
+        start=window.start,
+        end=window.end,
+        machines=_listed(machines),
     )
     return int(rows[0]["run_id"]) if rows else None
 
@@ -124,6 +139,8 @@ def record_run(
     published_at: datetime,
     readings_to: datetime | None,
     ingested_through: datetime | None,
+    machines: Sequence[int] | None = None,
+    backfill_id: int | None = None,
 ) -> None:
     """Record a published window.
 
@@ -134,6 +151,8 @@ def record_run(
     counts : mapping
         ``readings``, ``missing``, ``duplicates``, ``scored``, ``inserted``, ``updated``,
         ``unchanged``, ``retracted``, ``retraction_withheld`` and ``anomalies``.
+    machines : sequence of int, optional
+        That were scored; default: all.
     """
     transaction.run(
         "scoring_runs/record",
@@ -148,8 +167,19 @@ def record_run(
         published_at=published_at,
         readings_to=readings_to,
         ingested_through=ingested_through,
+        machines=_listed(machines),
+        backfill_id=backfill_id,
         package_version=__version__,
     )
+
+
+def record_changes(transaction: Transaction, run_id: int, changes: Mapping[str, Any]) -> None:
+    """Add to the row of a published window what it changed, for the report of its backfill."""
+    transaction.run("scoring_runs/record_changes", run_id=run_id, changes=json.dumps(changes))
+
+
+def _listed(machines: Sequence[int] | None) -> list[int] | None:
+    return None if machines is None else list(machines)
 
 
 def open_coverage(

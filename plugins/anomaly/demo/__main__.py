@@ -231,7 +231,7 @@ class Demo:
         with _step("history, scored by the DAG backfill_scores") as say:
             self.airflow.unpause("backfill_scores")
             ends = {"start": first.isoformat(), "end": latest.start.isoformat()}
-            run_id = self.airflow.trigger("backfill_scores", ends)
+            run_id = self.airflow.trigger("backfill_scores", ends | {"preview_first": False})
             self._wait("backfill_scores", run_id, say)
         with _step("latest interval, scored by the DAG score_readings") as say:
             run_id = self._score_latest(latest)

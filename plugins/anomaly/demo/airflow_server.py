@@ -183,6 +183,15 @@ class AirflowServer:
             time.sleep(POLL_SECONDS)
         raise AirflowServerError(f"{dag_id} {run_id} has not ended after {seconds:g} s: {self.url}")
 
+    def cancel(self, dag_id: str, run_id: str) -> None:
+        """Mark a run as failed, as a person does in the UI; its tasks are stopped."""
+        self._call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+
+    def clear(self, dag_id: str, run_id: str, *, only_failed: bool = False) -> None:
+        """Clear the tasks of a run, so that they run again."""
+        body = {"dry_run": False, "only_failed": only_failed}
+        self._call("POST", f"/dags/{dag_id}/dagRuns/{run_id}/clear", body)
+
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """State of each task of a run; for a mapped task, that of its last instance."""
         return {task["task_id"]: str(task["state"]) for task in self.tasks(dag_id, run_id)}

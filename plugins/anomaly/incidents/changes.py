@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from anomaly.incidents.episodes import Severity
 from anomaly.incidents.incident import Incident, State
@@ -70,7 +71,40 @@ class IncidentChanges:
         """Incidents that needed attention and do not any more."""
         return [change.now for change in self.changes if change.is_closed]
 
+    def summary(self) -> dict[str, list[dict[str, Any]]]:
+        """What a report tells of them: opened, merged and withdrawn incidents, as JSON values."""
+        new = [
+            one.now
+            for one in self.changes
+            if one.now.is_live and (one.before is None or not one.before.is_live)
+        ]
+        return {
+            "opened": [_as_json(incident) for incident in new],
+            "merged": [_as_json(incident) for incident in self._turned(State.MERGED)],
+            "withdrawn": [_as_json(incident) for incident in self._turned(State.WITHDRAWN)],
+        }
+
+    def _turned(self, state: State) -> list[Incident]:
+        return [
+            one.now
+            for one in self.changes
+            if one.before is not None and one.now.state is state and one.before.state is not state
+        ]
+
     @classmethod
     def of(cls, decided: Iterable[tuple[Incident | None, Incident]]) -> "IncidentChanges":
         """Changes from pairs of (before, now); equal pairs are left out."""
         return cls(tuple(IncidentChange(*pair) for pair in decided if pair[0] != pair[1]))
+
+
+def _as_json(incident: Incident) -> dict[str, Any]:
+    episode = incident.episode
+    return {
+        "incident_id": incident.incident_id,
+        "machine_id": episode.machine_id,
+        "kind": episode.kind.value,
+        "started_at": episode.started_at.isoformat(),
+        "last_at": episode.last_at.isoformat(),
+        "severity": episode.severity.value,
+        "reason": episode.reason,
+    }

@@ -141,7 +141,7 @@ class Promoter:
         ArtefactError
             When its files are not those that were registered.
         """
-        self._require_usable(version)
+        self.require_usable(version)
         with self.database.transaction(TRAINER) as transaction:
             lock_publishing(transaction)
             self._require_not_retired(transaction, version)
@@ -180,7 +180,24 @@ class Promoter:
         PromotionError, ArtefactError
             As `promote`.
         """
-        self._require_usable(version)
+        promoted = self.assign_range(version, start, end, by=by, reason=reason)
+        scores = self._score_again(promoted.effective_from, promoted.effective_to, requested_by)
+        self.finish_range(version)
+        return replace(promoted, scores=scores)
+
+    def assign_range(
+        self, version: int, start: datetime, end: datetime | None, *, by: str, reason: str
+    ) -> Promoted:
+        """Put a version in force for a range, and score nothing: the first half of `promote_range`.
+
+        Safe to repeat. Whoever has scored the range calls `finish_range`.
+
+        Raises
+        ------
+        PromotionError, ArtefactError
+            As `promote`.
+        """
+        self.require_usable(version)
         first = floor_to_interval(start, self.settings.meter.interval)
         last = floor_to_interval(end, self.settings.meter.interval) if end else None
         if last is not None:
@@ -200,9 +217,11 @@ class Promoter:
                     decision="range" if last else "promotion",
                     unfinished=True,
                 )
-        scores = self._score_again(first, last, requested_by)
+        return Promoted(version, before.version if before else None, first, last)
+
+    def finish_range(self, version: int) -> None:
+        """Record that the range of a version is scored."""
         self._finish(version)
-        return Promoted(version, before.version if before else None, first, last, scores)
 
     def roll_back(
         self,
@@ -271,7 +290,7 @@ class Promoter:
             assert before is not None  # decisions put versions in force
             undone = [before.version, *earlier[: earlier.index(target)]]
             since = champion_since(transaction, undone)
-        self._require_usable(target)
+        self.require_usable(target)
         with self.database.transaction(TRAINER) as transaction:
             lock_publishing(transaction)
             self._require_not_retired(transaction, target)
@@ -369,7 +388,14 @@ class Promoter:
         end = scored_to(transaction)
         return ceil_to_interval(end, self.settings.meter.interval) if end else None
 
-    def _require_usable(self, version: int) -> None:
+    def require_usable(self, version: int) -> None:
+        """Refuse a version that is not there, is retired, or whose files have changed.
+
+        Raises
+        ------
+        PromotionError, ArtefactError
+            As `promote`.
+        """
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             row = self._require_not_retired(transaction, version)
         self.registry.verify(artefact_of(row))

@@ -9,6 +9,13 @@ from anomaly.readings.meter_faults import explain_faults, final_quality, in_hind
 from anomaly.readings.quality import Quality, quality_column
 from anomaly.settings import MeterSettings
 
+FEATURES_VERSION = 1
+"""What readings are turned into before they are judged: preprocessing, measuring, signals.
+
+Whoever changes what any of these compute adds 1 here. Then ``anomaly backfill --mode changed`` and
+`reconcile_scores` find the verdicts that are to be made anew.
+"""
+
 # The columns that verdicts and reasons of meter faults are made of; detectors read more.
 _JUDGED = [
     "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "quality",
@@ -53,8 +60,8 @@ def verdicts_on(
     DataFrame
         One row per wanted reading: ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
         ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
-        ``anomaly`` (0 or 1), ``reason`` (None: no anomaly and no fault), ``quality`` and
-        ``expected_kw`` (NaN: not known).
+        ``anomaly`` (0 or 1), ``reason`` (None: no anomaly and no fault), ``quality``,
+        ``expected_kw`` (NaN: not known) and ``features_version``.
     """
     hindsight = in_hindsight(measured, model.profiles, meter)
     every = final_quality(hindsight, model.profiles, meter)
@@ -78,6 +85,7 @@ def verdicts_on(
             "reason": pd.Series(reason, dtype=object),
             "quality": quality_column(quality),
             "expected_kw": expected,
+            "features_version": FEATURES_VERSION,
         }
     )
 

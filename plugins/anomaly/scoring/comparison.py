@@ -21,6 +21,8 @@ class VerdictChanges:
     new, changed, reading_changed : array of bool
         Of the attempt's verdicts: those without a current one; those with another one; those
         with one on another reading.
+    flipped : array of bool
+        Those that say anomaly where the current one says normal, or the other way round.
     gone : DataFrame
         ``machine_id`` and ``utc_timestamp`` of current verdicts that the attempt does not have.
     current : int
@@ -30,6 +32,7 @@ class VerdictChanges:
     new: Bools
     changed: Bools
     reading_changed: Bools
+    flipped: Bools
     gone: pd.DataFrame
     current: int
 
@@ -38,13 +41,16 @@ def compare_verdicts(verdicts: pd.DataFrame, current: CurrentVerdicts) -> Verdic
     """Compare an attempt's verdicts with the current ones of the same machines and window."""
     place = _places(verdicts, current)
     found = place >= 0
-    changed, reading_changed = np.zeros(len(verdicts), bool), np.zeros(len(verdicts), bool)
+    changed, reading_changed, flipped = (np.zeros(len(verdicts), bool) for _ in range(3))
     changed[found] = _differ(verdicts, found, current, place[found])
     theirs = current["reading"][place[found]]
     reading_changed[found] = verdicts["reading"].to_numpy()[found] != theirs
+    flipped[found] = verdicts["anomaly"].to_numpy()[found] != current["anomaly"][place[found]]
     left = np.ones(len(current["reading"]), bool)
     left[place[found]] = False
-    return VerdictChanges(~found, changed, reading_changed, _keys(current, left), len(left))
+    return VerdictChanges(
+        ~found, changed, reading_changed, flipped, _keys(current, left), len(left)
+    )
 
 
 def _keys(current: CurrentVerdicts, chosen: Bools) -> pd.DataFrame:

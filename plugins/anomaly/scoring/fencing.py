@@ -26,12 +26,15 @@ class Fence:
         The part of the version map that judges.
     runs_seen : int
         Ledger rows that overlapped the window.
+    machines : tuple of int or None
+        Only runs of these count; None: all.
     """
 
     run_id: int
     window: Window
     versions: tuple[InForce, ...]
     runs_seen: int
+    machines: tuple[int, ...] | None = None
 
     def refuse_if_overtaken(self, transaction: Transaction, written: Window) -> None:
         """Refuse to publish what is outdated; called under the publishing lock.
@@ -47,7 +50,7 @@ class Fence:
             When a newer attempt has published an overlapping window, an older one has
             published since this one read, or the version map has changed.
         """
-        newer = newer_overlapping(transaction, self.run_id, written)
+        newer = newer_overlapping(transaction, self.run_id, written, self.machines)
         if newer is not None:
             raise StaleAttemptError(
                 f"run {newer} has published an overlapping window since run"
@@ -55,7 +58,7 @@ class Fence:
             )
         # Tokens tell in which order attempts began. An attempt with an older token may have
         # published while this one was reading: only the number of rows shows that.
-        if count_overlapping(transaction, self.window) != self.runs_seen:
+        if count_overlapping(transaction, self.window, self.machines) != self.runs_seen:
             raise StaleAttemptError(
                 f"an older run has published an overlapping window since run {self.run_id} read"
                 f" {self.window}: it is read again"

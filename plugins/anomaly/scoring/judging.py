@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -32,6 +32,8 @@ class Judges:
     ----------
     parts : tuple of InForce
         The part of the version map, in order of time.
+    recorded : tuple of InForce
+        The same as it is on record, without a version that is only assumed.
     models : mapping
         The models by their version.
     behind : LookBehind
@@ -39,6 +41,7 @@ class Judges:
     """
 
     parts: tuple[InForce, ...]
+    recorded: tuple[InForce, ...]
     models: Mapping[int, Model]
     behind: LookBehind
 
@@ -50,11 +53,19 @@ class WindowJudge:
     ----------
     reader : WindowReader
         Reads the windows that are judged again (`judge_again`).
+    assumed : InForce, optional
+        Judge as if this version were in force in its window, whatever the version map says: to
+        see what would change.
     """
 
     def __init__(
-        self, reader: WindowReader, model_settings: ModelSettings, meter: MeterSettings
+        self,
+        reader: WindowReader,
+        model_settings: ModelSettings,
+        meter: MeterSettings,
+        assumed: InForce | None = None,
     ) -> None:
+        self.assumed = assumed
         self.reader = reader
         self.meter = meter
         self.registry = Registry(model_settings.models_url)
@@ -74,13 +85,15 @@ class WindowJudge:
         SettingsError
             When a model was trained on another kind of readings.
         """
-        parts = versions_in_force(transaction, window)
+        recorded = versions_in_force(transaction, window)
+        parts = self._assuming(recorded)
         models = self._open(parts)
         before: dict[int, Model] = {}
         with suppress(NoModelError, ArtefactError):  # then the day before cannot be judged
-            before = self._open(versions_in_force(transaction, window.starting_earlier(REACH)))
+            earlier = versions_in_force(transaction, window.starting_earlier(REACH))
+            before = self._open(self._assuming(earlier))
         behind = LookBehind.of((before | models).values(), self.meter)
-        return Judges(parts, models, behind)
+        return Judges(parts, recorded, models, behind)
 
     def verdicts(self, measured: MeasuredWindow, judges: Judges) -> pd.DataFrame:
         """Verdicts on the window's readings, sorted by machine and time (see `verdicts_on`).
@@ -149,6 +162,23 @@ class WindowJudge:
         reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
         kept: pd.DataFrame = verdicts[reached]
         return kept
+
+    def _assuming(self, parts: tuple[InForce, ...]) -> tuple[InForce, ...]:
+        """Parts of the version map, with the assumed version where it would judge."""
+        if self.assumed is None:
+            return parts
+        found = []
+        for part in parts:
+            inside = part.window.within(self.assumed.window)
+            if inside is None:
+                found.append(part)
+                continue
+            if part.window.start < inside.start:
+                found.append(replace(part, window=Window(part.window.start, inside.start)))
+            found.append(replace(self.assumed, window=inside))
+            if inside.end < part.window.end:
+                found.append(replace(part, window=Window(inside.end, part.window.end)))
+        return tuple(found)
 
     def _open(self, parts: Iterable[InForce]) -> dict[int, Model]:
         models = {part.version: self.registry.load(part.artefact) for part in parts}

@@ -1,5 +1,6 @@
 """Where readings and verdicts disagree, compared both ways without scoring anything again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from anomaly.database.connection import SCORER, Database
 from anomaly.database.model_in_force import versions_in_force
 from anomaly.database.results import read_for_mismatches
 from anomaly.database.scoring_runs import scored_to
+from anomaly.models.verdicts import FEATURES_VERSION
 from anomaly.readings.quality import Quality
 from anomaly.scoring.judging import WindowJudge, version_at
 from anomaly.scoring.retraction import within_source
@@ -29,17 +31,20 @@ class Mismatches:
     missing : DataFrame
         Readings without a verdict (``machine_id``, ``utc_timestamp``).
     changed : DataFrame
-        Verdicts on another reading, rate, quality or model version than now holds.
+        Verdicts on another reading, rate, quality, model version or features than now hold.
     deleted : DataFrame
         Verdicts whose reading is gone, between the source's first and last reading.
     verdicts : int
         How many verdicts the window has.
+    readings : int
+        How many finite readings it has.
     """
 
     missing: pd.DataFrame
     changed: pd.DataFrame
     deleted: pd.DataFrame
     verdicts: int
+    readings: int
 
     @property
     def moments(self) -> pd.Series:
@@ -56,6 +61,7 @@ def find_mismatches(
     judge: WindowJudge | None = None,
     *,
     register: bool = False,
+    machines: Sequence[int] | None = None,
 ) -> Mismatches:
     """Compare the readings of a window with its verdicts, both ways.
 
@@ -67,6 +73,8 @@ def find_mismatches(
     register : bool
         Add machines that are new, so that their readings are missed too. Else nothing is
         written, and readings of a long table's new machines are passed over.
+    machines : sequence of int, optional
+        Only these; default: all.
 
     Raises
     ------
@@ -81,10 +89,11 @@ def find_mismatches(
             transaction,
             shape,
             window,
+            None if machines is None else [*machines],
             behind=judges.behind if judges else None,
             judged_to=scored_to(transaction),
         )
-        verdicts = read_for_mismatches(transaction, window)
+        verdicts = read_for_mismatches(transaction, window, machines)
         extent = reader.source.extent(transaction, shape)
     mine = verdicts[verdicts["machine_id"].isin(measured.machines)]
     if judge and judges:
@@ -128,6 +137,7 @@ def _compare(readings: pd.DataFrame, verdicts: pd.DataFrame, *, exactly: bool) -
     same = (
         (scored["reading"] == scored["reading_scored"])
         & (scored["version"] == scored["model_version"])
+        & (scored["features_version"] == FEATURES_VERSION)
         & (((quality[0] == quality[1]) & same_rate) | by_model)
     )
     return Mismatches(
@@ -135,6 +145,7 @@ def _compare(readings: pd.DataFrame, verdicts: pd.DataFrame, *, exactly: bool) -
         changed=scored.loc[~same, _KEY],
         deleted=both.loc[both["side"] == "right_only", _KEY],
         verdicts=len(verdicts),
+        readings=len(readings),
     )
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 
 import numpy as np
 import pandas as pd
 
+from anomaly.arrays import Bools
 from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.machines import register_machines
 from anomaly.database.meter_table import MeterSource, SourceShape
@@ -22,6 +24,7 @@ from anomaly.database.scoring_runs import (
     RequestedBy,
     lock_publishing,
     readings_to,
+    record_changes,
     record_run,
 )
 from anomaly.errors import ArtefactError, NoModelError
@@ -38,6 +41,14 @@ from anomaly.settings import Settings
 from anomaly.windows import Window
 
 _TICK = timedelta(microseconds=1)
+
+
+class Part(Enum):
+    """Where verdicts lie: in the window that is published, or around it."""
+
+    BEFORE = "before"
+    WINDOW = "window"
+    AFTER = "after"
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,12 @@ class Job:
     dry_run : bool
         Do all of it, count, and roll back. In a long table, readings of machines that are not
         registered yet have no number, so they are left out.
+    machines : tuple of int or None
+        Only these; None: all.
+    backfill_id : int or None
+        The backfill that the ledger's row belongs to.
+    backfilled : Window or None
+        The whole range of the backfill: each verdict in it is counted with one window only.
     """
 
     origin: Origin
@@ -65,6 +82,9 @@ class Job:
     retractable: int | None = None
     late_before: datetime | None = None
     dry_run: bool = False
+    machines: tuple[int, ...] | None = None
+    backfill_id: int | None = None
+    backfilled: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +135,42 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """Verdicts that say the opposite of what they said, per machine; they add up.
+
+    Attributes
+    ----------
+    of_machine : mapping
+        How many turned abnormal and how many turned normal, by machine.
+    """
+
+    of_machine: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    def __add__(self, other: "Flips") -> "Flips":
+        total = dict(self.of_machine)
+        for machine, (abnormal, normal) in other.of_machine.items():
+            mine = total.get(machine, (0, 0))
+            total[machine] = (mine[0] + abnormal, mine[1] + normal)
+        return Flips(total)
+
+    @property
+    def to_abnormal(self) -> int:
+        """How many turned abnormal."""
+        return sum(abnormal for abnormal, _ in self.of_machine.values())
+
+    @property
+    def to_normal(self) -> int:
+        """How many turned normal."""
+        return sum(normal for _, normal in self.of_machine.values())
+
+
+@dataclass(frozen=True)
 class ScoreReport:
-    """Counts of one or more published windows, and what became of incidents; they add up."""
+    """Counts of one or more published windows, and what became of incidents; they add up.
+
+    ``to_abnormal`` and ``to_normal`` count verdicts that say the opposite of what they said.
+    ``again`` is how many of ``updated`` lie around the window and in the backfill's range.
+    """
 
     read: int = 0
     missing: int = 0
@@ -130,7 +184,11 @@ class ScoreReport:
     anomalies: int = 0
     new_machines: int = 0
     windows: int = 0
+    to_abnormal: int = 0
+    to_normal: int = 0
+    again: int = 0
     published: tuple[Window, ...] = ()
+    flips: Flips = field(default_factory=Flips)
     incidents: IncidentChanges = field(default_factory=IncidentChanges)
 
     def __add__(self, other: "ScoreReport") -> "ScoreReport":
@@ -138,6 +196,7 @@ class ScoreReport:
         return ScoreReport(
             **{name: mine[name] + others[name] for name in mine},
             published=self.published + other.published,
+            flips=self.flips + other.flips,
             incidents=self.incidents + other.incidents,
         )
 
@@ -205,6 +264,16 @@ class Publisher:
             changes = IncidentChanges()
             if report.changed or readings_to(transaction) != newest:
                 changes = self._refresh_incidents(work)
+            if job.backfill_id is not None and (changes or report.flips.of_machine or report.again):
+                record_changes(
+                    transaction,
+                    attempt.fence.run_id,
+                    {
+                        "flips": report.flips.of_machine,
+                        "incidents": changes.summary(),
+                        "again": report.again,
+                    },
+                )
             if job.dry_run:
                 transaction.rollback()
         return report + ScoreReport(incidents=changes)
@@ -234,7 +303,7 @@ class Publisher:
         except (NoModelError, ArtefactError):
             return start  # the day before cannot be judged: its verdicts stay
         current = read_current(transaction, before, machines)
-        differ = work.compare(verdicts, current, around=True)
+        differ = work.compare(verdicts, current, Part.BEFORE)
         moments = verdicts.loc[differ.changed & ~differ.reading_changed, "utc_timestamp"]
         return start if moments.empty else moments.min().to_pydatetime()
 
@@ -256,7 +325,7 @@ class Publisher:
         after = Window(end, written_to)
         verdicts = self._judge_again(work, after, until)
         current = read_current(transaction, after, list(until))
-        work.compare(verdicts, current, around=True)
+        work.compare(verdicts, current, Part.AFTER)
         return written_to
 
     def _judge_again(
@@ -317,14 +386,15 @@ class _Publication:
         self.new: list[pd.DataFrame] = []
         self.changed: list[pd.DataFrame] = []
         self.gone = pd.DataFrame({"machine_id": [], "utc_timestamp": []})
-        self.scored = self.anomalies = self.retracted = self.withheld = 0
+        self.flips = Flips()
+        self.scored = self.anomalies = self.retracted = self.withheld = self.again = 0
 
     def compare(
-        self, verdicts: pd.DataFrame, current: CurrentVerdicts, *, around: bool = False
+        self, verdicts: pd.DataFrame, current: CurrentVerdicts, part: Part = Part.WINDOW
     ) -> VerdictChanges:
-        """Find what of `verdicts` has to be written; `around` the window, no new readings."""
+        """Find what of `verdicts` has to be written; around the window, no new readings."""
         found = compare_verdicts(verdicts, current)
-        if around:  # what is judged again and comes out the same does not count
+        if part is not Part.WINDOW:  # what is judged again and comes out the same does not count
             counted = verdicts[found.changed & ~found.reading_changed]
             self.changed.append(counted)
         else:
@@ -333,7 +403,26 @@ class _Publication:
             self.changed.append(verdicts[found.changed])
         self.scored += len(counted)
         self.anomalies += int(counted["anomaly"].sum())
+        flipped = found.flipped
+        if part is not Part.WINDOW:
+            inside = self._counted_elsewhere(verdicts, part)
+            self.again += int((found.changed & ~found.reading_changed & inside).sum())
+            flipped = flipped & ~found.reading_changed & ~inside
+        self.flips += _counted(verdicts[flipped])
         return found
+
+    def _counted_elsewhere(self, verdicts: pd.DataFrame, part: Part) -> Bools:
+        """Which verdicts around this window are counted with another window of the same backfill.
+
+        Those before it were counted when they were written. Those after it will be found as they
+        should be, so they count here, unless nothing is written.
+        """
+        whole = self.job.backfilled
+        if whole is None or (part is Part.AFTER and not self.job.dry_run):
+            return np.zeros(len(verdicts), dtype=bool)
+        stamps = verdicts["utc_timestamp"]
+        inside: Bools = ((stamps >= whole.start) & (stamps < whole.end)).to_numpy()
+        return inside
 
     def write(self, written: Window) -> None:
         for verdicts in filter(len, self.new):
@@ -379,13 +468,18 @@ class _Publication:
             anomalies=self.anomalies,
             new_machines=len(attempt.new_machines),
             windows=1,
+            to_abnormal=self.flips.to_abnormal,
+            to_normal=self.flips.to_normal,
+            again=self.again,
             published=(attempt.window,),
+            flips=self.flips,
         )
 
     def record(self, report: ScoreReport, written: Window) -> None:
         counts = report.counts()
         counts["readings"] = counts.pop("read")
-        del counts["windows"], counts["new_machines"]
+        for name in ("windows", "new_machines", "to_abnormal", "to_normal", "again"):
+            del counts[name]
         newest = self.attempt.verdicts["utc_timestamp"].max()
         record_run(
             self.transaction,
@@ -398,4 +492,19 @@ class _Publication:
             published_at=self.published_at,
             readings_to=None if pd.isna(newest) else newest.to_pydatetime() + self.interval,
             ingested_through=self.attempt.ingested_through,
+            machines=self.job.machines,
+            backfill_id=self.job.backfill_id,
         )
+
+
+def _counted(flipped: pd.DataFrame) -> Flips:
+    """Verdicts that say the opposite of what they said, counted."""
+    if flipped.empty:
+        return Flips()
+    abnormal = flipped.groupby("machine_id")["anomaly"].agg(["sum", "size"])
+    return Flips(
+        {
+            int(machine): (int(turned), int(every - turned))
+            for machine, turned, every in abnormal.itertuples()
+        }
+    )

@@ -3,6 +3,7 @@
 import random
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from anomaly.database.connection import SCORER, Database
-from anomaly.database.meter_table import SourceShape
+from anomaly.database.model_in_force import InForce
 from anomaly.database.results import CurrentVerdicts, Origin, read_current
 from anomaly.database.scoring_runs import count_overlapping, draw_token, scored_to
 from anomaly.errors import DatabaseError, StaleAttemptError
@@ -38,13 +39,17 @@ class Scorer:
     ----------
     database : Database
     settings : Settings
+    assumed : InForce, optional
+        Judge as if this version were in force; only for windows that are not written.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, assumed: InForce | None = None
+    ) -> None:
         self.database = database
         self.settings = settings
         self.reader = WindowReader(settings.meter_table, settings.meter)
-        self.judge = WindowJudge(self.reader, settings.models, settings.meter)
+        self.judge = WindowJudge(self.reader, settings.models, settings.meter, assumed)
         self.publisher = Publisher(database, self.reader.source, self.judge, settings)
 
     def score_range(self, window: Window, job: Job) -> ScoreReport:
@@ -84,36 +89,52 @@ class Scorer:
                 time.sleep(random.uniform(0, longest))  # noqa: S311 - spreads waits, hides nothing
         raise AssertionError("unreachable")
 
-    def find_mismatches(self, window: Window, *, register: bool) -> Mismatches:
+    def find_mismatches(
+        self, window: Window, *, register: bool, machines: Sequence[int] | None = None
+    ) -> Mismatches:
         """Compare readings and verdicts of a window exactly (`anomaly.scoring.mismatches`)."""
-        return find_mismatches(self.database, self.reader, window, self.judge, register=register)
+        return find_mismatches(
+            self.database, self.reader, window, self.judge, register=register, machines=machines
+        )
 
     # One attempt --------------------------------------------------------
 
     def _attempt(self, window: Window, job: Job, *, scan: bool = False) -> ScoreReport:
         run_id = sys.maxsize if job.dry_run else draw_token(self.database)
         shape = self.reader.prepare(self.database, window, scan=scan, register=not job.dry_run)
+        machines = [*shape.machines.values()] or None
+        if job.machines is not None:
+            machines = [*job.machines]
         with ThreadPoolExecutor(1) as aside:  # the server reads while this process judges
             with self.database.transaction(SCORER, read_only=True) as transaction:
                 judges = self.judge.judges_of(transaction, window)
-                fence = Fence(run_id, window, judges.parts, count_overlapping(transaction, window))
+                fence = Fence(
+                    run_id,
+                    window,
+                    judges.recorded,
+                    count_overlapping(transaction, window, job.machines),
+                    job.machines,
+                )
                 # Only now that the ledger's rows are counted: whoever publishes from here on is
                 # seen by the fence, and the attempt starts again.
-                coming = aside.submit(self._read_current, window, shape)
+                coming = aside.submit(self._read_current, window, machines)
                 measured = self.reader.read(
                     transaction,
                     shape,
                     window,
+                    None if job.machines is None else machines,
                     behind=judges.behind,
                     judged_to=scored_to(transaction),
                 )
                 source = self.reader.source
-                new = new_machines(transaction, source, shape, window) if job.dry_run else {}
+                new = {}
+                if job.dry_run and job.machines is None:
+                    new = new_machines(transaction, source, shape, window)
             verdicts = self.judge.verdicts(measured, judges)
             try:
                 current = coming.result()
             except DatabaseError:  # a log-in may have one connection only: one after the other
-                current = self._read_current(window, shape)
+                current = self._read_current(window, machines)
         if measured.unregistered and not (scan or job.dry_run):
             return self._attempt(window, job, scan=True)
         attempt = Attempt(
@@ -131,10 +152,10 @@ class Scorer:
         del measured, verdicts  # a publication may wait for the lock: let go of what it has not
         return self.publisher.publish(attempt, shape, job)
 
-    def _read_current(self, window: Window, shape: SourceShape) -> CurrentVerdicts:
+    def _read_current(self, window: Window, machines: list[int] | None) -> CurrentVerdicts:
         """Read the verdicts that are there."""
         with self.database.transaction(SCORER, read_only=True) as transaction:
-            return read_current(transaction, window, [*shape.machines.values()] or None)
+            return read_current(transaction, window, machines)
 
 
 def _origins(verdicts: pd.DataFrame, job: Job) -> "pd.Categorical[Any]":

@@ -4,3 +4,4 @@
 SELECT count(*)
   FROM anomaly.scoring_runs
  WHERE tstzrange(written_from, written_to) && tstzrange(:start, :end)
+   AND (machines && CAST(:machines AS integer[])) IS NOT FALSE -- NULL: all machines

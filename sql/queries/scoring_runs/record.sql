@@ -5,7 +5,7 @@
 INSERT INTO anomaly.scoring_runs (
     run_id, window_start, window_end, written_from, written_to, origin, dag_id, dag_run_id,
     command, readings, missing, duplicates, scored, inserted, updated, unchanged, retracted, retraction_withheld,
-    anomalies, ingested_through, readings_to, package_version, published_at)
+    anomalies, ingested_through, readings_to, machines, backfill_id, package_version, published_at)
 VALUES (
     :run_id, :start, :end, :written_from, :written_to, :origin, :dag_id, :dag_run_id, :command,
     :readings, :missing, :duplicates, :scored, :inserted, :updated, :unchanged, :retracted,
@@ -13,4 +13,4 @@ VALUES (
     CASE WHEN CAST(:ingested_through AS timestamptz) IS NOT NULL
          THEN least(CAST(:ingested_through AS timestamptz), CAST(:published_at AS timestamptz))
     END,
-    :readings_to, :package_version, :published_at)
+    :readings_to, CAST(:machines AS integer[]), :backfill_id, :package_version, :published_at)
