@@ -41,7 +41,7 @@ SELECT timestamptz '{YEAR.start}' + tick * interval '15 minutes',
 """
 FORGET = (
     "TRUNCATE anomaly.anomaly_results, anomaly.anomaly_results_history, anomaly.scoring_runs,"
-    " anomaly.incidents, anomaly.acknowledgements, anomaly.backfill_chunks, anomaly.backfills"
+    " anomaly.incidents, anomaly.acknowledgements, anomaly.backfill_pieces, anomaly.backfills"
 )
 
 
@@ -69,6 +69,8 @@ def _in_process(database: Database, settings: Settings) -> list[Figure]:
     job = Job(Origin.BACKFILL, BENCH)
     name = f"{READINGS:,} readings, in this process"
     with saying("the year in this process"):
+        scorer.score_range(YEAR, job)  # makes the partitions, and fills caches
+        _run(database, FORGET)
         plain = seconds(lambda: scorer.score_range(YEAR, job))
         _run(database, FORGET)
         request = backfiller.check(YEAR, due=YEAR.end)

@@ -25,6 +25,7 @@ Months of days that may hold late or corrected readings: Airflow's own backfill 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -184,6 +185,7 @@ def backfill_scores() -> None:
         defaults=ApprovalOperator.REJECT,
         response_timeout=approval,
         execution_timeout=approval + settings.dags.longest_run / 2,  # it ends itself before
+        retry_delay=timedelta(seconds=5),  # Airflow loses an answer that comes at once: ask again
     )
 
     @task(trigger_rule="none_failed_min_one_success")

@@ -44,7 +44,8 @@ def keep_note(dag_run: Any) -> None:
         session = object_session(dag_run)
         if session is None or not (dag_run.note or OURS[0]).startswith(OURS):
             return
-        if is_half_cleared(dag_run, session):
+        answer = answer_of(dag_run, session)
+        if is_half_cleared(dag_run, session, answer):
             dag_run.note = f"{OURS[1]}not finished: clear all tasks of this run to go on"
             return
         notes = session.scalars(
@@ -57,19 +58,38 @@ def keep_note(dag_run: Any) -> None:
             .order_by(XComModel.timestamp.desc())
         ).all()
         if notes:
-            dag_run.note = str(notes[0])[:MOST_CHARACTERS]
+            said = "Preview: rejected, nothing was written. " if answer == "Reject" else ""
+            dag_run.note = f"{said}{notes[0]}"[:MOST_CHARACTERS]
     except Exception:  # a note is never worth a scheduler
         log.exception("the report of %s could not be put into its note", dag_run.run_id)
 
 
-def is_half_cleared(dag_run: Any, session: Any) -> bool:
-    """Whether scoring has begun and the report was left out.
+def answer_of(dag_run: Any, session: Any) -> str | None:
+    """What a person answered to the question of a run; None: there was none, or no answer."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    found = session.scalars(
+        select(XComModel.value).where(
+            XComModel.dag_id == dag_run.dag_id,
+            XComModel.run_id == dag_run.run_id,
+            XComModel.task_id == "ask",
+            XComModel.key == "return_value",
+        )
+    ).first()
+    text = str(found)
+    return next((answer for answer in ("Reject", "Approve") if f"{answer}" in text), None)
+
+
+def is_half_cleared(dag_run: Any, session: Any, answer: str | None) -> bool:
+    """Whether scoring was begun or approved, and the report was left out.
 
     That is so where a cancelled run had only its failed tasks cleared: Airflow had skipped the
     others.
     """
     states = {task.task_id: task.state for task in dag_run.get_task_instances(session=session)}
-    return states.get("start_scoring") == "success" and states.get("report") == "skipped"
+    wanted = states.get("start_scoring") == "success" or answer == "Approve"
+    return wanted and states.get("report") == "skipped"
 
 
 class AnomalyPlugin(AirflowPlugin):

@@ -143,7 +143,7 @@ def test_a_version_asks_before_it_turns_verdicts(airflow, database, settings, hi
 
     assert contents(database) == before
     assert question["subject"] == "Write these changes?"
-    assert f"version 1 now; version {second} would be in force" in question["body"]
+    assert f"version 1 now; version {second} would be in force |" in question["body"]
     airflow.answer(DAG, run_id, "ask", "Reject")
     assert airflow.wait_for_run(DAG, run_id) == "success"
     assert contents(database) == before

@@ -1,6 +1,7 @@
 """Backfills on a real Postgres: preview, modes, versions, stopping and going on, the report."""
 
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from anomaly.lifecycle.promotion import Promoter
 from anomaly.loading.files import ingest
 from anomaly.operations import backfilling
 from anomaly.operations.backfilling import Backfiller, Chunk, Mode, Request
+from anomaly.operations.status import status
 from anomaly.scoring.publishing import Publisher
 from anomaly.scoring.scorer import Scorer
 from anomaly.scoring.ticks import score_tick
@@ -431,6 +433,25 @@ def test_a_chunk_may_be_begun_by_a_tick_meanwhile(backfiller, trained, settings)
     assert verdicts(trained) == alone
 
 
+def test_ticks_and_a_backfill_at_once_end_as_either_alone(backfiller, trained, settings):
+    score(trained, settings, 0, 9 * DAY)
+    alone = verdicts(trained)
+    execute(trained, "DELETE FROM anomaly.anomaly_results")
+    asked = request(backfiller, mode="everything", chunk_days=1)
+    number = backfiller.begin(asked, TESTS, "test")
+    chunks = backfiller.chunks(asked)
+
+    with ThreadPoolExecutor(2) as pool:
+        backfill = pool.submit(lambda: [backfiller.run(number, one, TESTS) for one in chunks])
+        # Each looks at the two hours before it, which the backfill is writing as well.
+        ticks = [tick(trained, settings, end) for end in range(8 * DAY, 9 * DAY + 1, 8)]
+        backfill.result()
+
+    assert verdicts(trained) == alone
+    assert sum(one.read for one in ticks) > 2 * DAY
+    assert backfiller.report(number, is_finished=True).read == 18 * DAY
+
+
 def test_the_report_is_kept(backfiller, trained):
     number, report = run(
         backfiller, request(backfiller), RequestedBy("backfill_scores", "backfill_scores", "run 1")
@@ -441,7 +462,8 @@ def test_the_report_is_kept(backfiller, trained):
         "SELECT command, dag_run_id, finished_at > started_at, report  FROM anomaly.backfills",
     )
     assert (command, run_id, finished) == ("backfill_scores", "run 1", True)
-    assert kept == {"versions_before": "version 1", **report.as_dict()}
+    versions = {"versions_before": "version 1", "versions_after": "version 1"}
+    assert kept == versions | report.as_dict()
     assert backfilling.BackfillReport.from_dict(kept).as_dict() == report.as_dict()
     assert number == 1
 
@@ -542,6 +564,48 @@ def test_the_report_names_the_version_that_judges_in_the_end(backfiller, trained
 
     words = backfiller.as_markdown(asked, report, backfill_id=number)
     assert "| versions | version 1 before; version 1 now |" in words
+
+
+def test_a_stopped_backfill_with_a_version_needs_somebody(backfiller, trained, settings, second):
+    asked = request(backfiller, version=second)
+    number = backfiller.begin(asked, TESTS, "test")
+
+    def problems(hours):
+        found = status(trained, settings, datetime.now(UTC) + timedelta(hours=hours)).problems
+        return [problem for problem in found if "backfill" in problem]
+
+    assert problems(0) == []
+    assert problems(2) == [
+        f"backfill {number} has put a model version in force and has not scored all of its range:"
+        f" clear its run in Airflow, or run `anomaly backfill --resume {number}`"
+    ]
+    for chunk in backfiller.chunks(asked):
+        backfiller.run(number, chunk, TESTS)
+    backfiller.report(number, is_finished=True)
+    assert problems(2) == []
+
+
+def test_a_preview_counts_what_mismatches_reach(backfiller, trained, settings):
+    """Mode 'changed' scores spans only, and what they change around them counts as well."""
+    signals = settings.changed(detector="signals", training_min_days=5)
+    version = register_trained(trained, signals, Window(at(0), at(8 * DAY))).version
+    Promoter(trained, settings).assign_range(version, at(0), at(9 * DAY), by="test", reason="test")
+    score(trained, settings, 0, 9 * DAY)
+    for quarter in (150, 152, 400, 560, 600):
+        change(trained, quarter, "machine_1 + 6", onward=True)
+    delete(trained, 300, 303)
+    asked = request(backfiller)
+
+    told = preview(backfiller, asked)
+    _, done = run(backfiller, asked)
+
+    assert (told.inserted, told.updated, told.retracted, told.flips) == (
+        done.inserted,
+        done.updated,
+        done.retracted,
+        done.flips,
+    )
+    assert done.updated > 10
 
 
 def test_too_many_chunks_are_refused(backfiller, monkeypatch):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -53,6 +53,12 @@ def unfinished_backfill(transaction: Transaction, dag_run_id: str) -> int | None
     """The newest backfill of a run that is not finished; None: there is none."""
     rows = transaction.rows("backfills/unfinished", dag_run_id=dag_run_id)
     return int(rows[0]["backfill_id"]) if rows else None
+
+
+def stopped_backfills(transaction: Transaction, since: datetime) -> list[int]:
+    """Backfills with a version that are not finished and have done nothing since a moment."""
+    rows = transaction.rows("backfills/stopped", since=since)
+    return [int(row["backfill_id"]) for row in rows]
 
 
 def finished_pieces(transaction: Transaction, backfill_id: int) -> Sequence[RowMapping]:

@@ -324,11 +324,15 @@ class Backfiller:
         """
         scorer = Scorer(self.database, self.settings, self._assumed(request))
         total = BackfillReport(strangers=self._strangers(scorer, request, chunk))
-        for piece in self.pieces(request, chunk):
+        asked = _Asked(allow_retract=allow_retract)
+        pieces = self.pieces(request, chunk)
+        begun = time.perf_counter()
+        works = [self._work(scorer, request, chunk, piece, asked) for piece in pieces]
+        total = replace(total, seconds=time.perf_counter() - begun)
+        counted = tuple(window for work in works for window in work.windows)
+        for piece, work in zip(pieces, works, strict=True):
             begun = time.perf_counter()
-            readings, scores = self._score_piece(
-                scorer, request, chunk, piece, _Asked(allow_retract=allow_retract)
-            )
+            readings, scores = work.score(scorer, counted)
             total += BackfillReport.of(readings, scores, time.perf_counter() - begun)
             if done:
                 done(piece)
@@ -451,7 +455,8 @@ class Backfiller:
         for piece in self.pieces(request, chunk):
             if (piece.start, piece.end) not in finished:
                 asked = _Asked(backfill_id, requested_by, allow_retract)
-                readings, scores = self._score_piece(scorer, request, chunk, piece, asked)
+                work = self._work(scorer, request, chunk, piece, asked)
+                readings, scores = work.score(scorer, work.windows)
                 with self.database.transaction(SCORER) as transaction:
                     table.finish_piece(transaction, backfill_id, piece, group, readings)
                 total += scores
@@ -459,15 +464,15 @@ class Backfiller:
                 done(piece)
         return total
 
-    def _score_piece(
+    def _work(
         self,
         scorer: Scorer,
         request: Request,
         chunk: Chunk,
         piece: Window,
         asked: "_Asked",
-    ) -> tuple[int, ScoreReport]:
-        """Score what the mode asks for; return the readings of the piece, and what was done."""
+    ) -> "_Work":
+        """What of a piece is to be scored, as the mode asks."""
         machines = None
         if request.machines is not None or chunk.group is not None:
             machines = tuple(self._machines_of(request, chunk.group))
@@ -478,29 +483,26 @@ class Backfiller:
             dry_run=asked.backfill_id is None,
             machines=machines,
             backfill_id=asked.backfill_id,
-            backfilled=request.window,
         )
         if request.mode is Mode.EVERYTHING:
-            scores = scorer.score_window(piece, job)
-            return scores.read, scores
+            return _Work((piece,), job)
         found = scorer.find_mismatches(piece, register=not job.dry_run, machines=machines)
         moments: pd.Series = found.missing["utc_timestamp"].drop_duplicates()
+        job = replace(job, retractable=0)
         if request.mode is Mode.CHANGED:
             moments = found.moments
             tolerable = asked.allow_retract or may_retract(
                 len(found.deleted), found.verdicts, self.settings.scoring
             )
             job = replace(job, retractable=len(found.deleted) if tolerable else 0)
-        else:
-            job = replace(job, retractable=0)
-        scores = ScoreReport()
-        for span in spans(moments, self.settings.meter.interval, piece.end - piece.start):
-            window = span.within(piece)
-            if window is not None:
-                scores += scorer.score_window(window, job)
-        if request.mode is Mode.MISSING:  # it takes nothing away, so it withholds nothing
-            scores = replace(scores, retraction_withheld=0)
-        return found.readings, scores
+        longest = piece.end - piece.start
+        windows = [
+            window
+            for span in spans(moments, self.settings.meter.interval, longest)
+            if (window := span.within(piece)) is not None
+        ]
+        withholds = request.mode is Mode.CHANGED  # 'missing' takes nothing away
+        return _Work(tuple(windows), job, found.readings, withholds=withholds)
 
     # Report ---------------------------------------------------------------
 
@@ -513,6 +515,7 @@ class Backfiller:
             All chunks are done: the version of the backfill is in force for good.
         """
         request = self.request_of(backfill_id)
+        after = self.versions(request.window)
         with self.database.transaction(SCORER) as transaction:
             finished = table.finished_pieces(transaction, backfill_id)
             published = table.published_windows(transaction, backfill_id)
@@ -532,7 +535,11 @@ class Backfiller:
             if request.mode is Mode.MISSING:
                 total = replace(total, retraction_withheld=0)
             total = self.joined(total)
-            kept = {"versions_before": row["report"]["versions_before"], **total.as_dict()}
+            versions = {
+                "versions_before": row["report"]["versions_before"],
+                "versions_after": after,
+            }
+            kept = versions | total.as_dict()
             table.keep_report(transaction, backfill_id, kept, is_finished=is_finished)
         if is_finished and request.version is not None:
             Promoter(self.database, self.settings).finish_range(request.version)
@@ -562,7 +569,10 @@ class Backfiller:
         before = before or self.versions(request.window)
         versions = f"{before}, as in force"
         if request.version is not None and backfill_id is None:
-            versions = f"{before} now; version {request.version} would be in force for the range"
+            with self.database.transaction(SCORER, read_only=True) as transaction:
+                status = require_version(transaction, request.version)["status"]
+            refused = ", which the gate refused," if status == "refused" else ""
+            versions = f"{before} now; version {request.version}{refused} would be in force"
         elif request.version is not None:
             versions = f"{before} before; {self.versions(request.window)} now"
         chosen = [names.get(number, str(number)) for number in request.machines or ()]
@@ -601,3 +611,36 @@ class _Asked:
     backfill_id: int | None = None
     requested_by: RequestedBy = field(default_factory=lambda: RequestedBy("preview"))
     allow_retract: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What of a piece is to be scored.
+
+    Attributes
+    ----------
+    readings : int or None
+        Of the piece; None: those of its only window.
+    withholds : bool
+        Retractions that are withheld are worth telling.
+    """
+
+    windows: tuple[Window, ...]
+    job: Job
+    readings: int | None = None
+    withholds: bool = True
+
+    def score(self, scorer: Scorer, counted: tuple[Window, ...]) -> tuple[int, ScoreReport]:
+        """Score it; return the readings of the piece, and what was done.
+
+        Parameters
+        ----------
+        counted : tuple of Window
+            As in `Job`.
+        """
+        scores = ScoreReport()
+        for window in self.windows:
+            scores += scorer.score_window(window, replace(self.job, counted=counted))
+        if not self.withholds:
+            scores = replace(scores, retraction_withheld=0)
+        return scores.read if self.readings is None else self.readings, scores

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from anomaly.database.backfills import stopped_backfills
 from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.incidents import alert_rates, open_incidents
 from anomaly.database.meter_table import MeterSource
@@ -131,6 +132,7 @@ class Status:
     machines: list[MachineStatus]
     runs: list[dict[str, Any]]
     incidents: list[dict[str, Any]]
+    stopped_backfills: list[int]
     exit_severity: StatusSeverity
 
     @property
@@ -164,6 +166,11 @@ class Status:
                 f"{self.unscored} readings without a verdict and {self.outdated} verdicts out of"
                 " date: run `anomaly reconcile`"
             )
+        found += [
+            f"backfill {number} has put a model version in force and has not scored all of its"
+            f" range: clear its run in Airflow, or run `anomaly backfill --resume {number}`"
+            for number in self.stopped_backfills
+        ]
         if self.without_reading:
             found.append(
                 f"{self.without_reading} verdicts have lost their reading: the next"
@@ -198,6 +205,10 @@ class Status:
         return facts
 
 
+STOPPED = timedelta(hours=1)
+"""A backfill that has finished nothing for so long is not running. Chosen."""
+
+
 def _incident_sentence(incident: Mapping[str, Any]) -> str:
     local = incident["started_at"].astimezone(zone_or_utc(incident["time_zone"]))
     return (
@@ -221,6 +232,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         incidents = [dict(row) for row in open_incidents(transaction)]
         machines = _machine_statuses(transaction, settings, as_of, incidents)
         runs = [dict(row) for row in last_runs(transaction)]
+        stopped = stopped_backfills(transaction, as_of - STOPPED)
     unscored, outdated, without_reading = _mismatch_counts(database, settings, as_of)
     return Status(
         as_of=as_of,
@@ -245,6 +257,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         machines=machines,
         runs=runs,
         incidents=incidents,
+        stopped_backfills=stopped,
         exit_severity=settings.incidents.status_exit_severity,
     )
 

@@ -73,8 +73,8 @@ class Job:
         Only these; None: all.
     backfill_id : int or None
         The backfill that the ledger's row belongs to.
-    backfilled : Window or None
-        The whole range of the backfill: each verdict in it is counted with one window only.
+    counted : tuple of Window
+        Windows of the same backfill, in order: each verdict in them is counted with its own.
     """
 
     origin: Origin
@@ -84,7 +84,7 @@ class Job:
     dry_run: bool = False
     machines: tuple[int, ...] | None = None
     backfill_id: int | None = None
-    backfilled: Window | None = None
+    counted: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -417,11 +417,16 @@ class _Publication:
         Those before it were counted when they were written. Those after it will be found as they
         should be, so they count here, unless nothing is written.
         """
-        whole = self.job.backfilled
-        if whole is None or (part is Part.AFTER and not self.job.dry_run):
+        windows = self.job.counted
+        if not windows or (part is Part.AFTER and not self.job.dry_run):
             return np.zeros(len(verdicts), dtype=bool)
-        stamps = verdicts["utc_timestamp"]
-        inside: Bools = ((stamps >= whole.start) & (stamps < whole.end)).to_numpy()
+        stamps = verdicts["utc_timestamp"].to_numpy("datetime64[us]")
+        starts, ends = (
+            pd.DatetimeIndex(moments).tz_localize(None).to_numpy("datetime64[us]")
+            for moments in ([w.start for w in windows], [w.end for w in windows])
+        )
+        place = np.searchsorted(starts, stamps, side="right") - 1
+        inside: Bools = (place >= 0) & (stamps < ends[place])
         return inside
 
     def write(self, written: Window) -> None:
