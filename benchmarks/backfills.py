@@ -69,8 +69,6 @@ def _in_process(database: Database, settings: Settings) -> list[Figure]:
     job = Job(Origin.BACKFILL, BENCH)
     name = f"{READINGS:,} readings, in this process"
     with saying("the year in this process"):
-        scorer.score_range(YEAR, job)  # makes the partitions, and fills caches
-        _run(database, FORGET)
         plain = seconds(lambda: scorer.score_range(YEAR, job))
         _run(database, FORGET)
         request = backfiller.check(YEAR, due=YEAR.end)

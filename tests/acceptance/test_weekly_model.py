@@ -249,8 +249,8 @@ def test_a_tampered_version_is_refused_before_a_reading_is_read(
     before = rows(database, "SELECT count(*), max(run_id) FROM anomaly.scoring_runs")
     file.write_bytes(content[:-1])
     try:
-        ends = {"start": history.start.isoformat(), "end": history.end.isoformat()}
-        run_id = airflow.trigger("backfill_scores", ends)
+        form = {"start": history.start.isoformat(), "end": history.end.isoformat()}
+        run_id = airflow.trigger("backfill_scores", form | {"preview_first": False})
 
         assert airflow.wait_for_run("backfill_scores", run_id) == "failed"
         log = airflow.task_log("backfill_scores", run_id, "score_chunk", map_index=0)
