@@ -14,7 +14,7 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all lint docs bench bench-large bench-files bench-backfill vus lock
+.PHONY: help setup demo demo-stop demo-reset test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versio
 	$(BIN)/pytest -m slow
 
 test-all: test test-slow ## Both
+
+wheel: $(STAMP) ## The one file to install beside your own Airflow: dist/anomaly-*.whl
+	$(BIN)/python -m hatchling build -t wheel
 
 lint: $(STAMP) ## Style, types, imports
 	$(BIN)/ruff check .

@@ -122,7 +122,7 @@ FORM = {
 
 
 @dag(
-    dag_id="backfill_scores",
+    dag_id=settings.dags.dag_prefix + "backfill_scores",
     description="Score a past range again: preview, run, compare. Give a start and an end, and trigger.",
     schedule=None,
     start_date=FIRST_DAY,

@@ -42,7 +42,7 @@ settings = load_settings()
 
 
 @dag(
-    dag_id="promote_model",
+    dag_id=settings.dags.dag_prefix + "promote_model",
     schedule=None,
     start_date=FIRST_DAY,
     catchup=False,

@@ -14,7 +14,11 @@ table's first and last reading, and never more than 1 % of the range: a purged o
 emptied table deletes nothing. The counts say `retraction_withheld`; if the deletion
 was meant, run `anomaly reconcile --allow-retract`.
 
-**When it fails**: as `score_readings`.
+**What is kept.** Everything, unless `ANOMALY_KEEP_RESULTS_MONTHS` and its like say otherwise: then
+the task `purge` deletes whole months of verdicts, and old rows of their history and of the ledger.
+
+**When it fails**: as `score_readings`. `purge` gives up after 5 s if somebody reads the results all
+the time, and tries again the next day.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ settings = load_settings()
 
 
 @dag(
-    dag_id="reconcile_scores",
+    dag_id=settings.dags.dag_prefix + "reconcile_scores",
     schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
     start_date=FIRST_DAY,
     catchup=False,
@@ -58,7 +62,7 @@ settings = load_settings()
     doc_md=__doc__,
 )
 def reconcile_scores() -> None:
-    """Wire the one task."""
+    """Wire the comparison, and the purge where something is deleted."""
 
     @task(outlets=[SCORES])
     def reconcile() -> dict[str, int]:
@@ -78,7 +82,21 @@ def reconcile_scores() -> None:
         announce(context, SCORES, window, **counts)
         return counts
 
-    reconcile()
+    @task
+    def purge() -> dict[str, int]:
+        """Delete what is older than is kept."""
+        from dataclasses import asdict
+
+        from anomaly.operations.purging import purge
+
+        context = get_current_context()
+        with deployment(settings) as database:
+            due = due_at(context, settings.meter.interval)
+            return asdict(purge(database, settings.retention, due))
+
+    reconciled = reconcile()
+    if settings.retention.deletes:
+        reconciled >> purge()
 
 
 def range_of(context: Context, meter: MeterSettings, scoring: ScoringSettings) -> Window:

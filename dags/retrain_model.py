@@ -53,7 +53,7 @@ approval = timedelta(hours=settings.gate.approval_timeout_hours)
 
 
 @dag(
-    dag_id="retrain_model",
+    dag_id=settings.dags.dag_prefix + "retrain_model",
     schedule=CronDataIntervalTimetable("30 2 * * 1", timezone="UTC"),
     start_date=FIRST_DAY,
     catchup=False,

@@ -55,7 +55,7 @@ settings = load_settings()
 
 
 @dag(
-    dag_id="score_readings",
+    dag_id=settings.dags.dag_prefix + "score_readings",
     schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
     start_date=FIRST_DAY,
     catchup=False,

@@ -25,6 +25,9 @@ GRANT SELECT, INSERT, UPDATE ON anomaly.incidents TO anomaly_scorer;
 GRANT USAGE ON SEQUENCE anomaly.fencing_token TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_scorer;
+GRANT EXECUTE ON FUNCTION anomaly.drop_results_before(timestamptz),
+    anomaly.delete_history_before(timestamptz), anomaly.delete_ledger_before(timestamptz)
+    TO anomaly_scorer;
 
 -- The trainer registers versions and writes the version map. It only reads verdicts.
 GRANT SELECT ON anomaly.anomaly_results, anomaly.scoring_runs, anomaly.incidents, anomaly.labels

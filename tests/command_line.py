@@ -18,6 +18,8 @@ ANOMALY = Path(sys.executable).with_name("anomaly")
 _SERVER = """
 import json, os, sys
 import anomaly.cli.app, anomaly.lifecycle.training, anomaly.lifecycle.reproduction
+for name in anomaly.cli.app.COMMANDS:
+    anomaly.cli.app.load(name)
 import sklearn.ensemble
 
 def run(asked):

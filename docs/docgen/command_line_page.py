@@ -5,9 +5,9 @@ from enum import EnumMeta
 from pathlib import Path
 from typing import Any
 
-import typer
+from typer.core import TyperGroup
 
-from anomaly.cli.app import app
+from anomaly.cli.app import COMMANDS, load
 from docgen import NOTE
 
 _INTRODUCTION = """\
@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 | 0 | done |
 | 1 | an error: one line on standard error says what was found and what to do |
 | 2 | the command was written wrongly |
-| 3 | `anomaly status`: something needs attention; `anomaly train`: the gate refused the version |
+| 3 | `anomaly status`, `anomaly doctor`: something needs attention; `anomaly train`: the gate refused the version |
 
 Every command takes `--help`. `anomaly --version` prints the version. Dates and times are
 written as `2017-03-07` or `2017-03-07T04:45Z`; an end is never included."""
@@ -32,7 +32,8 @@ _KINDS = {bool: "", str: "text", int: "number", Path: "path"}
 def command_line_page() -> str:
     """The page as Markdown: a section per command."""
     lines = [NOTE, _INTRODUCTION]
-    for name, command in _commands(typer.main.get_command(app), "anomaly"):
+    whole = TyperGroup(name="anomaly", commands={name: load(name) for name in COMMANDS})
+    for name, command in _commands(whole, "anomaly"):
         lines += ["", f"## `{name}`", "", (command.help or "").strip()]
         lines += ["", "```", f"{name}{_usage(command)}", "```"]
         rows = [_row(parameter) for parameter in _shown(command)]

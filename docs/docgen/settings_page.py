@@ -11,8 +11,15 @@ from docgen import NOTE
 _INTRODUCTION = """\
 # Settings
 
-Settings are environment variables. Set them where Airflow parses DAGs and runs tasks, and
-where the command line runs. A wrong value or an unknown name is refused at start, by name.
+Settings are environment variables, or lines of the file `anomaly.toml`. Set them where Airflow
+parses DAGs and runs tasks, and where the command line runs. A wrong value or an unknown name is
+refused at start, by name. `anomaly config` shows what is in force, and where it comes from.
+
+`anomaly.toml` is the file that `ANOMALY_CONFIG_FILE` names, else the one in the working directory,
+else the one in `AIRFLOW_HOME`. A setting has the name of its variable there, without `ANOMALY_` and
+in small letters, at the top or in the table of its group (`[meter_table]`, `[meter]`, ...).
+Environment variables win over the file.
+
 Tasks take the database from Airflow's connection `anomaly_db`; the command line takes it
 from `ANOMALY_DATABASE_URL`."""
 

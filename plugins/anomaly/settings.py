@@ -1,4 +1,6 @@
-"""Every setting of the product, read once from ``ANOMALY_*`` at an entry point and handed down.
+"""Every setting of the product, read once at an entry point and handed down.
+
+They come from environment variables ``ANOMALY_*``, and from ``anomaly.toml`` where there is one.
 
 Settings come in groups. A function takes the group that it reads (`MeterSettings`, say), so its
 signature shows what it depends on. A field has the name of its environment variable in lower
@@ -9,14 +11,17 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from anomaly.config_file import VARIABLE, find_config_file, read_config_file
 from anomaly.errors import SettingsError
 
 PREFIX = "ANOMALY_"
@@ -480,9 +485,54 @@ class GateSettings(Group):
         return timedelta(weeks=self.gate_champion_weeks)
 
 
+class RetentionSettings(Group):
+    """How long rows are kept; 0 months: for ever. Readings, models, incidents and labels stay."""
+
+    keep_results_months: int = Field(
+        0, ge=0, le=1200, description="whole months of verdicts, besides the current one"
+    )
+    keep_history_months: int = Field(
+        0, ge=0, le=1200, description="verdicts that were replaced, since they were"
+    )
+    keep_ledger_months: int = Field(
+        0, ge=0, le=1200, description="rows of the ledger; no shorter than verdicts and history"
+    )
+
+    @model_validator(mode="after")
+    def _ledger_outlives_what_points_to_it(self) -> Self:
+        if self.keep_ledger_months and any(
+            not months or months > self.keep_ledger_months
+            for months in (self.keep_results_months, self.keep_history_months)
+        ):
+            raise ValueError(
+                f"ANOMALY_KEEP_LEDGER_MONTHS is {self.keep_ledger_months}, and verdicts or their"
+                " history are kept longer: they point to the ledger, keep it as long"
+            )
+        return self
+
+    @property
+    def deletes(self) -> bool:
+        """Whether anything is ever deleted."""
+        return bool(self.keep_results_months or self.keep_history_months or self.keep_ledger_months)
+
+    @staticmethod
+    def oldest(months: int, as_of: datetime) -> datetime | None:
+        """The first moment that is kept, the beginning of a month (UTC); None: everything is."""
+        if not months:
+            return None
+        year, month = divmod(as_of.year * 12 + as_of.month - 1 - months, 12)
+        return datetime(max(year, 1), month + 1, 1, tzinfo=UTC)
+
+
 class DagSettings(Group):
     """What the DAGs and their tasks carry."""
 
+    dag_prefix: str = Field(
+        "",
+        pattern=r"^[\w.-]*$",
+        max_length=100,
+        description="what the names of our DAGs begin with, where another DAG has such a name",
+    )
     dag_owner: str = Field("anomaly", description="owner of every task")
     dag_pool: str = Field("default_pool", description="pool of every task")
     dag_retries: int = Field(3, ge=0, le=100, description="retries of every task")
@@ -551,7 +601,18 @@ class Settings(BaseModel):
     incidents: IncidentSettings = IncidentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     dags: DagSettings = DagSettings()
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        months, days = self.retention.keep_results_months, self.scoring.reconcile_days
+        if months and days > months * 28:
+            raise ValueError(
+                f"ANOMALY_KEEP_RESULTS_MONTHS is {months}, and ANOMALY_RECONCILE_DAYS is {days}:"
+                " reconciling would make the deleted verdicts again, keep them longer"
+            )
+        return self
 
     def values(self) -> dict[str, Any]:
         """Every field of every group by its own name, as plain JSON values."""
@@ -576,7 +637,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             found = [issue | {"loc": ("", *issue["loc"])} for issue in error.errors()]
             raise SettingsError("; ".join(_explain(issue) for issue in found)) from None
-        return self.model_copy(update=changed)
+        copy = self.model_copy(update=changed)
+        try:
+            return copy._groups_fit()
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
 
 
 GROUPS: dict[str, type[Group]] = {
@@ -590,31 +655,72 @@ _GROUP_OF = {field: name for name, group in GROUPS.items() for field in group.mo
 def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """Read the settings, refusing unknown names and wrong values.
 
+    Environment variables win over ``anomaly.toml``, see `anomaly.config_file`.
+
     Parameters
     ----------
     environment : mapping of str to str, optional
-        Where ``ANOMALY_*`` is looked up; default ``os.environ``.
+        Where ``ANOMALY_*`` is looked up; default ``os.environ``. If it is given, no file in the
+        working directory is read.
     **overrides : object
-        Fields that win over the environment, each named without its group.
+        Fields that win over both, each named without its group.
 
     Raises
     ------
     SettingsError
         Naming the variable, the value found and what is allowed.
     """
+    given, sources = _given(environment)
+    return _validated(given | overrides, {name: sources.get(name, "") for name in given})
+
+
+def settings_in_force() -> tuple[Settings, dict[str, str]]:
+    """The settings, and where each field comes from that is not a default: a variable or a file.
+
+    Raises
+    ------
+    SettingsError
+        As `load_settings`.
+    """
+    given, sources = _given(None)
+    variables = {name: source or _variable(name) for name, source in sources.items()}
+    return _validated(given, sources), variables
+
+
+def _given(environment: Mapping[str, str] | None) -> tuple[dict[str, object], dict[str, str]]:
+    """The fields that are set, and for those of a file its name."""
     variables = os.environ if environment is None else environment
     _refuse_misspelt_names(variables)
+    folder = Path.cwd() if environment is None else None
+    file = find_config_file(variables, folder)
+    in_file = {} if file is None else read_config_file(file, _GROUP_OF)
+    for name in in_file:
+        if name not in _GROUP_OF:
+            close = difflib.get_close_matches(name, _GROUP_OF, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise SettingsError(f"{file} has {name}, which is not a setting: {hint}")
+    of_variables = _read(variables)
+    return in_file | of_variables, dict.fromkeys(in_file, str(file)) | dict.fromkeys(
+        of_variables, ""
+    )
+
+
+def _validated(fields: Mapping[str, object], sources: Mapping[str, str]) -> Settings:
     try:
-        return Settings.model_validate(_by_group(_read(variables) | overrides))
+        return Settings.model_validate(_by_group(fields))
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(issue) for issue in error.errors())) from None
+        raise SettingsError("; ".join(_explain(i, sources) for i in error.errors())) from None
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
 
 
 def _by_group(fields: Mapping[str, object]) -> dict[str, dict[str, object]]:
     groups: dict[str, dict[str, object]] = {}
     for name, value in fields.items():
         if name not in _GROUP_OF:
-            raise SettingsError(f"{PREFIX}{name.upper()} is not a setting")
+            raise SettingsError(f"{_variable(name)} is not a setting")
         groups.setdefault(_GROUP_OF[name], {})[name] = value
     return groups
 
@@ -622,12 +728,12 @@ def _by_group(fields: Mapping[str, object]) -> dict[str, dict[str, object]]:
 def _read(variables: Mapping[str, str]) -> dict[str, object]:
     """The fields that variables set, as texts; a variable without a value sets none."""
     given = {name.upper(): value for name, value in variables.items() if value}
-    return {field: given[name] for field in _GROUP_OF if (name := PREFIX + field.upper()) in given}
+    return {field: given[name] for field in _GROUP_OF if (name := _variable(field)) in given}
 
 
 def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
     """Refuse what looks like a setting; other programs' ``ANOMALY_*`` variables are left alone."""
-    known = {PREFIX + name.upper() for name in _GROUP_OF}
+    known = {_variable(name) for name in _GROUP_OF} | {VARIABLE}
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
@@ -635,10 +741,13 @@ def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
                 raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
 
 
-def _explain(issue: Any) -> str:
+def _explain(issue: Any, sources: Mapping[str, str] = MappingProxyType({})) -> str:
     """Say a problem of pydantic's, whose place is a group and a field, or a group alone."""
     message = str(issue["msg"]).removeprefix("Value error, ")
     place = issue["loc"]
     if len(place) < 2:
         return message
-    return f"{PREFIX}{str(place[1]).upper()} is {issue['input']!r}: {message}"
+    field = str(place[1])
+    file = sources.get(field)
+    name = f"{field} in {file}" if file else _variable(field)
+    return f"{name} is {issue['input']!r}: {message}"

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-DAG_FILES = sorted(
-    path for path in (PROJECT / "dags").glob("*.py") if path.name != "anomaly_wiring.py"
-)
+DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
 HEAVY = ("pandas", "numpy", "sklearn", "joblib", "sqlalchemy", "psycopg2", "scipy")
 
 
@@ -103,7 +101,7 @@ def test_parsing_imports_nothing_heavy(record_property):
     """In a process of its own, as Airflow's DAG processor parses."""
     code = (
         "import json, sys, time, importlib; import airflow.sdk; began = time.perf_counter();"
-        f"sys.path.insert(0, {str(PROJECT / 'dags')!r});"
+        f"sys.path[:0] = [{str(PROJECT / 'dags')!r}, {str(PROJECT / 'plugins')!r}];"
         f"[importlib.import_module(name) for name in {[path.stem for path in DAG_FILES]!r}];"
         "print(json.dumps([time.perf_counter() - began,"
         f"[name for name in {HEAVY!r} if name in sys.modules]]))"
@@ -137,7 +135,7 @@ def test_a_task_reads_the_settings_once():
         if "load_settings(" in path.read_text()
     }
     assert {parts[2] for parts in readers} <= {"settings.py", "cli", "demo"}
-    for path in sorted((PROJECT / "dags").glob("*.py")):
+    for path in [*DAG_FILES, PROJECT / "plugins" / "anomaly_wiring.py"]:
         tree = ast.parse(path.read_text())
         everywhere = [node for node in ast.walk(tree) if _loads_settings(node)]
         at_the_top = [node for node in tree.body if isinstance(node, ast.Assign)]
@@ -229,7 +227,7 @@ def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
 
     url = database.engine.url.set(drivername="postgres").render_as_string(hide_password=False)
     monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", url)
-    monkeypatch.syspath_prepend(PROJECT / "dags")
+    monkeypatch.syspath_prepend(PROJECT / "plugins")
     lasting = [OverflowError("int too large"), pg.UndefinedTable("x"), WindowError("x"),
                pg.InsufficientPrivilege("x")]  # fmt: skip
     passing = [
@@ -263,7 +261,7 @@ def test_a_database_that_lacks_a_migration_fails_a_task_at_once(
 
     url = database.engine.url.set(drivername="postgres").render_as_string(hide_password=False)
     monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", url)
-    monkeypatch.syspath_prepend(PROJECT / "dags")
+    monkeypatch.syspath_prepend(PROJECT / "plugins")
     execute(database, "DELETE FROM anomaly.schema_migrations WHERE name LIKE '0009%'")
 
     ended = ends_of(lambda: None)

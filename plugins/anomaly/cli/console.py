@@ -27,6 +27,9 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table
 Start = Annotated[str, typer.Option(help="First moment, e.g. 2017-03-07 or 2017-03-07T04:45Z.")]
 End = Annotated[str, typer.Option(help="End, not included.")]
 
+NEEDS_ATTENTION = 3
+"""Exit code when something needs attention. Code 1 is an error, 2 is wrong usage."""
+
 _NO_WRAP_WIDTH = 100_000  # width without a terminal: so wide that no row is wrapped or cut
 
 out = Console(markup=False, emoji=False, highlight=False)

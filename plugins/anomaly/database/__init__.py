@@ -9,7 +9,8 @@ The tables' modules are `machines`, `scoring_runs`, `backfills`, `results`, `inc
 `model_versions` and `model_in_force`. `meter_table` reads the meter table, `meter_table_loading`
 and `doubled_hours` load readings into it, and `labelled_readings` reads a table of labels. The
 others serve them: `connection` and `connection_limits`, `sql_files`, `binary_copy` (the format of
-COPY), `explained_errors` and `migrations`.
+COPY), `explained_errors`, `migrations`, `retention` (deletes old rows) and `setup` (how a database is
+set up).
 
 It may import `models` (for the names of a version's files), `readings` and the words that every
 room uses. It never imports a room above it, and no other room imports

@@ -47,8 +47,8 @@ def trainable_machines(transaction: Transaction) -> pd.DataFrame:
     for number, zone in wrong.itertuples(index=False):
         close = [*difflib.get_close_matches(zone, zones, n=1), "UTC"][0]
         raise MachineError(
-            f"machine {number} has the time zone {zone!r}, which does not exist: run UPDATE"  # noqa: S608
-            f" anomaly.machines SET time_zone = '{close}' WHERE machine_id = {number}"
+            f"machine {number} has the time zone {zone!r}, which does not exist: run `anomaly"
+            f" machines set {number} --time-zone {close}`"
         )
     return machines
 
@@ -140,6 +140,13 @@ def register_machines(
         wanted_ids=list(machines.values()),
         time_zone=time_zone,
     )
+
+
+def describe_machine(
+    transaction: Transaction, machine_id: int, fields: Mapping[str, object]
+) -> None:
+    """Write what people say of a machine; `fields` has all columns but id and source key."""
+    transaction.run("machines/describe", machine_id=machine_id, **fields)
 
 
 def lock_machines(transaction: Transaction) -> None:

@@ -9,9 +9,11 @@ from psycopg2.sql import SQL, Identifier
 from sqlalchemy.exc import ProgrammingError
 
 from anomaly.database.connection import OWNER, SCORER, Database, Transaction
+from anomaly.database.meter_table import MeterSource
+from anomaly.database.setup import public_is_open
 from anomaly.database.sql_files import sql_file, sql_files
-from anomaly.errors import DatabaseError, RefusedError
-from anomaly.settings import MeterTableSettings
+from anomaly.errors import DatabaseError, RefusedError, SourceError
+from anomaly.settings import MeterSettings, MeterTableSettings
 
 
 @dataclass
@@ -22,10 +24,17 @@ class MigrationReport:
     notes: list[str] = field(default_factory=list)
 
 
-def migrate(database: Database, meter_table: MeterTableSettings) -> MigrationReport:
+def migrate(
+    database: Database, meter_table: MeterTableSettings, meter: MeterSettings | None = None
+) -> MigrationReport:
     """Apply the missing migrations in order, each once, in one transaction.
 
     Safe to repeat. Safe if two start at once: the second waits and finds nothing to do.
+
+    Parameters
+    ----------
+    meter : MeterSettings, optional
+        If given, the columns of the meter table are checked too, and noted where they do not fit.
 
     Raises
     ------
@@ -45,7 +54,8 @@ def migrate(database: Database, meter_table: MeterTableSettings) -> MigrationRep
             transaction.script(view)
         transaction.script("grants.sql")
     # Each in its own transaction: if the log-in lacks a right, the migration itself stays.
-    _let_source_be_read(database, meter_table, report)
+    if _let_source_be_read(database, meter_table, report) and meter is not None:
+        _note_wrong_columns(database, MeterSource(meter_table, meter), report)
     _close_public(database, report)
     _note_needless_rights(database, report)
     return report
@@ -84,8 +94,8 @@ def _apply_pending(transaction: Transaction, report: MigrationReport) -> None:
 
 def _let_source_be_read(
     database: Database, meter_table: MeterTableSettings, report: MigrationReport
-) -> None:
-    """Grant the meter table to anomaly_source, or note who has to grant it."""
+) -> bool:
+    """Grant the meter table to anomaly_source, or note who has to grant it; whether it is."""
     schema, table = (
         Identifier(meter_table.source_schema),
         Identifier(meter_table.source_table),
@@ -98,29 +108,46 @@ def _let_source_be_read(
     try:
         with database.transaction() as transaction:
             if _source_is_readable(transaction, meter_table):
-                return
+                return True
             for grant in grants:
                 transaction.execute(grant)
             # Without the right to grant, Postgres only warns.
             if _source_is_readable(transaction, meter_table):
-                return
-    except (pg.InsufficientPrivilege, pg.UndefinedTable, pg.InvalidSchemaName) as error:
+                return True
+    except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
+        report.notes.append(
+            f"the meter table {meter_table.source_name} is not there yet"
+            f" ({str(error).splitlines()[0]}): make it, or correct ANOMALY_SOURCE_SCHEMA and"
+            " ANOMALY_SOURCE_TABLE, then run `anomaly migrate` again, which grants it"
+        )
+        return False
+    except pg.InsufficientPrivilege as error:
         why = str(error).splitlines()[0]
     with database.transaction() as transaction:
         statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
     report.notes.append(f"{why}: let the owner of {meter_table.source_name} run: {statements};")
+    return False
+
+
+def _note_wrong_columns(database: Database, source: MeterSource, report: MigrationReport) -> None:
+    """Note what the settings say of the meter table and it is not."""
+    try:
+        with database.transaction(SCORER, read_only=True) as transaction:
+            source.describe(transaction)
+    except SourceError as error:
+        report.notes.append(str(error))
 
 
 def _close_public(database: Database, report: MigrationReport) -> None:
     """Stop other log-ins from creating objects in the schema public, or note who has to do it."""
     revoke = SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with database.transaction() as transaction:
-        if not transaction.value("migrations/public_is_open"):
+        if not public_is_open(transaction):
             return
     with suppress(pg.InsufficientPrivilege), database.transaction() as transaction:
         transaction.execute(revoke)
         # Without the right to revoke, Postgres only warns.
-        if not transaction.value("migrations/public_is_open"):
+        if not public_is_open(transaction):
             return
     report.notes.append(
         f"every log-in may create objects in the schema public: let its owner run {revoke.string};"
@@ -146,6 +173,32 @@ def _source_is_readable(transaction: Transaction, meter_table: MeterTableSetting
             schema=meter_table.source_schema,
             table=meter_table.source_table,
         )
+    )
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """Migrations that a database lacks, has in another text, or has from a newer version."""
+
+    missing: list[str]
+    changed: list[str]
+    unknown: list[str]
+
+
+def schema_state(database: Database) -> SchemaState:
+    """Compare a database's migrations with this version's."""
+    with database.transaction(SCORER, read_only=True) as transaction:
+        applied = {row["name"]: row["sha256"] for row in transaction.rows("migrations/applied")}
+    ours = {
+        file.removeprefix("migrations/"): hashlib.sha256(sql_file(file).encode()).hexdigest()
+        for file in sql_files("migrations")
+    }
+    return SchemaState(
+        missing=sorted(ours.keys() - applied.keys()),
+        changed=sorted(
+            name for name in ours.keys() & applied.keys() if ours[name] != applied[name]
+        ),
+        unknown=sorted(applied.keys() - ours.keys()),
     )
 
 

@@ -36,7 +36,7 @@ class AirflowServer:
     folder : Path
         The ``AIRFLOW_HOME``; it keeps port, log-in and log between starts.
     project : Path
-        The folder with ``dags/`` and ``plugins/``.
+        The folder with ``dags/``; Airflow finds the plugin where the package is installed.
     metadata_url, anomaly_url : str
         URLs of Airflow's own database and of the connection ``anomaly_db``.
     environment : mapping of str to str
@@ -271,7 +271,7 @@ class AirflowServer:
             return f"{', '.join(waiting)} not ready yet"
         known = {dag["dag_id"] for dag in self._call("GET", "/dags?limit=100")["dags"]}
         expected = {path.stem for path in (self.project / "dags").glob("*.py")}
-        unread = expected - known - {"anomaly_wiring"}
+        unread = expected - known
         if unread and (errors := self.import_errors()):
             raise AirflowServerError("\n".join(errors))
         return f"DAGs not read yet: {', '.join(sorted(unread))}" if unread else ""
@@ -304,7 +304,6 @@ class AirflowServer:
         cores = os.cpu_count() or 2
         options = {
             "CORE__DAGS_FOLDER": str(self.project / "dags"),
-            "CORE__PLUGINS_FOLDER": str(self.project / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": str(max(2, cores)),

@@ -60,7 +60,7 @@ def remove_machine(database: Database, machine: str, *, with_verdicts: bool = Fa
             held = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in counts.items() if n)
             raise MachineError(
                 f"machine {machine_id} ({name}) has {held}: add --with-verdicts to remove them"
-                " with it, or set anomaly.machines.active_to to retire it"
+                " with it, or retire it by `anomaly machines set --active-to`"
             )
         record_removal(transaction, machine_id, REACH, _COMMAND)
         delete_machine(transaction, machine_id)

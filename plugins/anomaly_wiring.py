@@ -1,6 +1,7 @@
 """What the DAGs share: settings, the deployment behind the connection, windows and events.
 
-The product's own code is imported inside tasks only, so that parsing stays cheap.
+The product's own code is imported inside tasks only, so that parsing stays cheap. This module lies
+beside the plugin, not beside the DAG files: these may be put into any folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, Context
 
+from anomaly.errors import SettingsError
+from anomaly.installation import conflict
 from anomaly.settings import DagSettings, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
 BACKFILLS = Asset("anomaly_backfills", uri="x-anomaly://results/backfills")
 MODELS = Asset("anomaly_models", uri="x-anomaly://models/in-force")
+
+if two_versions := conflict():  # the import error of every DAG, and not a silent mixture
+    raise SettingsError(two_versions)
 
 
 def default_args(dag_settings: DagSettings, run_timeout: timedelta) -> dict[str, Any]:
@@ -177,8 +183,6 @@ def announce_promotion(context: Context, promoted: Promoted, **details: Any) -> 
 
 
 def _callback(dotted_path: str) -> Callable[[Context], None]:
-    from anomaly.errors import SettingsError
-
     module, _, name = dotted_path.rpartition(".")
     try:
         callback = getattr(import_module(module), name)

@@ -1,0 +1,25 @@
+"""``anomaly purge``: delete what is older than is kept."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from anomaly.cli.console import AsJson, connect, print_facts, print_json
+from anomaly.errors import SettingsError
+from anomaly.operations.purging import purge as purge_database
+
+
+def purge(as_json: AsJson = False) -> None:
+    """Delete verdicts, history and ledger that are older than is kept.
+
+    The DAG reconcile_scores does it each day. Example: ANOMALY_KEEP_RESULTS_MONTHS=24 anomaly purge
+    """
+    database, settings = connect()
+    if not settings.retention.deletes:
+        raise SettingsError(
+            "everything is kept for ever: set ANOMALY_KEEP_RESULTS_MONTHS,"
+            " ANOMALY_KEEP_HISTORY_MONTHS or ANOMALY_KEEP_LEDGER_MONTHS"
+        )
+    purged = purge_database(database, settings.retention, datetime.now(UTC))
+    if as_json:
+        return print_json(asdict(purged))
+    print_facts("Deleted", asdict(purged))

@@ -1,0 +1,26 @@
+"""Delete old rows: months of results, replaced verdicts, and rows of the ledger."""
+
+from datetime import datetime
+
+from anomaly.database.connection import Transaction
+
+
+def drop_results_before(transaction: Transaction, moment: datetime) -> int:
+    """Drop the months of results that end before `moment`; return how many.
+
+    The caller holds the publishing lock.
+    """
+    return int(transaction.value("retention/drop_results", moment=moment))
+
+
+def delete_history_before(transaction: Transaction, moment: datetime) -> int:
+    """Delete verdicts that were replaced before `moment`; return how many."""
+    return int(transaction.value("retention/delete_history", moment=moment))
+
+
+def delete_ledger_before(transaction: Transaction, moment: datetime) -> int:
+    """Delete rows of the ledger that were published before `moment`; return how many.
+
+    The newest stay: they say how far scoring has come.
+    """
+    return int(transaction.value("retention/delete_ledger", moment=moment))

@@ -1,0 +1,1 @@
+SELECT anomaly.delete_history_before(:moment)

@@ -1,0 +1,1 @@
+SELECT anomaly.delete_ledger_before(:moment)

@@ -1,0 +1,1 @@
+SELECT anomaly.drop_results_before(:moment)
