@@ -28,6 +28,7 @@ from anomaly.cli.incidents import incidents_app, label, print_incidents
 from anomaly.cli.ingest import ingest
 from anomaly.cli.labels import labels_app
 from anomaly.cli.machines import machines_app
+from anomaly.cli.metrics import metrics
 from anomaly.cli.models import models_app
 from anomaly.current_user import current_user
 from anomaly.database.explained_errors import EXPLAINED, explained
@@ -69,6 +70,7 @@ app.command()(backfill)
 app.command()(ingest)
 app.command()(label)
 app.command()(evaluate)
+app.command()(metrics)
 
 DryRun = Annotated[
     bool,

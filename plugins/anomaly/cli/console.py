@@ -33,14 +33,28 @@ out = Console(markup=False, emoji=False, highlight=False)
 notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
-def connect(*, migrated: bool = True) -> tuple[Database, Settings]:
-    """Open the database of ``ANOMALY_DATABASE_URL``, with the settings."""
+def connect(
+    *, migrated: bool = True, longest_statement: int | None = None
+) -> tuple[Database, Settings]:
+    """Open the database of ``ANOMALY_DATABASE_URL``, with the settings.
+
+    Parameters
+    ----------
+    migrated : bool
+        Refuse a database that lacks a migration.
+    longest_statement : int, optional
+        Limit of a statement in seconds, where the settings have a longer one.
+    """
     settings = load_settings()
     if not settings.database.database_url:
         raise DatabaseError(
             "ANOMALY_DATABASE_URL is not set: write postgresql://user:password@host:5432/database"
         )
-    database = Database(settings.database.database_url, settings.database)
+    limits = settings.database
+    if longest_statement is not None:
+        longest = min(limits.statement_timeout_seconds or longest_statement, longest_statement)
+        limits = limits.model_copy(update={"statement_timeout_seconds": longest})
+    database = Database(limits.database_url, limits)
     if migrated:
         check_migrated(database)
     return database, settings

@@ -157,6 +157,18 @@ def check_migrated(database: Database) -> None:
     RefusedError
         Naming the first one that is missing.
     """
+    if missing := missing_migrations(database):
+        raise RefusedError(f"{database.name} lacks {missing[0]}: run `anomaly migrate`")
+
+
+def missing_migrations(database: Database) -> list[str]:
+    """Migrations that the database lacks, in their order.
+
+    Raises
+    ------
+    RefusedError
+        When this log-in may not read which were applied.
+    """
     try:
         with database.transaction(SCORER, read_only=True) as transaction:
             applied = {row["name"] for row in transaction.rows("migrations/applied")}
@@ -168,8 +180,5 @@ def check_migrated(database: Database) -> None:
                 " that made the schema, which grants it"
             ) from None
         applied = set()
-    for file in sql_files("migrations"):
-        if file.removeprefix("migrations/") not in applied:
-            raise RefusedError(
-                f"{database.name} lacks {file.removeprefix('migrations/')}: run `anomaly migrate`"
-            )
+    names = [file.removeprefix("migrations/") for file in sql_files("migrations")]
+    return [name for name in names if name not in applied]
