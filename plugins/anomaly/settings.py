@@ -92,6 +92,13 @@ class Promotion(StrEnum):
     MANUAL = "manual"
 
 
+class LogFormat(StrEnum):
+    """Whether the command line logs each published window, and how."""
+
+    NONE = "none"
+    JSON = "json"
+
+
 class Group(BaseModel):
     """Settings that are read together."""
 
@@ -480,6 +487,14 @@ class GateSettings(Group):
         return timedelta(weeks=self.gate_champion_weeks)
 
 
+class LogSettings(Group):
+    """What the command line logs on standard error; tasks always log into Airflow's own log."""
+
+    log_format: LogFormat = Field(
+        LogFormat.NONE, description="a line per published window: its run, window and versions"
+    )
+
+
 class DagSettings(Group):
     """What the DAGs and their tasks carry."""
 
@@ -551,6 +566,7 @@ class Settings(BaseModel):
     incidents: IncidentSettings = IncidentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    log: LogSettings = LogSettings()
     dags: DagSettings = DagSettings()
 
     def values(self) -> dict[str, Any]:
