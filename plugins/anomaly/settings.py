@@ -535,11 +535,27 @@ class DagSettings(Group):
     dag_failure_callback: str = Field(
         "", description="dotted path of what to call when a task fails"
     )
+    dag_deadline_callback: str = Field(
+        "",
+        description="dotted path of what to call when a run of score_readings has not ended in"
+        " time; empty: there is no deadline",
+    )
+    dag_deadline_minutes: float = Field(
+        15.0,
+        gt=0,
+        le=60 * 24 * 31,
+        description="how long after its interval a run of score_readings must have ended",
+    )
 
     @property
     def backfill_approval(self) -> timedelta:
         """How long a preview waits for an answer."""
         return timedelta(hours=self.dag_backfill_approval_hours)
+
+    @property
+    def deadline(self) -> timedelta:
+        """How long after the end of its interval a run of the scheduled scoring has."""
+        return timedelta(minutes=self.dag_deadline_minutes)
 
     @property
     def longest_run(self) -> timedelta:

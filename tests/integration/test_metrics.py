@@ -1,5 +1,6 @@
 """Metrics for Prometheus: true, whoever asks and whatever has died; cheap; never a traceback."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -231,6 +232,45 @@ def test_a_database_that_lacks_migrations_is_not_up(database, settings):
     assert value(readout, "anomaly_up") == 0
     assert value(readout, "anomaly_migrations_missing") >= 6
     assert "run `anomaly migrate`" in readout.errors[0]
+
+
+# The log ----------------------------------------------------------------------------
+
+
+def test_a_published_window_is_logged_with_run_window_and_version(scored, settings, caplog):
+    caplog.set_level("INFO", logger="anomaly.published")
+    score(scored, settings, 0, DAY, dry_run=True)
+    assert caplog.records == [], "a dry run publishes nothing"
+
+    score(scored, settings, 0, DAY)
+
+    (record,) = caplog.records
+    ((run_id,),) = rows(scored, "SELECT max(run_id) FROM anomaly.scoring_runs")
+    assert record.getMessage() == "window published"
+    told = record.published
+    assert (told["run_id"], told["model_versions"], told["origin"]) == (run_id, [1], "backfill")
+    assert (told["window_start"], told["window_end"]) == (at(0).isoformat(), at(DAY).isoformat())
+    assert (told["read"], told["inserted"], told["updated"]) == (2 * DAY, 0, 0)
+
+
+def test_the_command_line_logs_windows_as_json_when_asked(
+    command_line, scored, environment, settings
+):
+    environment = environment | {
+        "ANOMALY_MODELS_URL": settings.models.models_url,
+        "ANOMALY_DETECTOR": "prototype",
+    }
+    command = ["score", "--start", at(0).isoformat(), "--end", at(DAY).isoformat(), "--json"]
+
+    quiet = command_line.run(command, environment)
+    said = command_line.run(command, environment | {"ANOMALY_LOG_FORMAT": "json"})
+
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    (line,) = said.stderr.splitlines()
+    told = json.loads(line)
+    assert told["event"] == "window published"
+    assert told["window_end"] == at(DAY).isoformat()
+    assert told["command"] == "anomaly score"
 
 
 # The command ------------------------------------------------------------------------
