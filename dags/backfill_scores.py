@@ -42,6 +42,7 @@ from anomaly_wiring import (
     keep_machine_names,
     machine_names,
     requested_by,
+    tell_lineage,
 )
 
 settings = load_settings()
@@ -209,6 +210,7 @@ def backfill_scores() -> None:
         context = get_current_context()
         chunk = Chunk.from_dict(values)
         with deployment(settings) as database:
+            tell_lineage(context, database, settings)
             backfiller = Backfiller(database, settings)
             report = backfiller.run(backfill_id, chunk, requested_by(context))
         return announce_scores(context, chunk.window, report)

@@ -37,7 +37,9 @@ from anomaly_wiring import (
     deployment,
     due_at,
     interval_of,
+    measure,
     requested_by,
+    tell_lineage,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def reconcile_scores() -> None:
         context = get_current_context()
         backfill = context["dag_run"].run_type == "backfill"
         with deployment(settings) as database:
+            tell_lineage(context, database, settings)
             window = range_of(context, settings.meter, settings.scoring)
             report = Reconciler(database, settings).reconcile(
                 window, requested_by(context), origin=Origin.BACKFILL if backfill else Origin.LATE
@@ -80,6 +83,7 @@ def reconcile_scores() -> None:
         found = ("compared", "missing", "changed", "deleted")
         counts = {name: getattr(report, name) for name in found} | report.scores.counts()
         announce(context, SCORES, window, **counts)
+        measure(context, report.scores)
         return counts
 
     @task

@@ -46,6 +46,7 @@ from anomaly_wiring import (
     default_args,
     deployment,
     due_at,
+    tell_lineage,
 )
 
 settings = load_settings()
@@ -80,6 +81,7 @@ def retrain_model() -> None:
             due = due_at(context, settings.meter.interval)
             by = f"{run.dag_id} {run.run_id}"
             report = trainer.challenge(trainer.default_window(due), by=by, due=due)
+            tell_lineage(context, database, settings, folder=report.card.rpartition("/")[0])
         judgement, refused = report.judgement, report.refused_in_a_row
         step = next_step(judgement, settings.gate, refused)
         decide = needs_a_person(judgement, settings.gate, refused)

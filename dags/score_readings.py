@@ -44,14 +44,18 @@ from anomaly_wiring import (
     FIRST_DAY,
     SCORES,
     announce_scores,
+    deadline,
     default_args,
     deployment,
     interval_of,
     keep_machine_names,
+    measure_ages,
     requested_by,
+    tell_lineage,
 )
 
 settings = load_settings()
+EVERY = timedelta(minutes=15)
 
 
 @dag(
@@ -62,6 +66,7 @@ settings = load_settings()
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
     dagrun_timeout=settings.dags.scoring_run(settings.meter.interval),
+    deadline=deadline(settings.dags, EVERY),
     default_args=default_args(settings.dags, settings.dags.scoring_run(settings.meter.interval))
     | {"priority_weight": 1000, "weight_rule": "absolute"},  # before any backfill
     tags=["anomaly", "scoring"],
@@ -78,6 +83,7 @@ def score_readings() -> None:
 
         context = get_current_context()
         with deployment(settings) as database:
+            tell_lineage(context, database, settings)
             interval = interval_of(context, settings.meter.interval)
             report = score_tick(Scorer(database, settings), interval, requested_by(context))
             keep_machine_names(database)
@@ -98,6 +104,7 @@ def fail_when_stale(context: Context) -> str:
     from anomaly.operations.status import is_stale, newest_reading
 
     with deployment(settings) as database:
+        measure_ages(database, settings)
         as_of = interval_of(context, settings.meter.interval).end
         newest = newest_reading(database, settings.meter_table, settings.meter, as_of)
         if is_stale(newest, settings.meter, settings.scoring, as_of):

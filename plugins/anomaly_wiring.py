@@ -6,13 +6,22 @@ beside the plugin, not beside the DAG files: these may be put into any folder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, Context
+from airflow.sdk import (
+    Asset,
+    AsyncCallback,
+    Context,
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
+)
 
 from anomaly.errors import SettingsError
 from anomaly.installation import conflict
@@ -54,8 +63,25 @@ def default_args(dag_settings: DagSettings, run_timeout: timedelta) -> dict[str,
     }
     arguments["execution_timeout"] = task_timeout
     if dag_settings.dag_failure_callback:
-        arguments["on_failure_callback"] = _callback(dag_settings.dag_failure_callback)
+        arguments["on_failure_callback"] = _callback("FAILURE", dag_settings.dag_failure_callback)
     return arguments
+
+
+def deadline(dag_settings: DagSettings, schedule: timedelta) -> DeadlineAlert | None:
+    """What a run on `schedule` calls when it has not ended in time; None without a callback.
+
+    Airflow counts from the start of the run's interval. It runs an ordinary function in the
+    executor, as it does tasks, and an ``async`` one in the triggerer.
+    """
+    path = dag_settings.dag_deadline_callback
+    if not path:
+        return None
+    is_async = iscoroutinefunction(_callback("DEADLINE", path))
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
+        interval=schedule + dag_settings.deadline,
+        callback=AsyncCallback(path) if is_async else SyncCallback(path),
+    )
 
 
 @contextmanager
@@ -74,6 +100,7 @@ def deployment(settings: Settings) -> Iterator[Database]:
     from anomaly.errors import AnomalyError, DatabaseError, RefusedError, StaleAttemptError
     from anomaly.wording import without_secrets
 
+    _log_published_windows()
     try:
         database = Database(Connection.get(CONNECTION).get_uri(), settings.database)
         try:
@@ -87,6 +114,20 @@ def deployment(settings: Settings) -> Iterator[Database]:
         lasting = isinstance(found, RefusedError) or not passing
         kind = AirflowFailException if lasting else AirflowException
         raise kind(without_secrets(str(found))) from None
+
+
+def _log_published_windows() -> None:
+    """Put each published window into the task's log, its facts as fields of their own."""
+    import structlog
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            structlog.get_logger(record.name).info(record.getMessage(), **record.published)
+
+    log = logging.getLogger("anomaly.published")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers[:] = [Forward()]
 
 
 def interval_of(context: Context, interval: timedelta) -> Window:
@@ -169,7 +210,67 @@ def announce(context: Context, asset: Asset, window: Window, **details: Any) -> 
 def announce_scores(context: Context, window: Window, report: ScoreReport) -> dict[str, int]:
     """Announce what was published, else `window`; return the counts for log and XCom."""
     announce(context, SCORES, report.span() or window, **report.counts())
+    measure(context, report)
     return report.counts()
+
+
+def measure(context: Context, report: ScoreReport) -> None:
+    """Hand counts to Airflow's own metrics (OpenTelemetry or StatsD); nothing where they are off.
+
+    They say what this run did. What is true of the whole deployment: `anomaly metrics`.
+    """
+    from airflow.sdk.observability import stats
+
+    tags = {"dag_id": context["dag_run"].dag_id}
+    stats.incr("anomaly.readings_scored", report.inserted, tags=tags)
+    stats.incr("anomaly.verdicts_repaired", report.updated, tags=tags)
+    stats.incr("anomaly.verdicts_retracted", report.retracted, tags=tags)
+    stats.incr("anomaly.abnormal_verdicts", report.anomalies, tags=tags)
+
+
+def measure_ages(database: Database, settings: Settings) -> None:
+    """Hand the lag of scoring and the age of the newest reading to Airflow's own metrics."""
+    from airflow.sdk.observability import stats
+
+    from anomaly.database.connection import SCORER
+    from anomaly.database.scoring_runs import live_coverage
+    from anomaly.operations.status import newest_reading
+
+    now = datetime.now(UTC)
+    newest = newest_reading(database, settings.meter_table, settings.meter, now)
+    with database.transaction(SCORER, read_only=True) as transaction:
+        watermark = live_coverage(transaction).watermark
+    if watermark:
+        stats.gauge("anomaly.lag_seconds", (now - watermark).total_seconds())
+    if newest:
+        age = now - (newest + settings.meter.interval)
+        stats.gauge("anomaly.freshness_seconds", age.total_seconds())
+
+
+def tell_lineage(
+    context: Context, database: Database, settings: Settings, folder: str | None = None
+) -> None:
+    """Tell OpenLineage what a task reads and writes, where its provider is installed.
+
+    It reads the meter table, and writes the results, or the model's files in `folder`. The
+    provider takes the task's inlets and outlets when the task ends, so they can name the database
+    that is behind the connection.
+    """
+    try:
+        from openlineage.client.event_v2 import Dataset
+    except ImportError:
+        return
+    task, url = context["ti"].task, database.engine.url
+    server = f"postgres://{url.host or 'localhost'}:{url.port or 5432}"
+    meters = Dataset(server, f"{url.database}.{settings.meter_table.source_name}")
+    written = Dataset(server, f"{url.database}.anomaly.anomaly_results")
+    if folder is not None:
+        scheme, _, place = folder.rpartition("://")
+        bucket, _, key = place.partition("/")
+        in_bucket = scheme not in ("", "file")
+        written = Dataset(f"{scheme}://{bucket}", key) if in_bucket else Dataset("file", place)
+    task.inlets = [*task.inlets, meters]
+    task.outlets = [*task.outlets, written]
 
 
 def announce_promotion(context: Context, promoted: Promoted, **details: Any) -> dict[str, Any]:
@@ -182,15 +283,15 @@ def announce_promotion(context: Context, promoted: Promoted, **details: Any) -> 
     return found | details
 
 
-def _callback(dotted_path: str) -> Callable[[Context], None]:
+def _callback(kind: str, dotted_path: str) -> Callable[[Context], None]:
     module, _, name = dotted_path.rpartition(".")
     try:
         callback = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(
-            f"ANOMALY_DAG_FAILURE_CALLBACK is {dotted_path!r}: {error};"
+            f"ANOMALY_DAG_{kind}_CALLBACK is {dotted_path!r}: {error};"
             " write package.module.function, importable where DAGs are parsed"
         ) from None
     if not callable(callback):
-        raise SettingsError(f"ANOMALY_DAG_FAILURE_CALLBACK is {dotted_path!r}: not a function")
+        raise SettingsError(f"ANOMALY_DAG_{kind}_CALLBACK is {dotted_path!r}: not a function")
     return callback  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ REVOKE ALL ON anomaly.schema_migrations FROM PUBLIC;
 -- The scorer writes verdicts, their history, incidents and the ledger, and adds machines.
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.anomaly_results TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.anomaly_results_history, anomaly.scoring_runs TO anomaly_scorer;
+GRANT SELECT ON anomaly.deleted_scoring_runs TO anomaly_scorer;
 GRANT UPDATE (changes) ON anomaly.scoring_runs TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.backfills, anomaly.backfill_pieces TO anomaly_scorer;
 GRANT DELETE ON anomaly.backfill_pieces TO anomaly_scorer;

@@ -11,6 +11,7 @@ PROJECT = DOCS.parent
 
 SETTINGS = DOCS / "reference" / "settings.md"
 COMMAND_LINE = DOCS / "reference" / "command-line.md"
+METRICS = DOCS / "reference" / "metrics.md"
 TABLES = DOCS / "reference" / "tables-and-views.md"
 ROOMS = DOCS / "pictures" / "rooms.svg"
 

@@ -10,8 +10,9 @@ from anomaly.database.connection import Database
 from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.settings import load_settings
-from docgen import COMMAND_LINE, PROJECT, ROOMS, SETTINGS, TABLES
+from docgen import COMMAND_LINE, METRICS, PROJECT, ROOMS, SETTINGS, TABLES
 from docgen.command_line_page import command_line_page
+from docgen.metrics_page import metrics_page
 from docgen.rooms_picture import rooms_picture
 from docgen.settings_page import settings_page
 from docgen.tables_page import tables_page
@@ -23,6 +24,7 @@ def main() -> None:
         pages = {
             SETTINGS: settings_page(),
             COMMAND_LINE: command_line_page(),
+            METRICS: metrics_page(),
             TABLES: tables_page(database.engine),
             ROOMS: rooms_picture(),
         }

@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 | 0 | done |
 | 1 | an error: one line on standard error says what was found and what to do |
 | 2 | the command was written wrongly |
-| 3 | `anomaly status`, `anomaly doctor`: something needs attention; `anomaly train`: the gate refused the version |
+| 3 | `status` or `doctor` found something that needs attention; `train`: the gate refused |
 
 Every command takes `--help`. `anomaly --version` prints the version. Dates and times are
 written as `2017-03-07` or `2017-03-07T04:45Z`; an end is never included."""

@@ -97,6 +97,13 @@ class Promotion(StrEnum):
     MANUAL = "manual"
 
 
+class LogFormat(StrEnum):
+    """Whether the command line logs each published window, and how."""
+
+    NONE = "none"
+    JSON = "json"
+
+
 class Group(BaseModel):
     """Settings that are read together."""
 
@@ -485,6 +492,14 @@ class GateSettings(Group):
         return timedelta(weeks=self.gate_champion_weeks)
 
 
+class LogSettings(Group):
+    """What the command line logs on standard error; tasks always log into Airflow's own log."""
+
+    log_format: LogFormat = Field(
+        LogFormat.NONE, description="a line per published window: its run, window and versions"
+    )
+
+
 class RetentionSettings(Group):
     """How long rows are kept; 0 months: for ever. Readings, models, incidents and labels stay."""
 
@@ -570,11 +585,27 @@ class DagSettings(Group):
     dag_failure_callback: str = Field(
         "", description="dotted path of what to call when a task fails"
     )
+    dag_deadline_callback: str = Field(
+        "",
+        description="dotted path of what to call when a run of score_readings has not ended in"
+        " time; empty: there is no deadline",
+    )
+    dag_deadline_minutes: float = Field(
+        15.0,
+        gt=0,
+        le=60 * 24 * 31,
+        description="how long after its interval a run of score_readings must have ended",
+    )
 
     @property
     def backfill_approval(self) -> timedelta:
         """How long a preview waits for an answer."""
         return timedelta(hours=self.dag_backfill_approval_hours)
+
+    @property
+    def deadline(self) -> timedelta:
+        """How long after the end of its interval a run of the scheduled scoring has."""
+        return timedelta(minutes=self.dag_deadline_minutes)
 
     @property
     def longest_run(self) -> timedelta:
@@ -602,10 +633,15 @@ class Settings(BaseModel):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
     dags: DagSettings = DagSettings()
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
+        return self._checked()
+
+    def _checked(self) -> Self:
+        """The settings, refused where two groups contradict each other."""
         months, days = self.retention.keep_results_months, self.scoring.reconcile_days
         if months and days > months * 28:
             raise ValueError(
@@ -639,7 +675,7 @@ class Settings(BaseModel):
             raise SettingsError("; ".join(_explain(issue) for issue in found)) from None
         copy = self.model_copy(update=changed)
         try:
-            return copy._groups_fit()
+            return copy._checked()
         except ValueError as error:
             raise SettingsError(str(error)) from None
 

@@ -170,6 +170,39 @@ def test_owner_pool_retries_and_failure_callback_are_settings(monkeypatch, airfl
     assert task.on_failure_callback in (print, [print])
 
 
+def test_a_deadline_is_there_if_there_is_something_to_call(monkeypatch, airflow_metadata, dags):
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import DeadlineReference
+
+    assert not dags["score_readings"].deadline
+
+    monkeypatch.setenv("ANOMALY_DAG_DEADLINE_CALLBACK", "asyncio.sleep")
+    monkeypatch.setenv("ANOMALY_DAG_DEADLINE_MINUTES", "20")
+    bag = DagBag(PROJECT / "dags")
+
+    (deadline,) = bag.dags["score_readings"].deadline
+    assert deadline.interval == timedelta(minutes=15 + 20)
+    assert deadline.reference == DeadlineReference.DAGRUN_LOGICAL_DATE
+    assert type(deadline.callback).__name__ == "AsyncCallback", "a coroutine function"
+    assert deadline.callback.path == "asyncio.sleep"
+    assert not any(dag.deadline for name, dag in bag.dags.items() if name != "score_readings")
+
+    monkeypatch.setenv("ANOMALY_DAG_DEADLINE_CALLBACK", "builtins.print")
+    (deadline,) = DagBag(PROJECT / "dags").dags["score_readings"].deadline
+    assert type(deadline.callback).__name__ == "SyncCallback"
+
+
+def test_a_deadline_callback_that_does_not_exist_is_named(monkeypatch, airflow_metadata):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_DAG_DEADLINE_CALLBACK", "nowhere.page_me")
+    bag = DagBag(PROJECT / "dags" / "score_readings.py")
+
+    assert "ANOMALY_DAG_DEADLINE_CALLBACK is 'nowhere.page_me'" in "".join(
+        bag.import_errors.values()
+    )
+
+
 def test_a_failure_callback_that_does_not_exist_is_named(monkeypatch, airflow_metadata):
     from airflow.dag_processing.dagbag import DagBag
 

@@ -76,7 +76,8 @@ def test_the_ledger_keeps_how_far_scoring_has_come(database, scored):
     execute(
         database,
         f"INSERT INTO anomaly.anomaly_results_history ({columns}, superseded_at, superseded_by,"
-        f" cause) SELECT {columns}, '2001-01-01', 1, 'rescored' FROM anomaly.anomaly_results LIMIT 7",
+        f" cause) SELECT {columns}, '2001-01-01', 1, 'rescored'"
+        " FROM anomaly.anomaly_results LIMIT 7",
     )
 
     found = purge(database, kept.retention, datetime.now(UTC) - timedelta(days=1))

@@ -13,8 +13,9 @@ import pytest
 from anomaly.config_file import VARIABLE
 from anomaly.readings.quality import QUALITY_NAMES
 from anomaly.settings import GROUPS, PREFIX
-from docgen import COMMAND_LINE, DOCS, PROJECT, ROOMS, SETTINGS
+from docgen import COMMAND_LINE, DOCS, METRICS, PROJECT, ROOMS, SETTINGS
 from docgen.command_line_page import command_line_page
+from docgen.metrics_page import metrics_page
 from docgen.rooms_picture import CONTRACT, rooms_picture
 from docgen.settings_page import settings_page
 
@@ -28,6 +29,7 @@ place."""
 GENERATED = {
     SETTINGS: settings_page,
     COMMAND_LINE: command_line_page,
+    METRICS: metrics_page,
     ROOMS: rooms_picture,
 }
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "backfill": ("backfill", "Score a past range again; alerts nobody."),
     "reconcile": ("scoring", "Compare readings with verdicts, and score again where they differ."),
     "status": ("status", "Show the state of the deployment, problems first."),
+    "metrics": ("metrics", "Print metrics for Prometheus, write them to a file, or serve them."),
     "incidents": ("incidents", "List incidents, and show, acknowledge, silence or label one."),
     "label": ("incidents", "Say what an incident, or a time of a machine, was."),
     "labels": ("labels", "List what people said about machines, and take it back."),

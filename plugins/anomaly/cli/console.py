@@ -6,9 +6,10 @@ their codes.
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from rich.text import Text
 from anomaly.database.connection import Database
 from anomaly.database.migrations import check_migrated
 from anomaly.errors import DatabaseError, SettingsError
-from anomaly.settings import Settings, load_settings
+from anomaly.settings import LogFormat, Settings, load_settings
 from anomaly.wording import printable, without_secrets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -36,17 +37,50 @@ out = Console(markup=False, emoji=False, highlight=False)
 notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
-def connect(*, migrated: bool = True) -> tuple[Database, Settings]:
-    """Open the database of ``ANOMALY_DATABASE_URL``, with the settings."""
+def connect(
+    *, migrated: bool = True, longest_statement: int | None = None
+) -> tuple[Database, Settings]:
+    """Open the database of ``ANOMALY_DATABASE_URL``, with the settings.
+
+    Parameters
+    ----------
+    migrated : bool
+        Refuse a database that lacks a migration.
+    longest_statement : int, optional
+        Limit of a statement in seconds, where the settings have a longer one.
+    """
     settings = load_settings()
+    if settings.log.log_format is LogFormat.JSON:
+        _log_published_windows()
     if not settings.database.database_url:
         raise DatabaseError(
             "ANOMALY_DATABASE_URL is not set: write postgresql://user:password@host:5432/database"
         )
-    database = Database(settings.database.database_url, settings.database)
+    limits = settings.database
+    if longest_statement is not None:
+        longest = min(limits.statement_timeout_seconds or longest_statement, longest_statement)
+        limits = limits.model_copy(update={"statement_timeout_seconds": longest})
+    database = Database(limits.database_url, limits)
     if migrated:
         check_migrated(database)
     return database, settings
+
+
+def _log_published_windows() -> None:
+    log = logging.getLogger("anomaly.published")
+    log.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLine())
+    log.handlers[:] = [handler]
+
+
+class _JsonLine(logging.Formatter):
+    """A published window as a line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat()
+        facts = getattr(record, "published", {})
+        return json.dumps({"timestamp": moment, "event": record.getMessage(), **facts})
 
 
 def fail(message: str) -> None:

@@ -61,6 +61,14 @@ def stopped_backfills(transaction: Transaction, since: datetime) -> list[int]:
     return [int(row["backfill_id"]) for row in rows]
 
 
+def backfill_progress(transaction: Transaction, since: datetime) -> Sequence[RowMapping]:
+    """How much of each unfinished backfill is done, the newest first, at most 20.
+
+    One that has done nothing since a moment is left out, unless it has put a version in force.
+    """
+    return transaction.rows("backfills/progress", since=since)
+
+
 def finished_pieces(transaction: Transaction, backfill_id: int) -> Sequence[RowMapping]:
     """Pieces that are finished: their ends, first and last machine, and ``readings``."""
     return transaction.rows("backfills/finished_pieces", backfill_id=backfill_id)

@@ -83,6 +83,11 @@ def open_incidents(transaction: Transaction) -> Sequence[RowMapping]:
     return transaction.rows("incidents/open")
 
 
+def count_unresolved(transaction: Transaction) -> Sequence[RowMapping]:
+    """Number of incidents that are open or acknowledged, by ``severity`` and ``state``."""
+    return transaction.rows("incidents/count_unresolved")
+
+
 def latest_incidents(transaction: Transaction) -> Sequence[RowMapping]:
     """The newest few incidents."""
     return transaction.rows("incidents/latest")

@@ -186,9 +186,14 @@ class SchemaState:
 
 
 def schema_state(database: Database) -> SchemaState:
-    """Compare a database's migrations with this version's."""
-    with database.transaction(SCORER, read_only=True) as transaction:
-        applied = {row["name"]: row["sha256"] for row in transaction.rows("migrations/applied")}
+    """Compare a database's migrations with this version's.
+
+    Raises
+    ------
+    RefusedError
+        When this log-in may not read which were applied.
+    """
+    applied = _applied(database)
     ours = {
         file.removeprefix("migrations/"): hashlib.sha256(sql_file(file).encode()).hexdigest()
         for file in sql_files("migrations")
@@ -210,9 +215,26 @@ def check_migrated(database: Database) -> None:
     RefusedError
         Naming the first one that is missing.
     """
+    if missing := missing_migrations(database):
+        raise RefusedError(f"{database.name} lacks {missing[0]}: run `anomaly migrate`")
+
+
+def missing_migrations(database: Database) -> list[str]:
+    """Migrations that the database lacks, in their order.
+
+    Raises
+    ------
+    RefusedError
+        When this log-in may not read which were applied.
+    """
+    return schema_state(database).missing
+
+
+def _applied(database: Database) -> dict[str, str]:
+    """Names of the applied migrations, and the hash of each."""
     try:
         with database.transaction(SCORER, read_only=True) as transaction:
-            applied = {row["name"] for row in transaction.rows("migrations/applied")}
+            return {row["name"]: row["sha256"] for row in transaction.rows("migrations/applied")}
     except ProgrammingError as error:
         if not isinstance(error.orig, pg.UndefinedTable | pg.InvalidSchemaName):
             raise RefusedError(
@@ -220,9 +242,4 @@ def check_migrated(database: Database) -> None:
                 f" {str(error.orig).strip().splitlines()[0]}; run `anomaly migrate` as the login"
                 " that made the schema, which grants it"
             ) from None
-        applied = set()
-    for file in sql_files("migrations"):
-        if file.removeprefix("migrations/") not in applied:
-            raise RefusedError(
-                f"{database.name} lacks {file.removeprefix('migrations/')}: run `anomaly migrate`"
-            )
+    return {}

@@ -124,6 +124,19 @@ def late_and_repaired(transaction: Transaction, since: datetime) -> RowMapping:
     return transaction.row("scoring_runs/late_and_repaired", since=since)
 
 
+def totals(transaction: Transaction) -> Sequence[RowMapping]:
+    """What all windows have changed, and when the last one was published, per origin.
+
+    Rows of the ledger that were deleted meanwhile still count.
+    """
+    return transaction.rows("scoring_runs/totals")
+
+
+def live_since(transaction: Transaction, since: datetime) -> RowMapping:
+    """How many verdicts live runs have judged since a moment, and how many were abnormal."""
+    return transaction.row("scoring_runs/live_since", since=since)
+
+
 # Record -------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """The operations room: what operators do with a whole deployment.
 
 `backfilling` scores past ranges, and `backfill_report` says what that changed. `status` reports the
-state of the deployment, `doctor` looks for what is set up wrongly. `machine_changes` describes
-machines, `machine_removal` removes one, `purging` deletes what is older than is kept. It may import
-every room except the entry points `cli` and `demo`.
+state of the deployment to people and `metrics` to Prometheus, `doctor` looks for what is set up
+wrongly. `machine_changes` describes machines, `machine_removal` removes one, `purging` deletes what
+is older than is kept. It may import every room except the entry points `cli` and `demo`.
 """

@@ -233,7 +233,8 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         machines = _machine_statuses(transaction, settings, as_of, incidents)
         runs = [dict(row) for row in last_runs(transaction)]
         stopped = stopped_backfills(transaction, as_of - STOPPED)
-    unscored, outdated, without_reading = _mismatch_counts(database, settings, as_of)
+    horizon = settings.scoring.reconcile_horizon
+    unscored, outdated, without_reading = mismatch_counts(database, settings, as_of, horizon)
     return Status(
         as_of=as_of,
         newest_reading=newest,
@@ -285,17 +286,29 @@ def is_stale(
     return newest is None or as_of - (newest + meter.interval) > scoring.stale_after(meter.interval)
 
 
-def _mismatch_counts(
-    database: Database, settings: Settings, as_of: datetime
+def mismatch_counts(
+    database: Database, settings: Settings, as_of: datetime, horizon: timedelta
 ) -> tuple[int, int, int] | tuple[None, None, None]:
-    # From where `anomaly reconcile` begins by default, so that what is counted here is repaired
-    # there. The interval that has just ended is left out: its tick may still be running.
+    """Readings without a verdict, verdicts out of date, and verdicts without a reading.
+
+    Parameters
+    ----------
+    horizon : timedelta
+        How far back from `as_of` is compared. `ScoringSettings.reconcile_horizon` is where
+        `anomaly reconcile` begins by default, so what is counted is repaired there.
+
+    Returns
+    -------
+    tuple
+        Three counts; three times None without a model.
+    """
+    # The interval that has just ended is left out: its tick may still be running.
     end = floor_to_interval(as_of, settings.meter.interval) - settings.meter.interval
     try:
         return count_mismatches(
             database,
             WindowReader(settings.meter_table, settings.meter),
-            Window(as_of - settings.scoring.reconcile_horizon, end),
+            Window(as_of - horizon, end),
             longest_chunk(database, settings.scoring, settings.meter.interval),
         )
     except NoModelError:
@@ -327,7 +340,7 @@ def _machine_statuses(
                 worst.get(row["machine_id"]),
             ),
             row["newest_verdict"],
-            alerts_a_week=_alerts_per_week(settings.meter.interval, **rates[row["machine_id"]]),
+            alerts_a_week=alerts_per_week(settings.meter.interval, **rates[row["machine_id"]]),
             alert_budget=rates[row["machine_id"]]["alert_budget"] or settings.training.alert_budget,
             precision=_precision(**rates[row["machine_id"]]),
         )
@@ -335,7 +348,7 @@ def _machine_statuses(
     ]
 
 
-def _alerts_per_week(
+def alerts_per_week(
     interval: timedelta,
     *,
     alerts: int,
@@ -343,6 +356,7 @@ def _alerts_per_week(
     last_at: datetime | None,
     **_: object,
 ) -> float | None:
+    """Alerts per judged week, of a row of `alert_rates`; None where too little was judged."""
     judged = last_at - first_at + interval if first_at and last_at else timedelta(0)
     return alerts / (judged / timedelta(weeks=1)) if judged >= _LEAST_RATED else None
 

@@ -1,9 +1,11 @@
 """Publish a window of verdicts: whole or not at all, once, and never over a newer attempt."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +42,13 @@ from anomaly.scoring.retraction import retractable, within_source
 from anomaly.settings import Settings
 from anomaly.windows import Window
 
+log = logging.getLogger("anomaly.published")
+"""One record per published window; its attribute ``published`` has the facts by name."""
+
 _TICK = timedelta(microseconds=1)
+
+
+_LOGGED = ("read", "missing", "scored", "inserted", "updated", "retracted", "anomalies")
 
 
 class Part(Enum):
@@ -276,6 +284,8 @@ class Publisher:
                 )
             if job.dry_run:
                 transaction.rollback()
+        if not job.dry_run:  # after the commit: what is logged is true
+            log.info("window published", extra={"published": work.facts(report)})
         return report + ScoreReport(incidents=changes)
 
     def _judge_before(self, work: "_Publication", found: VerdictChanges) -> datetime:
@@ -479,6 +489,23 @@ class _Publication:
             published=(attempt.window,),
             flips=self.flips,
         )
+
+    def facts(self, report: ScoreReport) -> dict[str, Any]:
+        """What is logged of a publication, as plain values."""
+        attempt, job = self.attempt, self.job
+        versions = [part["model_version"] for part in (attempt.verdicts, *self.changed)]
+        counts = report.counts()
+        return {
+            "run_id": attempt.fence.run_id,
+            "window_start": attempt.window.start.isoformat(),
+            "window_end": attempt.window.end.isoformat(),
+            "model_versions": sorted({int(v) for part in versions for v in part.unique()}),
+            "origin": job.origin.value,
+            "command": job.requested_by.command,
+            "dag_run_id": job.requested_by.dag_run_id,
+            "backfill_id": job.backfill_id,
+            **{name: counts[name] for name in _LOGGED},
+        }
 
     def record(self, report: ScoreReport, written: Window) -> None:
         counts = report.counts()
