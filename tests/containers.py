@@ -319,7 +319,9 @@ class Container:
         return [f"touch {root}{target}", f"mount --bind {source} {root}{target}"]
 
 
-_IN_NAMESPACES = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
+# If the tests are killed, so is what they started.
+_IN_NAMESPACES = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--uts", "--pid", "--fork"]
+_IN_NAMESPACES += ["--kill-child"]
 
 
 def configuration(project: Path) -> dict[str, Any]:
