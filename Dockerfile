@@ -4,21 +4,21 @@ ARG PYTHON_VERSION=3.11.14
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS build
 
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 WORKDIR /build
 COPY requirements-build.txt requirements-image.txt ./
 # Two environments: one builds the wheel and is left behind, one is what runs, without pip.
 RUN python -m venv /build/venv \
     && /build/venv/bin/pip install --require-hashes -r requirements-build.txt \
     && python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
-       -r requirements-image.txt
+    && /build/venv/bin/uv pip install --python /opt/venv/bin/python --only-binary :all: \
+       --require-hashes -r requirements-image.txt
 COPY pyproject.toml README.md ./
 COPY sql ./sql
 COPY plugins ./plugins
 COPY dags ./dags
 RUN /build/venv/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheel . \
-    && pip --python /opt/venv/bin/python install --no-deps /build/wheel/*.whl
+    && /build/venv/bin/uv pip install --python /opt/venv/bin/python --no-deps /build/wheel/*.whl
 
 
 FROM python:${PYTHON_VERSION}-slim-bookworm

@@ -15,7 +15,7 @@ from anomaly.demo.airflow_server import AirflowServer
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 
