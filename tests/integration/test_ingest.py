@@ -17,7 +17,7 @@ from psycopg2.sql import SQL
 from anomaly.database.connection import Database
 from anomaly.demo import feeder
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
-from anomaly.demo.feeder import append_missing
+from anomaly.demo.feeder import append_missing, require_fed, start_of_history
 from anomaly.errors import DatabaseError, IngestError, SourceError
 from anomaly.loading import text_files
 from anomaly.loading.file_readings import FileReadings
@@ -818,6 +818,37 @@ def test_the_feeder_fills_our_own_table_whatever_the_environment_names(
     monkeypatch.setenv("ANOMALY_SOURCE_TABLE", "somebody_elses")
 
     assert append_missing(database, START, START + timedelta(hours=1), 7) == 4
+
+
+def test_a_history_begins_once_and_a_restart_goes_on_with_it(database: Database) -> None:
+    now, hour = START + timedelta(hours=1, minutes=7), timedelta(hours=1)
+
+    begun = start_of_history(database, hour, now, 7)
+    append_missing(database, begun, now, 7)
+
+    assert begun == START
+    assert start_of_history(database, hour, now + timedelta(days=1), 7) == START
+
+
+def test_a_table_with_other_readings_is_left_alone_by_the_demo(
+    database: Database, load: Load
+) -> None:
+    load(HEADER + FIRST)
+
+    with pytest.raises(SourceError, match="readings that are not generated"):
+        start_of_history(database, timedelta(hours=1), START + timedelta(hours=1), 7)
+
+
+def test_the_feeder_is_healthy_while_the_newest_reading_is_young(database: Database) -> None:
+    now = START + timedelta(hours=1)
+    with pytest.raises(SourceError, match="newest generated reading is of None"):
+        require_fed(database, now)
+
+    append_missing(database, START, now, 7)
+
+    require_fed(database, now + timedelta(minutes=20))
+    with pytest.raises(SourceError, match="00:45"):
+        require_fed(database, now + timedelta(minutes=45))
 
 
 def test_the_feeder_outlives_a_restart_of_the_database(

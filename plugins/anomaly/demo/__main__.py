@@ -25,15 +25,13 @@ from anomaly.database.connection import Database
 from anomaly.database.incidents import latest_incidents
 from anomaly.database.meter_table import MeterSource
 from anomaly.database.migrations import migrate
-from anomaly.database.model_in_force import champion
 from anomaly.database.results import counts_per_machine
 from anomaly.demo.airflow_server import USER, AirflowServer, AirflowServerError
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.feeder import append_missing
+from anomaly.demo.first_version import train_first_version
 from anomaly.demo.processes import BackgroundProcess, inherited_environment
 from anomaly.errors import AnomalyError
-from anomaly.lifecycle.promotion import Promoter
-from anomaly.lifecycle.training import Trainer
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import Window, floor_to_interval
 from anomaly.wording import printable
@@ -215,14 +213,8 @@ class Demo:
             console.print(line, style="dim", markup=False)
 
     def _train(self) -> None:
-        with self.database.transaction(read_only=True) as transaction:
-            if champion(transaction):
-                return
-        trainer, now = Trainer(self.database, self.settings), datetime.now(UTC)
-        report = trainer.challenge(trainer.default_window(now), by="make demo", due=now)
-        Promoter(self.database, self.settings).promote(
-            report.version, by="make demo", reason="first version"
-        )
+        now = datetime.now(UTC)
+        train_first_version(self.database, self.settings, now, by="make demo")
 
     def _score(self) -> None:
         """Let Airflow score: the history by one backfill, the last interval by the tick's DAG."""

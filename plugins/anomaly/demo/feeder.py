@@ -1,7 +1,8 @@
 """Append generated readings to the demo's meter table as each quarter-hour ends.
 
-Run it with ``python -m anomaly.demo.feeder --start 2024-01-01 --seed 7``. It runs until SIGTERM or
-SIGINT. The database is ``ANOMALY_DATABASE_URL``.
+Run it with ``python -m anomaly.demo.feeder --start 2024-01-01 --seed 7``, or with ``--weeks 10``:
+it begins with so long a history, and a restart goes on with that. It runs until SIGTERM or SIGINT.
+The database is ``ANOMALY_DATABASE_URL``.
 """
 
 import argparse
@@ -12,16 +13,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
-from anomaly.database.connection import Database
+import numpy as np
+
+from anomaly.database.connection import OWNER, Database
+from anomaly.database.meter_table import MeterSource
 from anomaly.database.meter_table_loading import Staged, open_meter_table
+from anomaly.demo.first_version import train_first_version
 from anomaly.demo.generator import INTERVAL, generate
-from anomaly.errors import AnomalyError
+from anomaly.errors import AnomalyError, SourceError
 from anomaly.settings import Layout, Settings, load_settings
-from anomaly.windows import ceil_to_interval, floor_to_interval, parse_moment
+from anomaly.windows import Window, ceil_to_interval, floor_to_interval, parse_moment
 
 RETRY = timedelta(seconds=10)  # chosen
 # A wait does not go on while the computer sleeps, so it is done in short pieces. Chosen.
 LONGEST_WAIT = timedelta(seconds=60)
+MOST_WEEKS = 520  # chosen
 
 log = logging.getLogger("anomaly.demo.feeder")
 
@@ -52,6 +58,48 @@ def append_missing(database: Database, start: datetime, now: datetime, seed: int
         table.expect(Staged([readings.columns[0]], [*readings.columns]))
         table.stage(readings)
         return table.insert_new()
+
+
+def start_of_history(database: Database, history: timedelta, now: datetime, seed: int) -> datetime:
+    """When the generated readings began, or begin now with so long a history.
+
+    Raises
+    ------
+    SourceError
+        When the table holds other readings: a demo must not write into them.
+    """
+    source = MeterSource(_settings().meter_table, _settings().meter)
+    with database.transaction(OWNER, read_only=True) as transaction:
+        shape = source.describe(transaction)
+        extent = source.extent(transaction, shape)
+        if extent is None:
+            return floor_to_interval(now - history, INTERVAL)
+        first = Window(extent[0], extent[0] + INTERVAL)
+        stored = source.read(transaction, shape, first)
+    generated = generate(first.start, first.end, seed=seed).frame
+    machines = [f"machine_{machine}" for machine in (1, 2, 3, 4, 5)]
+    found = stored.iloc[0, 2:].to_numpy(float)
+    if not np.array_equal(found, generated[machines].iloc[0].to_numpy(float), equal_nan=True):
+        raise SourceError(
+            "anomaly.meter_readings holds readings that are not generated: leave the demo out, or"
+            " empty the table first"
+        )
+    return first.start
+
+
+def require_fed(database: Database, now: datetime) -> None:
+    """Refuse a table whose newest reading is older than two intervals.
+
+    Raises
+    ------
+    SourceError
+        Naming the newest reading.
+    """
+    source = MeterSource(_settings().meter_table, _settings().meter)
+    with database.transaction(OWNER, read_only=True) as transaction:
+        newest = source.previous_reading(transaction, source.describe(transaction), now)
+    if newest is None or newest < now - 3 * INTERVAL:
+        raise SourceError(f"the newest generated reading is of {newest}")
 
 
 def _settings() -> Settings:
@@ -94,25 +142,41 @@ def _append(database: Database, start: datetime, now: datetime, seed: int) -> da
 def main(arguments: Sequence[str] | None = None) -> None:
     """Feed the database in ``ANOMALY_DATABASE_URL`` until a signal stops it."""
     parser = argparse.ArgumentParser(prog="python -m anomaly.demo.feeder", description=__doc__)
-    parser.add_argument("--start", required=True, help="ISO 8601: when the counters began")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--start", help="ISO 8601: when the counters began")
+    what.add_argument("--weeks", type=float, help="history to begin with, where there is none")
+    what.add_argument("--check", action="store_true", help="only see whether the table is fed")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--train", action="store_true", help="train a first version")
     chosen = parser.parse_args(arguments)
     if chosen.seed < 0:
         parser.error(f"--seed is {chosen.seed}: it must not be negative")
+    if chosen.weeks is not None and not 0 < chosen.weeks <= MOST_WEEKS:
+        parser.error(f"--weeks is {chosen.weeks:g}: it must be from 0 to {MOST_WEEKS}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        settings = load_settings()
-        feed(
-            Database(settings.database.database_url, settings.database),
-            parse_moment(chosen.start),
-            chosen.seed,
-            stop,
-        )
+        _run(chosen, load_settings(), stop)
     except AnomalyError as error:
         sys.exit(f"error: {error}")
+
+
+def _run(chosen: argparse.Namespace, settings: Settings, stop: Event) -> None:
+    database, now = Database(settings.database.database_url, settings.database), datetime.now(UTC)
+    if chosen.check:
+        require_fed(database, now)
+        return
+    if chosen.start:
+        start = parse_moment(chosen.start)
+    else:
+        start = start_of_history(database, timedelta(weeks=chosen.weeks), now, chosen.seed)
+    if chosen.train:
+        log.info("%d rows appended", append_missing(database, start, now, chosen.seed))
+        version = train_first_version(database, settings, now, by="demo")
+        log.info(f"version {version} was trained" if version else "a version is in force")
+    feed(database, start, chosen.seed, stop)
 
 
 if __name__ == "__main__":
