@@ -1,6 +1,6 @@
 """``anomaly config``: the settings in force, and where each comes from."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,10 +25,16 @@ def config(
     rows = [
         {
             "setting": PREFIX + name.upper(),
-            "value": value if as_json else without_secrets(str(value)),
+            "value": _shown(value, as_json),
             "from": sources.get(name, "default"),
         }
         for name, value in settings.values().items()
         if name in sources or not changed
     ]
     print_list("Settings", rows, ("setting", "value", "from"), as_json=as_json, as_csv=as_csv)
+
+
+def _shown(value: Any, as_json: bool) -> Any:
+    """A value without passwords; for people as text."""
+    text = value if isinstance(value, str) else str(value)
+    return value if as_json and not isinstance(value, str) else without_secrets(text)
