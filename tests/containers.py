@@ -247,7 +247,9 @@ class Container:
         if self.service.get("cap_drop") == ["ALL"] and not user:
             limits = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
             command = ["setpriv", *limits, *command]
-        return ["tini", "--", *command] if self.service.get("init") else command
+        # Docker gives it to those with `init: true`. Here all have it: a first process that
+        # becomes another user would outlive tests that are killed.
+        return ["tini", "--", *command]
 
     def _environment(self) -> dict[str, str]:
         image = self.service["image"]
