@@ -3,13 +3,17 @@
 import ast
 import builtins
 import re
+import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import typer
 
+from anomaly.cli.app import COMMANDS, app, load
 from anomaly.config_file import VARIABLE
 from anomaly.readings.quality import QUALITY_NAMES
 from anomaly.settings import GROUPS, PREFIX
@@ -219,3 +223,44 @@ def _headings(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_command_shows_an_example_that_it_takes():
+    for name, command in _commands():
+        example = re.search(r"Example: (.+)", command.help or "")
+        assert example, name
+        options = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+        first = [part for part in re.split(r"[;|>]", example[1]) if f"anomaly {name}" in part]
+        assert first, name
+        for word in re.findall(r"(?<!\S)--[a-z-]+", first[0]):
+            assert word in options, (name, word)
+
+
+def test_the_line_of_a_command_in_the_help_says_what_the_command_says():
+    context = typer.main.get_command(app)
+    assert list(context.commands) == list(COMMANDS)
+    for name, (_, line) in COMMANDS.items():
+        assert load(name).help, name
+        assert len(f"{name} {line}") < 100, name
+
+
+def test_help_imports_nothing_heavy():
+    """So that it comes at once: half a second on an idle machine."""
+    code = (
+        "import sys, anomaly.cli.app as cli\n"
+        "try:\n    cli.app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('pandas', 'numpy', 'sqlalchemy', 'sklearn', 'pydantic')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def _commands():
+    """Every command by its words, without groups that only show their help."""
+    waiting = [(name, load(name)) for name in COMMANDS]
+    for name, command in waiting:
+        below = getattr(command, "commands", {})
+        waiting += [(f"{name} {word}", each) for word, each in below.items()]
+        if not below or not command.no_args_is_help:
+            yield name, command

@@ -77,6 +77,8 @@ def backfill(
     """Score a past range, chunk by chunk, and report what changed. Nobody is ever alerted.
 
     You can stop it at any time: finished chunks stay.
+
+    Example: anomaly backfill --start 2026-10-01 --end 2026-11-01 --dry-run
     """
     database, settings = connect()
     backfiller = Backfiller(database, settings)

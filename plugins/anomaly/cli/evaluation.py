@@ -72,7 +72,10 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate the detector `signals` and baselines, on injected faults or on labels."""
+    """Evaluate the detector `signals` and baselines, on injected faults or on labels.
+
+    Example: anomaly evaluate --budgets 0.5,1
+    """
     asked = _budgets(budgets or "0.5,1,3")
     _go_alone("--labels", labels, **{"--sets": sets, "--replay": replay})
     part = {"--start": start, "--end": end, "--machines": machines}

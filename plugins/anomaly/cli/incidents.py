@@ -51,7 +51,8 @@ Zone = Annotated[
 ]
 
 incidents_app = typer.Typer(
-    help="List incidents, newest first; by default those that need somebody."
+    help="List incidents, newest first; by default those that need somebody.\n\n"
+    "Example: anomaly incidents --all --tz Europe/Berlin"
 )
 
 
@@ -78,7 +79,10 @@ def incidents(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List incidents, newest first; by default those that need somebody."""
+    """List incidents, newest first; by default those that need somebody.
+
+    Example: anomaly incidents --all --tz Europe/Berlin
+    """
     if context.invoked_subcommand is not None:
         return None
     shown_in = _checked_zone(zone)
@@ -120,7 +124,10 @@ def show(
     most: Annotated[int, typer.Option("--readings", help="Most readings to show.", min=2)] = 48,
     as_json: AsJson = False,
 ) -> None:
-    """Show an incident: its readings compared with the usual power, and what people said."""
+    """Show an incident: its readings compared with the usual power, and what people said.
+
+    Example: anomaly incidents show 12
+    """
     shown_in = _checked_zone(zone)
     database, settings = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
@@ -181,7 +188,10 @@ def label(
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Label a range: a real fault, a false alarm, maintenance or a meter fault."""
+    """Label a range: a real fault, a false alarm, maintenance or a meter fault.
+
+    Example: anomaly label --incident 12 false_alarm
+    """
     *machines, what = words
     name = _label_name(what)
     said = {"note": note, "by": by or current_user()}

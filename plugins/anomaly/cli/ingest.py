@@ -103,7 +103,10 @@ def ingest(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load readings from a file: all of it or nothing, safe to repeat."""
+    """Load readings from a file: all of it or nothing, safe to repeat.
+
+    Example: anomaly ingest readings.csv --timezone Europe/Berlin --preview
+    """
     options = FileOptions(
         columns=parse_columns(columns or []),
         ignore_unknown=ignore_unknown,

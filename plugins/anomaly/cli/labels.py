@@ -32,7 +32,10 @@ def labels_list(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List labels, newest first; times are UTC."""
+    """List labels, newest first; times are UTC.
+
+    Example: anomaly labels list --machine Saw --all
+    """
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
         known = known_machines(transaction)
@@ -53,7 +56,10 @@ def labels_remove(
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take a label back: it does not count any more, but stays on record."""
+    """Take a label back: it does not count any more, but stays on record.
+
+    Example: anomaly labels remove 3
+    """
     database, settings = connect()
     done = take_back(database, settings.meter, settings.incidents, label, by=by or current_user())
     if as_json:

@@ -30,7 +30,10 @@ _COLUMNS = (
 
 @machines_app.command("list")
 def machines_list(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """List machines by id."""
+    """List machines by id.
+
+    Example: anomaly machines list --csv
+    """
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
         rows = [dict(row) for row in list_machines(transaction)]
@@ -137,6 +140,8 @@ def machines_remove(
     """Remove a machine that a wrong setting created, or that nobody needs.
 
     As long as the meter table has readings of it, the next run adds it again.
+
+    Example: anomaly machines remove 99 --with-verdicts
     """
     database, _ = connect()
     removed = remove_machine(database, machine, with_verdicts=with_verdicts)

@@ -54,6 +54,8 @@ def metrics(
 
     They are printed, written or served when the database is down, too: `anomaly_up` is 0 then.
     Exits with 1 in that case, unless it serves.
+
+    Example: anomaly metrics --serve --port 9185
     """
     from anomaly.operations.metrics import read_metrics
 

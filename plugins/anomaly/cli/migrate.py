@@ -7,7 +7,10 @@ from anomaly.database.migrations import migrate as migrate_database
 
 
 def migrate(as_json: AsJson = False) -> None:
-    """Bring the database to the current schema; safe to repeat."""
+    """Bring the database to the current schema; safe to repeat.
+
+    Example: anomaly migrate
+    """
     database, settings = connect(migrated=False)
     report = migrate_database(database, settings.meter_table, settings.meter)
     if as_json:

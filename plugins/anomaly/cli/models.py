@@ -38,7 +38,10 @@ def models_list(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List model versions, newest first, or show which one was live on a date."""
+    """List model versions, newest first, or show which one was live on a date.
+
+    Example: anomaly models list --on 2026-11-01
+    """
     if on is not None and as_csv:
         raise SettingsError("--on prints no list, so --csv does not go with it: use --json")
     database, settings = connect()
@@ -61,7 +64,10 @@ def models_list(
 
 @models_app.command("show")
 def models_show(version: Version, as_json: AsJson = False) -> None:
-    """Show what is recorded about a version, and its model card."""
+    """Show what is recorded about a version, and its model card.
+
+    Example: anomaly models show 3
+    """
     database, settings = connect()
     found = Promoter(database, settings).show(version)
     registry, artefact = (
@@ -95,7 +101,10 @@ def models_promote(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a version in force, for new readings or for a past range that is scored again."""
+    """Put a version in force, for new readings or for a past range that is scored again.
+
+    Example: anomaly models promote 3 --reason "finds run-on at night"
+    """
     if end and not start:
         raise WindowError("--end needs --start: give both for a past range, or neither")
     database, settings = connect()
@@ -127,6 +136,8 @@ def models_rollback(
     """Go back to an earlier version, and score again what later versions have judged.
 
     If it is killed, run it again: that finishes the roll-back and goes no further back.
+
+    Example: anomaly models rollback --reason "too many alerts"
     """
     database, settings = connect()
     promoter = Promoter(database, settings)
@@ -146,7 +157,10 @@ def models_verify(
     version: Annotated[int | None, typer.Argument(help="Default: all.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every file of every version with its hash; exits with 1 if one differs."""
+    """Compare every file of every version with its hash; exits with 1 if one differs.
+
+    Example: anomaly models verify
+    """
     database, settings = connect()
     found = Promoter(database, settings).verify([version] if version else [])
     rows = [{"version": v, "sound": not words, "problem": words} for v, words in found.items()]
@@ -163,7 +177,10 @@ def models_verify(
 
 @models_app.command("reproduce")
 def models_reproduce(version: Version, as_json: AsJson = False) -> None:
-    """Train a version again as recorded, and compare; exits with 1 if it differs."""
+    """Train a version again as recorded, and compare; exits with 1 if it differs.
+
+    Example: anomaly models reproduce 3
+    """
     database, settings = connect()
     from anomaly.lifecycle.reproduction import reproduce
 

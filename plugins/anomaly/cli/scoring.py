@@ -37,7 +37,10 @@ def score(
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a range of readings."""
+    """Score a range of readings.
+
+    Example: anomaly score --start 2026-11-01 --end 2026-11-02 --dry-run
+    """
     database, settings = connect()
     window = Window.parse(start, end).due(datetime.now(UTC), settings.meter.interval)
     job = Job(
@@ -61,7 +64,10 @@ def reconcile(
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare readings with verdicts, and score again where they differ."""
+    """Compare readings with verdicts, and score again where they differ.
+
+    Example: anomaly reconcile --start 2026-11-01 --dry-run
+    """
     database, settings = connect()
     report = Reconciler(database, settings).reconcile(
         _reconcile_window(settings.meter, settings.scoring, start, end),

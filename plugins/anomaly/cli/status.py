@@ -19,7 +19,10 @@ from anomaly.operations.status import status as read_status
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show the state of the deployment, problems first. Exits with 3 if there are any."""
+    """Show the state of the deployment, problems first. Exits with 3 if there are any.
+
+    Example: anomaly status --json
+    """
     database, settings = connect()
     found = read_status(database, settings, datetime.now(UTC))
     if as_json:

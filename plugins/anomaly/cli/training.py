@@ -29,6 +29,8 @@ def train(
 
     With --promote it is put in force if it passes the gate. Exits with 3 if the gate refuses it,
     also without --promote.
+
+    Example: anomaly train --promote
     """
     from anomaly.lifecycle.training import Trainer
 
