@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from anomaly.scoring.publishing import ScoreReport
     from anomaly.windows import Window
 
+log = logging.getLogger(__name__)
+
 CONNECTION = "anomaly_db"
 MACHINES = "anomaly_machines"
 """Airflow's variable with the machines' names, for the form of backfills: a DAG file that asked the
@@ -113,7 +115,10 @@ def deployment(settings: Settings) -> Iterator[Database]:
         passing = isinstance(found, (DatabaseError, StaleAttemptError))
         lasting = isinstance(found, RefusedError) or not passing
         kind = AirflowFailException if lasting else AirflowException
-        raise kind(without_secrets(str(found))) from None
+        message = without_secrets(str(found))
+        # A line of its own: Airflow's own record of the failure begins with addresses.
+        print(f"error: {message}")
+        raise kind(message) from None
 
 
 def _log_published_windows() -> None:
@@ -175,7 +180,8 @@ def machine_names() -> list[str]:
 
     try:
         names = Variable.get(MACHINES, default=[], deserialize_json=True)
-    except Exception:  # no form may break a DAG, whatever is wrong with the variable
+    except Exception as error:  # no form may break a DAG, whatever is wrong with the variable
+        log.warning("the machines of the form are not known: %s", error)
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -195,7 +201,7 @@ def keep_machine_names(database: Database) -> None:
     try:
         Variable.set(MACHINES, names, about, serialize_json=True)
     except Exception as error:  # no tick fails for a form
-        print(f"the machines' names could not be kept for the form: {error}")
+        log.warning("the machines' names could not be kept for the form: %s", error)
 
 
 def announce(context: Context, asset: Asset, window: Window, **details: Any) -> None:

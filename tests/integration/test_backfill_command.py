@@ -101,3 +101,20 @@ def test_what_cannot_be_done_is_one_line(arguments, said, run):
 
     assert said in str(failed.exception)
     assert "\n" not in str(failed.exception)
+
+
+def test_a_backfill_killed_before_its_version_was_in_force_puts_it_there(
+    run, database, settings, monkeypatch
+):
+    train(database, settings.changed(random_seed=7))  # version 2 is in force now
+
+    def killed(*_):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backfilling.Backfiller, "_put_in_force", killed)
+        assert run(*RANGE, "--model-version", "1").exit_code == 137
+
+    assert run("--resume", "1").exit_code == 0
+    found = rows(database, "SELECT DISTINCT model_version FROM anomaly.anomaly_results ORDER BY 1")
+    assert found == [(1,)]

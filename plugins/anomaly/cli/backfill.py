@@ -105,6 +105,8 @@ def backfill(
     backfill_id = resume
     if backfill_id is None:
         backfill_id = backfiller.begin(request, requested_by, current_user())
+    else:
+        backfiller.go_on(backfill_id, requested_by, current_user())
     with _stoppable(backfill_id), _progress(backfiller, request, chunks) as done:
         for chunk in chunks:
             backfiller.run(backfill_id, chunk, requested_by, done, allow_retract=allow_retract)

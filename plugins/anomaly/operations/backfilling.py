@@ -369,15 +369,23 @@ class Backfiller:
         backfill_id = self._begun(request, requested_by)
         if backfill_id is None:
             backfill_id = self._record(request, requested_by)
-        if request.version is not None:
-            Promoter(self.database, self.settings).assign_range(
-                request.version,
-                request.window.start,
-                request.window.end,
-                by=by,
-                reason=f"{requested_by.command} of {request.window}",
-            )
+        self._put_in_force(request, requested_by, by)
         return backfill_id
+
+    def go_on(self, backfill_id: int, requested_by: RequestedBy, by: str) -> None:
+        """Put the version of a backfill in force that may have been killed before it did so."""
+        self._put_in_force(self.request_of(backfill_id), requested_by, by)
+
+    def _put_in_force(self, request: Request, requested_by: RequestedBy, by: str) -> None:
+        if request.version is None:
+            return
+        Promoter(self.database, self.settings).assign_range(
+            request.version,
+            request.window.start,
+            request.window.end,
+            by=by,
+            reason=f"{requested_by.command} of {request.window}",
+        )
 
     def _begun(self, request: Request, requested_by: RequestedBy) -> int | None:
         """The backfill that a run has begun, and not finished, with the same form."""
