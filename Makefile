@@ -35,7 +35,7 @@ test: lint ## Lint, types, tests
 
 test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versions
 	PROPERTIES=full $(BIN)/pytest -n $(WORKERS) --dist loadfile tests/integration/test_stateful.py tests/integration/test_invariants.py
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
 
 test-all: test test-slow ## Both
 

@@ -1,16 +1,19 @@
 """What tests do to a deployment: put readings in, train, score, and read verdicts back."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+from psycopg2.errors import UndefinedObject
 from sqlalchemy import text
 
-from anomaly.database.connection import Database
+from anomaly.database.connection import OWNER, SCORER, TRAINER, Database
 from anomaly.database.results import VERDICT_COLUMNS, Origin
 from anomaly.database.scoring_runs import RequestedBy
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.lifecycle.promotion import Promoter
 from anomaly.lifecycle.training import Trainer, TrainingReport
 from anomaly.scoring.publishing import Job, ScoreReport
@@ -22,6 +25,17 @@ from anomaly.windows import Window
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 QUARTER = timedelta(minutes=15)
 TESTS = RequestedBy("test")
+
+
+def own_log_in(postgres: EmbeddedPostgres, name: str, password: str) -> None:
+    """Make the product's log-in: a member of its roles where another database has made them.
+
+    Roles belong to the server, and only who made them may grant them.
+    """
+    postgres.create_user(name, password, may_create_roles=True)
+    for role in (OWNER, SCORER, TRAINER):
+        with suppress(UndefinedObject):
+            postgres.grant_role(role, name)
 
 
 def at(quarter: int) -> datetime:

@@ -15,12 +15,23 @@ from anomaly.demo.airflow_server import AirflowServer
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import floor_to_interval
-from deployment import QUARTER
+from deployment import QUARTER, own_log_in
 from integration_settings import SMALL
 
-# One log-in for all modules: the product's roles belong to the whole server, and who made them
-# may grant them.
+# Their Airflows run one after the other, on one worker; what needs none runs beside them.
+WITH_AIRFLOW = {
+    "test_backfills", "test_compose_services", "test_demo", "test_killed_worker",
+    "test_observability", "test_scheduler", "test_weekly_model",
+}  # fmt: skip
+
 APP, PASSWORD = "acceptance_app", "secret"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules with an Airflow into one group of pytest-xdist."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem in WITH_AIRFLOW:
+            item.add_marker(pytest.mark.xdist_group("airflow"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,7 @@ def database_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def anomaly_url(postgres: EmbeddedPostgres, database_name: str) -> str:
     """Address of the module's own database."""
-    postgres.create_user(APP, PASSWORD, may_create_roles=True)
+    own_log_in(postgres, APP, PASSWORD)
     postgres.create_database(database_name, owner=APP)
     return postgres.url(database_name, APP, PASSWORD)
 

@@ -10,7 +10,7 @@ import pytest
 
 from anomaly.database.connection import Database
 from anomaly.settings import load_settings
-from deployment import at, counters, insert, rows
+from deployment import at, counters, insert, own_log_in, rows
 from integration_settings import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -133,9 +133,9 @@ class Home:
 @pytest.fixture(params=["highest", "lowest-direct"])
 def home(request, tmp_path, wheel, postgres):
     name = f"installed_{request.param.partition('-')[0]}"
-    postgres.create_user("acceptance_app", "s/cr@t", may_create_roles=True)
-    postgres.create_database(name, owner="acceptance_app")
-    return Home(tmp_path, wheel, request.param, postgres.url(name, "acceptance_app", "s/cr@t"))
+    own_log_in(postgres, "installed_app", "s/cr@t")
+    postgres.create_database(name, owner="installed_app")
+    return Home(tmp_path, wheel, request.param, postgres.url(name, "installed_app", "s/cr@t"))
 
 
 def test_one_wheel_one_connection_one_migration(home):
