@@ -72,7 +72,7 @@ def _all_findings(airflow: bool) -> Iterator[Finding]:
     try:
         database, settings = connect(migrated=False)
     except AnomalyError as failure:
-        yield error("settings", str(failure), "as it says")
+        yield error("settings", str(failure), "")
         return
     yield good("settings", "every value is allowed; `anomaly config` shows them")
     if airflow:
@@ -91,7 +91,7 @@ def _examine_airflow(database: Database, settings: Settings) -> Iterator[Finding
         finally:
             other.dispose()
     except (AnomalyError, *EXPLAINED) as failure:
-        yield error("Airflow", f"connection {CONNECTION}: {explained(failure)}", "correct it")
+        yield error("Airflow", f"connection {CONNECTION}: {explained(failure)}", "")
         return
     if same:
         yield good("Airflow", f"connection {CONNECTION} leads to the same database")

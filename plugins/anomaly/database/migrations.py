@@ -129,6 +129,19 @@ def _let_source_be_read(
     return False
 
 
+def missing_source_grants(database: Database, meter_table: MeterTableSettings) -> str:
+    """What the owner of the meter table has to run; empty: anomaly_source may read it."""
+    with database.transaction() as transaction:
+        if _source_is_readable(transaction, meter_table):
+            return ""
+        schema, table = Identifier(meter_table.source_schema), Identifier(meter_table.source_table)
+        grants = SQL(
+            "GRANT USAGE ON SCHEMA {0} TO anomaly_source;"
+            " GRANT SELECT ON {0}.{1} TO anomaly_source;"
+        )
+        return str(grants.format(schema, table).as_string(transaction.cursor))
+
+
 def _note_wrong_columns(database: Database, source: MeterSource, report: MigrationReport) -> None:
     """Note what the settings say of the meter table and it is not."""
     try:

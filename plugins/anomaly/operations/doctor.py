@@ -12,7 +12,7 @@ from anomaly.database.connection import SCORER, Database
 from anomaly.database.explained_errors import EXPLAINED, explained
 from anomaly.database.machines import known_machines
 from anomaly.database.meter_table import MeterSource
-from anomaly.database.migrations import schema_state
+from anomaly.database.migrations import missing_source_grants, schema_state
 from anomaly.database.setup import (
     detached_months,
     is_without_time_index,
@@ -42,7 +42,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was looked at: what was found, and how to mend it where that is needed."""
+    """Something that was looked at: what was found, and how to mend it.
+
+    `fix` is empty where nothing is to be mended, and where `found` says it already.
+    """
 
     about: str
     level: Level
@@ -109,7 +112,7 @@ def same_database(one: Database, other: Database) -> bool:
 
 
 def _failed(about: str, failure: BaseException) -> Finding:
-    return error(about, str(explained(failure)), "as it says")
+    return error(about, str(explained(failure)), "")
 
 
 def _server(database: Database, _settings: Settings, as_of: datetime) -> Iterator[Finding]:
@@ -209,6 +212,13 @@ def _meter_table(database: Database, settings: Settings, _as_of: datetime) -> It
     source = MeterSource(settings.meter_table, settings.meter)
     with database.transaction(SCORER, read_only=True) as transaction:
         shape = source.describe(transaction)
+    if grants := missing_source_grants(database, settings.meter_table):
+        yield error(
+            "meter table",
+            f"anomaly_source may not read {settings.meter_table.source_name}",
+            f"let its owner run {grants}",
+        )
+        return
     yield good("meter table", f"{settings.meter_table.source_name} is as the settings say")
     if is_without_time_index(database, settings.meter_table):
         column = settings.meter_table.source_timestamp_column
@@ -287,7 +297,7 @@ def _is_writable(folder: str) -> bool:
 def _state(database: Database, settings: Settings, as_of: datetime) -> Iterator[Finding]:
     found = status(database, settings, as_of)
     for problem in found.problems:
-        yield warning("state", problem, "as it says")
+        yield warning("state", problem, "")
     if found.future_readings:
         yield warning(
             "state",
