@@ -91,7 +91,7 @@ def test_a_time_zone_that_is_none_stops_training_and_not_scoring(filled, setting
 
     assert str(refused.value) == (
         "machine 2 has the time zone 'Europe/Berln', which does not exist: run `anomaly"
-        " anomaly.machines SET time_zone = 'Europe/Berlin' WHERE machine_id = 2"
+        " machines set 2 --time-zone Europe/Berlin`"
     )
     assert score(filled, settings, 0, DAY).scored == 2 * DAY
 
