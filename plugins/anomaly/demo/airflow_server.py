@@ -305,6 +305,9 @@ class AirflowServer:
         options = {
             "CORE__DAGS_FOLDER": str(self.project / "dags"),
             "CORE__LOAD_EXAMPLES": "False",
+            # On a busy machine a DAG file may take longer than Airflow's 30 s.
+            "CORE__DAGBAG_IMPORT_TIMEOUT": "120",
+            "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "150",
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": str(max(2, cores)),
             "CORE__FERNET_KEY": known["fernet"],
