@@ -1,9 +1,12 @@
 """The file ``anomaly.toml``: settings for those who do not want environment variables.
 
 The first of these is read, and only that one: the file that ``ANOMALY_CONFIG_FILE`` names,
-``anomaly.toml`` in the working directory, ``anomaly.toml`` in the folder ``AIRFLOW_HOME``.
+``anomaly.toml`` in the working directory if it belongs to this account or to root, ``anomaly.toml``
+in the folder ``AIRFLOW_HOME``.
 """
 
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,12 +33,33 @@ def find_config_file(environment: Mapping[str, str], folder: Path | None) -> Pat
         When ``ANOMALY_CONFIG_FILE`` names no file.
     """
     if named := environment.get(VARIABLE):
-        if not Path(named).is_file():
-            raise SettingsError(f"{VARIABLE} is {named!r}: there is no such file")
+        if _owner(Path(named)) is None:
+            raise SettingsError(f"{VARIABLE} is {named!r}: there is no such file to read")
         return Path(named)
+    # What lies in a folder that many may write to could name another database, and other models.
+    if folder is not None and _owner(folder / NAME) in (os.geteuid(), 0):
+        return folder / NAME
     home = environment.get("AIRFLOW_HOME")
-    folders = [folder, Path(home).expanduser() if home else None]
-    return next((file for f in folders if f and (file := f / NAME).is_file()), None)
+    if home and _owner(file := Path(home).expanduser() / NAME) is not None:
+        return file
+    return None
+
+
+def working_directory() -> Path | None:
+    """The working directory; None where it is gone, or closed to this account."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def _owner(file: Path) -> int | None:
+    """Who a file belongs to; None: there is none, or its folder is closed to this account."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_uid if stat.S_ISREG(found.st_mode) else None
 
 
 def read_config_file(file: Path, groups: Mapping[str, str]) -> dict[str, object]:

@@ -14,14 +14,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from anomaly.config_file import VARIABLE, find_config_file, read_config_file
+from anomaly.config_file import (
+    VARIABLE,
+    find_config_file,
+    read_config_file,
+    working_directory,
+)
 from anomaly.errors import SettingsError
 
 PREFIX = "ANOMALY_"
@@ -727,7 +731,7 @@ def _given(environment: Mapping[str, str] | None) -> tuple[dict[str, object], di
     """The fields that are set, and for those of a file its name."""
     variables = os.environ if environment is None else environment
     _refuse_misspelt_names(variables)
-    folder = Path.cwd() if environment is None else None
+    folder = working_directory() if environment is None else None
     file = find_config_file(variables, folder)
     in_file = {} if file is None else read_config_file(file, _GROUP_OF)
     for name in in_file:

@@ -5,7 +5,8 @@ import re
 import unicodedata
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
-_IN_URL = re.compile(r"(://[^\s:/@?]*):[^\s]*@")  # to the last @: an unescaped one is part of it
+# To the last @ before another URL: an unescaped one, or a space, may be part of the password.
+_IN_URL = re.compile(r"(://[^\s:/@?]*):(?:(?!://)[^\n])*@")
 _IN_QUERY = re.compile(r"\b((?:ssl|pg)?pass(?:word|file)?)\s*=\s*[^&\s,;]+", re.IGNORECASE)
 _SAYS_LITTLE_KW = 0.1
 """Per cent of a usual power below this say little. Chosen: a small number makes any share large."""

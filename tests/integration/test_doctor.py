@@ -78,6 +78,21 @@ def test_a_table_that_its_owner_has_not_granted_is_named_with_the_grants(databas
     assert 'GRANT SELECT ON "plant"."t" TO anomaly_source;' in found
 
 
+def test_rights_that_a_restore_has_lost_are_named(database, sound):
+    execute(database, "REVOKE INSERT ON anomaly.scoring_runs FROM anomaly_scorer")
+
+    assert "rights are missing: anomaly_scorer INSERT ON anomaly.scoring_runs" in told(
+        database, sound
+    )
+
+
+def test_an_empty_deployment_says_what_comes_next(database, settings):
+    found = told(database, settings)
+
+    assert "models: there is no version yet -> run `anomaly train --promote`" in found
+    assert "state: nothing needs attention" not in found
+
+
 def test_a_month_that_is_detached_is_named(database, sound):
     month = f"anomaly_results_{at(8 * DAY):%Y_%m}"
     execute(database, f"ALTER TABLE anomaly.anomaly_results DETACH PARTITION anomaly.{month}")
@@ -122,7 +137,7 @@ def test_the_command_says_it_and_exits_with_3(database, sound, command_line):
         "AIRFLOW_CONN_ANOMALY_DB": '{"host": "localhost", "schema": "x", "port": 1}'
     }
     shown = command_line.run(["doctor"], wrong)
-    assert "no  Airflow: connection anomaly_db:" in shown.stdout
+    assert "no  Airflow: its connection cannot be used:" in shown.stdout
     extra = environment | {"AIRFLOW_CONN_ANOMALY_DB": f"{url}?sslmod=require"}
     assert (
         "an item 'sslmod' that Postgres does not know" in command_line.run(["doctor"], extra).stdout

@@ -43,6 +43,19 @@ def test_what_is_written_is_changed_and_the_rest_stays(database):
     assert changes.next_steps[1].startswith("time_zone: models learn it")
 
 
+def test_every_machine_that_has_a_new_limit_is_named(database):
+    execute(
+        database,
+        "INSERT INTO anomaly.machines (machine_id, source_key, name)"
+        " SELECT n, 'm' || n, 'm' || n FROM generate_series(3, 30) AS n",
+    )
+    (step,) = change_all_machines(database, {"max_power_kw": "80"}).next_steps
+
+    assert f"--machines {','.join(map(str, range(1, 31)))} " in step
+    with pytest.raises(MachineError, match="a name is one machine's"):
+        change_all_machines(database, {"name": "Saw"})
+
+
 def test_all_machines_get_a_zone_at_once(database):
     changes = change_all_machines(database, {"time_zone": "Europe/Berlin"})
 
@@ -81,8 +94,7 @@ def test_a_file_changes_and_adds_machines_before_their_first_reading(database):
         database,
         [
             {"source_key": "machine_2", "name": "Press", "alert_budget": "0.5"},
-            {"source_key": "Pump 7", "name": "Pump", "time_zone": "", "machine_id": ""}
-            | {"time_zone": "Europe/Vienna"},
+            {"source_key": "Pump 7", "name": "Pump", "time_zone": "", "machine_id": ""},
             {"machine": "1", "name": "Saw", "holidays": "DE-BW"},
         ],
         "Europe/Berlin",
@@ -92,7 +104,7 @@ def test_a_file_changes_and_adds_machines_before_their_first_reading(database):
     assert [row[:5] for row in described(database)] == [
         (1, "machine_1", "Saw", "", "UTC"),
         (2, "machine_2", "Press", "", "UTC"),
-        (3, "Pump 7", "Pump", "", "Europe/Vienna"),
+        (3, "Pump 7", "Pump", "", "Europe/Berlin"),
     ]
 
 
@@ -104,6 +116,9 @@ def test_a_file_changes_and_adds_machines_before_their_first_reading(database):
         ({"source_key": "machine_1", "name": "b"}, "row 3: machine 1 stands in row 2 already"),
         ({"source_key": "new", "machine_id": "1"}, "row 3: machine_id 1 is another machine's"),
         ({"source_key": "new", "machine_id": "x"}, "row 3: machine_id is 'x'"),
+        ({"source_key": "new", "machine_id": "2147483647"}, "row 3: .* a whole number from 1 to"),
+        ({"source_key": " new"}, "row 3: source_key is ' new': remove the spaces around it"),
+        ({"source_key": "machine_2", "machine_id": "1"}, "'machine_2' is machine 2: correct one"),
     ],
 )
 def test_a_wrong_row_of_a_file_is_named_and_nothing_is_changed(database, row, message):

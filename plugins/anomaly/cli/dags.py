@@ -1,5 +1,6 @@
 """``anomaly dags``: where the DAG files are, and how Airflow gets them."""
 
+import configparser
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from anomaly.errors import SettingsError
 from anomaly.installation import bundled_folder
 
 BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
+_OPTION = "dag_bundle_config_list"
 _LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
 _USERS_OWN = {"name": "dags-folder", "classpath": _LOCAL, "kwargs": {}}
 
@@ -32,7 +34,7 @@ def dags_path() -> None:
 def dags_bundle() -> None:
     """Print the setting by which Airflow reads the DAGs from where they are installed.
 
-    Bundles that the environment names already stay, and so does Airflow's own folder of DAGs.
+    Bundles that the environment or airflow.cfg names already stay, else Airflow's own folder.
     Example: export "$(anomaly dags bundle)"
     """
     ours = {"name": "anomaly", "classpath": _LOCAL, "kwargs": {"path": str(bundled_folder("dags"))}}
@@ -70,13 +72,31 @@ def dags_copy(
 
 
 def _bundles_named() -> list[dict[str, Any]]:
-    text = os.environ.get(BUNDLES, "")
+    """The bundles that Airflow reads now, by its environment or its airflow.cfg."""
+    where, text = BUNDLES, os.environ.get(BUNDLES, "")
     if not text:
+        home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+        where = f"{_OPTION} in {home / 'airflow.cfg'}"
+        config = configparser.ConfigParser(interpolation=None, strict=False)
+        config.read(home / "airflow.cfg", encoding="utf-8")
+        text = config.get("dag_processor", _OPTION, fallback="")
+        elsewhere = [
+            name
+            for suffix in ("_cmd", "_secret")
+            for name in (f"{BUNDLES}{suffix.upper()}", f"{_OPTION}{suffix}")
+            if name in os.environ or config.has_option("dag_processor", name)
+        ]
+        if elsewhere and not text:
+            raise SettingsError(
+                f"Airflow gets its bundles by {elsewhere[0]}: add ours there; its path is"
+                f" {bundled_folder('dags')}"
+            )
+    if not text.strip():
         return [_USERS_OWN]
     try:
         bundles = json.loads(text)
     except ValueError:
         bundles = None
     if not isinstance(bundles, list) or not all(isinstance(one, dict) for one in bundles):
-        raise SettingsError(f"{BUNDLES} is {text!r}: it should be a JSON list, correct it first")
+        raise SettingsError(f"{where} is {text!r}: it should be a JSON list, correct it first")
     return bundles

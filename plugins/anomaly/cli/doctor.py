@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ from anomaly.operations.doctor import (
     warning,
 )
 from anomaly.settings import Settings
+from anomaly.wording import without_secrets
 
 CONNECTION = "anomaly_db"
 _ANSWER_SECONDS = 120  # chosen: Airflow's command line needs some seconds to start
@@ -50,7 +51,8 @@ def doctor(
     writes nothing. Example: anomaly doctor --no-airflow
     """
     findings = []
-    for finding in _all_findings(airflow):
+    for found in _all_findings(airflow):
+        finding = replace(found, found=without_secrets(found.found))
         findings.append(finding)
         if not as_json:
             _print(finding)
@@ -84,6 +86,7 @@ def _examine_airflow(database: Database, settings: Settings) -> Iterator[Finding
     try:
         uri = _airflow_connection()
         if uri is None:
+            yield good("Airflow", "none is set up here, so its connection was not looked at")
             return
         other = Database(uri, settings.database)
         try:
@@ -91,7 +94,7 @@ def _examine_airflow(database: Database, settings: Settings) -> Iterator[Finding
         finally:
             other.dispose()
     except (AnomalyError, *EXPLAINED) as failure:
-        yield error("Airflow", f"connection {CONNECTION}: {explained(failure)}", "")
+        yield error("Airflow", f"its connection cannot be used: {explained(failure)}", "")
         return
     if same:
         yield good("Airflow", f"connection {CONNECTION} leads to the same database")
@@ -116,7 +119,8 @@ def _airflow_connection() -> str | None:
             return uri
         return _uri_of_json(uri)
     command = Path(sys.executable).with_name("airflow")
-    if not command.exists() or not any(name.startswith("AIRFLOW_") for name in os.environ):
+    is_set_up = any(name.startswith("AIRFLOW_") for name in os.environ)
+    if not command.exists() or not (is_set_up or Path("~/airflow").expanduser().is_dir()):
         return None
     try:
         answer = subprocess.run(  # noqa: S603

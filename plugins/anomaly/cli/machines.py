@@ -123,7 +123,8 @@ def _print_changes(changes: MachineChanges, as_json: bool) -> None:
             for name, value in fields.items()
         )
         say(f"machine {number}: {told}")
-    say(f"{len(changes.changed)} machines changed, {len(changes.added)} of them new")
+    known = changes.changed.keys() - set(changes.added)
+    say(f"{len(known)} machines changed, {len(changes.added)} added")
     for step in changes.next_steps:
         say(f"note: {step}", style="yellow", to=notes)
 

@@ -33,6 +33,12 @@ def public_is_open(transaction: Transaction) -> bool:
     return bool(transaction.value("setup/public_is_open"))
 
 
+def missing_grants(database: Database) -> list[str]:
+    """Rights of the product's roles that are missing, as after a restore without grants."""
+    with database.transaction() as transaction:
+        return [str(row["missing"]) for row in transaction.rows("setup/missing_grants")]
+
+
 def detached_months(database: Database) -> list[str]:
     """Tables of a month of results that are no partition any more."""
     with database.transaction() as transaction:

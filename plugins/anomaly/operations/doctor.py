@@ -16,6 +16,7 @@ from anomaly.database.migrations import missing_source_grants, schema_state
 from anomaly.database.setup import (
     detached_months,
     is_without_time_index,
+    missing_grants,
     public_is_open,
     roles,
     server,
@@ -23,7 +24,7 @@ from anomaly.database.setup import (
 from anomaly.errors import AnomalyError
 from anomaly.installation import PACKAGE, other_copies
 from anomaly.lifecycle.promotion import Promoter
-from anomaly.operations.status import status
+from anomaly.operations.status import Status, status
 from anomaly.settings import Settings
 
 OLDEST_POSTGRES, NEWEST_POSTGRES = 15, 18
@@ -195,6 +196,12 @@ def _schema(database: Database, _settings: Settings, _as_of: datetime) -> Iterat
         )
     if not (found.unknown or found.missing or found.changed):
         yield good("schema", "every migration is applied")
+        if missing := missing_grants(database):
+            yield error(
+                "schema",
+                f"rights are missing: {', '.join(missing)}",
+                "run `anomaly migrate`, which grants them",
+            )
 
 
 def _results(database: Database, _settings: Settings, _as_of: datetime) -> Iterator[Finding]:
@@ -256,12 +263,15 @@ def _machines(database: Database, settings: Settings, _as_of: datetime) -> Itera
             f" set ANOMALY_SOURCE_TIMEZONE to {here} for new ones: working days and the times in"
             " reasons follow it",
         )
+    elif not len(zones):
+        yield good("machines", "none yet: the first run that finds their readings adds them")
     else:
         yield good("machines", f"{len(zones)} machines in {len(set(zones))} time zones")
 
 
 def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterator[Finding]:
-    broken = {v: text for v, text in Promoter(database, settings).verify([]).items() if text}
+    versions = Promoter(database, settings).verify([])
+    broken = {version: text for version, text in versions.items() if text}
     for version, text in broken.items():
         yield warning(
             "models",
@@ -282,8 +292,10 @@ def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterato
                 f"this account may not write below {url}",
                 "let the account that trains write there",
             )
-    if not broken:
-        yield good("models", "the files of every version are what was registered")
+    if not versions:
+        yield warning("models", "there is no version yet", "run `anomaly train --promote`")
+    elif not broken:
+        yield good("models", f"the files of all {len(versions)} versions are what was registered")
 
 
 def _is_writable(folder: str) -> bool:
@@ -298,6 +310,13 @@ def _state(database: Database, settings: Settings, as_of: datetime) -> Iterator[
     found = status(database, settings, as_of)
     for problem in found.problems:
         yield warning("state", problem, "")
+    warnings = list(_lag(found, settings))
+    yield from warnings
+    if not (found.problems or warnings):
+        yield good("state", "nothing needs attention")
+
+
+def _lag(found: Status, settings: Settings) -> Iterator[Finding]:
     if found.future_readings:
         yield warning(
             "state",
@@ -313,5 +332,3 @@ def _state(database: Database, settings: Settings, as_of: datetime) -> Iterator[
             f"scored up to {found.watermark:%Y-%m-%d %H:%M} UTC only",
             "look at the last runs of score_readings: are they on, queued, or failing?",
         )
-    if not found.problems:
-        yield good("state", "nothing needs attention")

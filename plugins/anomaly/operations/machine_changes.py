@@ -17,6 +17,7 @@ from anomaly.database.machines import (
     lock_machines,
     register_machines,
 )
+from anomaly.database.meter_table import LARGEST_ID
 from anomaly.errors import AnomalyError, MachineError
 from anomaly.settings import MOST_ALERTS
 from anomaly.windows import parse_moment
@@ -46,10 +47,10 @@ class MachineChanges:
         new = {name for fields in self.changed.values() for name in fields}
         steps = []
         if limits := {n for n, fields in self.changed.items() if LIMITS & fields.keys()}:
-            some = ",".join(str(number) for number in sorted(limits)[:20])
+            numbers = ",".join(str(number) for number in sorted(limits))
             steps.append(
                 "verdicts from now on follow the new limits; for those that are out run `anomaly"
-                f" backfill --mode everything --machines {some} --start ... --end ...`"
+                f" backfill --mode everything --machines {numbers} --start ... --end ...`"
             )
         if new & LEARNT:
             steps.append(f"{', '.join(sorted(new & LEARNT))}: models learn it in the next training")
@@ -80,7 +81,9 @@ def change_machine(database: Database, machine: str, fields: Mapping[str, str]) 
 
 
 def change_all_machines(database: Database, fields: Mapping[str, str]) -> MachineChanges:
-    """Change what is known of every machine, as `change_machine`."""
+    """Change what is known of every machine, as `change_machine`; each keeps its own name."""
+    if "name" in fields:
+        raise MachineError("a name is one machine's: write its id or name instead of --all")
     changes, parsed = MachineChanges(), _parsed(fields)
     with database.transaction(OWNER) as transaction:
         lock_machines(transaction)
@@ -96,7 +99,8 @@ def import_machines(
 
     A row names its machine by ``source_key``, else by ``machine_id``, else by ``machine`` (an id or
     a name). A ``source_key`` that is not known yet is added, so that a machine has its name and its
-    zone from its first reading on. A cell that is empty clears its field.
+    zone from its first reading on. A cell that is empty clears its field; of a machine that is new
+    it stays what it is by default.
 
     Parameters
     ----------
@@ -122,7 +126,10 @@ def import_machines(
                 if number in seen:
                     raise MachineError(f"machine {number} stands in row {seen[number]} already")
                 seen[number] = line
-                given = {name: row[name] for name in FIELDS if name in row}
+                is_new = number in changes.added
+                given = {
+                    name: row[name] for name in FIELDS if name in row and (row[name] or not is_new)
+                }
                 _change(transaction, machines[number], _parsed(given), changes)
             except AnomalyError as error:
                 raise MachineError(f"row {line}: {error}; nothing was changed") from None
@@ -142,6 +149,11 @@ def _register_new(
     wanted: dict[str, int | None] = {}
     for line, row in enumerate(rows, start=2):
         if (key := row.get("source_key", "")) and key not in keys:
+            if key != key.strip():
+                raise MachineError(
+                    f"row {line}: source_key is {key!r}: remove the spaces around it; nothing was"
+                    " changed"
+                )
             number = _whole(line, row.get("machine_id", ""))
             if number in before or (number and number in wanted.values()):
                 raise MachineError(
@@ -156,6 +168,12 @@ def _register_new(
 
 def _number_of(row: Mapping[str, str], by_key: Mapping[str, int], known: pd.DataFrame) -> int:
     if key := row.get("source_key"):
+        wanted = row.get("machine_id")
+        if wanted and wanted != str(by_key[key]):
+            raise MachineError(
+                f"machine_id is {wanted!r}, and {key!r} is machine {by_key[key]}: correct one, or"
+                " leave machine_id empty"
+            )
         return by_key[key]
     name = row.get("machine_id") or row.get("machine")
     if not name:
@@ -166,10 +184,10 @@ def _number_of(row: Mapping[str, str], by_key: Mapping[str, int], known: pd.Data
 def _whole(line: int, text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LARGEST_ID):
         raise MachineError(
-            f"row {line}: machine_id is {text!r}: write a whole number above 0, or leave it empty;"
-            " nothing was changed"
+            f"row {line}: machine_id is {text!r}: write a whole number from 1 to {LARGEST_ID}, or"
+            " leave it empty; nothing was changed"
         )
     return int(text)
 
