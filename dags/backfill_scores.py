@@ -305,7 +305,7 @@ def tell(context: Context, words: str, report: Any, title: str, *, preview: bool
     instance = context["ti"]
     instance.xcom_push("words", words)
     instance.xcom_push("seconds", report.seconds)
-    instance.xcom_push("note", as_note(report, title))
+    instance.xcom_push("anomaly_note", as_note(report, title))  # plugins/anomaly_plugin.py
     counts = report.as_dict()
     counts["incidents"] = {name: len(found) for name, found in counts["incidents"].items()}
     context["outlet_events"][REPORTS].add(BACKFILLS, extra={"preview": preview, **counts})

@@ -13,7 +13,9 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-BACKFILL = "backfill_scores"
+BACKFILL = "backfill_scores"  # a prefix may stand before it: ANOMALY_DAG_PREFIX
+NOTE = "anomaly_note"
+"""Key of the XCom that holds what a run's note is to say."""
 MOST_CHARACTERS = 1000  # of a note
 OURS = ("Preview: ", "Backfill ")
 
@@ -34,7 +36,7 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:
 
 def keep_note(dag_run: Any) -> None:
     """Put the last report of a backfill into the note of its run, unless a person wrote one."""
-    if dag_run.dag_id != BACKFILL:
+    if not dag_run.dag_id.endswith(BACKFILL):
         return
     try:
         from airflow.models.xcom import XComModel
@@ -53,7 +55,7 @@ def keep_note(dag_run: Any) -> None:
             .where(
                 XComModel.dag_id == dag_run.dag_id,
                 XComModel.run_id == dag_run.run_id,
-                XComModel.key == "note",
+                XComModel.key == NOTE,
             )
             .order_by(XComModel.timestamp.desc())
         ).all()

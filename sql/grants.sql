@@ -27,7 +27,8 @@ GRANT USAGE ON SEQUENCE anomaly.fencing_token TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.anomaly_results_as_of(timestamptz) TO anomaly_scorer;
 GRANT EXECUTE ON FUNCTION anomaly.drop_results_before(timestamptz),
-    anomaly.delete_history_before(timestamptz), anomaly.delete_ledger_before(timestamptz)
+    anomaly.delete_history_before(timestamptz, integer),
+    anomaly.delete_ledger_before(timestamptz, integer)
     TO anomaly_scorer;
 
 -- The trainer registers versions and writes the version map. It only reads verdicts.

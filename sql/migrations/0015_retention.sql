@@ -1,5 +1,21 @@
 -- How long verdicts, replaced verdicts and the ledger are kept: functions that the scorer may call
--- without the right to delete from the tables.
+-- without the right to delete from the tables. None deletes what is younger than four weeks, so
+-- that who has the scorer's rights cannot wipe out traces of today.
+
+CREATE FUNCTION anomaly.refuse_young(moment timestamptz)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF moment > now() - interval '28 days' THEN
+        RAISE object_not_in_prerequisite_state USING MESSAGE = format(
+            '%s is less than four weeks ago: what is younger than that is never deleted', moment);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION anomaly.refuse_young(timestamptz) IS
+    'Refuses a moment before which deleting would take what is younger than four weeks';
 
 CREATE FUNCTION anomaly.drop_results_before(moment timestamptz)
 RETURNS integer
@@ -14,6 +30,7 @@ DECLARE
     part    record;
     dropped integer := 0;
 BEGIN
+    PERFORM anomaly.refuse_young(moment);
     FOR part IN
         SELECT c.relname
           FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -32,49 +49,64 @@ $$;
 COMMENT ON FUNCTION anomaly.drop_results_before(timestamptz) IS
     'Drops the months of anomaly_results that end before a moment; returns how many';
 
-CREATE FUNCTION anomaly.delete_history_before(moment timestamptz)
+-- As many rows at once as end within any time limit; the caller repeats it until none is left.
+CREATE FUNCTION anomaly.delete_history_before(moment timestamptz, most integer)
 RETURNS bigint
-LANGUAGE sql
+LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH deleted AS (
-        DELETE FROM anomaly.anomaly_results_history WHERE superseded_at < moment RETURNING 1
-    )
-    SELECT count(*) FROM deleted
+DECLARE
+    deleted bigint;
+BEGIN
+    PERFORM anomaly.refuse_young(moment);
+    DELETE FROM anomaly.anomaly_results_history
+     WHERE ctid = ANY (ARRAY(SELECT ctid FROM anomaly.anomaly_results_history
+                              WHERE superseded_at < moment LIMIT most));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+END
 $$;
-COMMENT ON FUNCTION anomaly.delete_history_before(timestamptz) IS
-    'Deletes verdicts that were replaced before a moment; returns how many';
+COMMENT ON FUNCTION anomaly.delete_history_before(timestamptz, integer) IS
+    'Deletes at most so many verdicts that were replaced before a moment; returns how many';
 CREATE INDEX anomaly_results_history_superseded_at
     ON anomaly.anomaly_results_history USING brin (superseded_at);
 
 -- The newest rows stay whatever their age: they say how far scoring has come.
-CREATE FUNCTION anomaly.delete_ledger_before(moment timestamptz)
+CREATE FUNCTION anomaly.delete_ledger_before(moment timestamptz, most integer)
 RETURNS bigint
-LANGUAGE sql
+LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH newest AS (
+DECLARE
+    deleted bigint;
+BEGIN
+    PERFORM anomaly.refuse_young(moment);
+    WITH newest AS MATERIALIZED (
         SELECT max(window_end) FILTER (WHERE origin = 'live') AS watermark,
                max(ingested_through) FILTER (WHERE origin = 'live') AS ingested_through,
                max(written_to) AS written_to,
                max(readings_to) AS readings_to
           FROM anomaly.scoring_runs
-    ), deleted AS (
-        DELETE FROM anomaly.scoring_runs r
-         USING newest n
-         WHERE r.published_at < moment
-           AND NOT (r.origin = 'live' AND r.window_end = n.watermark)
-           AND (r.ingested_through = n.ingested_through) IS NOT TRUE
-           AND r.written_to <> n.written_to
-           AND (r.readings_to = n.readings_to) IS NOT TRUE
-        RETURNING 1
     )
-    SELECT count(*) FROM deleted
+    DELETE FROM anomaly.scoring_runs
+     WHERE run_id IN (
+           SELECT r.run_id
+             FROM anomaly.scoring_runs r, newest n
+            WHERE r.published_at < moment
+              AND NOT (r.origin = 'live' AND r.window_end = n.watermark)
+              AND (r.ingested_through = n.ingested_through) IS NOT TRUE
+              AND r.written_to <> n.written_to
+              AND (r.readings_to = n.readings_to) IS NOT TRUE
+            LIMIT most);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+END
 $$;
-COMMENT ON FUNCTION anomaly.delete_ledger_before(timestamptz) IS
-    'Deletes rows of the ledger that were published before a moment, but not the newest';
+COMMENT ON FUNCTION anomaly.delete_ledger_before(timestamptz, integer) IS
+    'Deletes at most so many rows of the ledger from before a moment, but not the newest';
 
-REVOKE ALL ON FUNCTION anomaly.drop_results_before(timestamptz),
-    anomaly.delete_history_before(timestamptz), anomaly.delete_ledger_before(timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION anomaly.refuse_young(timestamptz), anomaly.drop_results_before(timestamptz),
+    anomaly.delete_history_before(timestamptz, integer),
+    anomaly.delete_ledger_before(timestamptz, integer) FROM PUBLIC;

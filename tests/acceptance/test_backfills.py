@@ -21,10 +21,14 @@ from deployment import (
     train_in_force,
     verdicts,
 )
+from integration_settings import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-DAG = "backfill_scores"
+# The names of the DAGs have a prefix here, as beside other people's DAGs.
+PREFIX = "plant_"
+SETTINGS = SMALL | {"dag_prefix": PREFIX}
+DAG = f"{PREFIX}backfill_scores"
 DAY = 96
 DAYS = 10
 FIELDS = [
@@ -374,9 +378,9 @@ def test_a_native_backfill_of_months_reconciles_them(airflow, database, history)
         a=at(2 * DAY),
         b=at(7 * DAY),
     )
-    airflow.unpause("reconcile_scores")
+    airflow.unpause(f"{PREFIX}reconcile_scores")
 
-    airflow.backfill("reconcile_scores", at(0) + timedelta(hours=3), at(9 * DAY))
+    airflow.backfill(f"{PREFIX}reconcile_scores", at(0) + timedelta(hours=3), at(9 * DAY))
     wait_until(lambda: len(verdicts(database)) == 2 * len(history), 300)
 
     origins = "SELECT DISTINCT origin::text FROM anomaly.anomaly_results WHERE utc_timestamp > :t"

@@ -3,6 +3,7 @@
 `containers.py` says what is the same as with Docker, and what is not.
 """
 
+import json
 import shutil
 import subprocess
 import time
@@ -74,6 +75,7 @@ def compose(tmp_path_factory):
     project.mkdir()
     shutil.copy(PROJECT / "docker-compose.yml", project)
     shutil.copytree(PROJECT / "docker", project / "docker")
+    shutil.copytree(PROJECT / "sql", project / "sql")
     subprocess.run(["bash", "docker/make-env"], cwd=project, check=True, capture_output=True)
     with (project / ".env").open("a") as environment:
         environment.write(SETTINGS)
@@ -187,6 +189,14 @@ def test_log_ins_reach_no_database_but_their_own(query):
         query("SELECT * FROM anomaly.machines", *reader)
     refused(*reader, "airflow")
     refused("anomaly_app", "ANOMALY_DB_PASSWORD", "superset")
+    refused("airflow", "AIRFLOW_DB_PASSWORD", "anomaly")
+
+
+def test_the_doctor_finds_nothing_in_how_it_is_set_up(compose):
+    said = compose["worker"].run("anomaly", "doctor", "--json").stdout
+
+    bad = {one["about"]: one for one in json.loads(said) if one["level"] != "good"}
+    assert bad.keys() <= {"meter table", "models", "state"}, bad  # nothing is scored yet
 
 
 def test_no_service_answers_without_its_password(compose):

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from anomaly.database.connection import SCORER
 from anomaly.errors import SettingsError
+from anomaly.operations import purging
 from anomaly.operations.purging import Purged, purge
 from deployment import at, counters, execute, insert, rows, score, train
 from integration_settings import SMALL
@@ -59,7 +60,19 @@ def test_what_was_dropped_can_be_scored_again(database, scored):
     assert rows(database, "SELECT count(*) FROM anomaly.anomaly_results") == before
 
 
-def test_the_ledger_keeps_how_far_scoring_has_come(database, scored):
+@pytest.mark.parametrize("function", ["drop_results_before", "delete_history_before",
+                                      "delete_ledger_before"])  # fmt: skip
+def test_what_is_young_cannot_be_deleted_by_anybody_who_may_only_score(database, scored, function):
+    most = "" if function.startswith("drop") else ", 10"
+    before = rows(database, "SELECT count(*) FROM anomaly.anomaly_results")
+
+    with pytest.raises(DBAPIError, match="is less than four weeks ago"):
+        rows(database, f"SELECT anomaly.{function}('infinity'{most})")
+
+    assert rows(database, "SELECT count(*) FROM anomaly.anomaly_results") == before
+
+
+def test_the_ledger_keeps_how_far_scoring_has_come(database, scored, monkeypatch):
     execute(
         database,
         "UPDATE anomaly.scoring_runs SET origin = 'live', published_at = '2001-01-01',"
@@ -80,6 +93,7 @@ def test_the_ledger_keeps_how_far_scoring_has_come(database, scored):
         " FROM anomaly.anomaly_results LIMIT 7",
     )
 
+    monkeypatch.setattr(purging, "AT_ONCE", 3)  # the seven in three transactions
     found = purge(database, kept.retention, datetime.now(UTC) - timedelta(days=1))
 
     assert rows(database, f"{says} FROM anomaly.scoring_runs") == before

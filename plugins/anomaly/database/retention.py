@@ -13,14 +13,14 @@ def drop_results_before(transaction: Transaction, moment: datetime) -> int:
     return int(transaction.value("retention/drop_results", moment=moment))
 
 
-def delete_history_before(transaction: Transaction, moment: datetime) -> int:
-    """Delete verdicts that were replaced before `moment`; return how many."""
-    return int(transaction.value("retention/delete_history", moment=moment))
+def delete_history_before(transaction: Transaction, moment: datetime, most: int) -> int:
+    """Delete at most so many verdicts that were replaced before `moment`; return how many."""
+    return int(transaction.value("retention/delete_history", moment=moment, most=most))
 
 
-def delete_ledger_before(transaction: Transaction, moment: datetime) -> int:
-    """Delete rows of the ledger that were published before `moment`; return how many.
+def delete_ledger_before(transaction: Transaction, moment: datetime, most: int) -> int:
+    """Delete at most so many rows of the ledger from before `moment`; return how many.
 
     The newest stay: they say how far scoring has come.
     """
-    return int(transaction.value("retention/delete_ledger", moment=moment))
+    return int(transaction.value("retention/delete_ledger", moment=moment, most=most))

@@ -270,7 +270,8 @@ class AirflowServer:
         if waiting:
             return f"{', '.join(waiting)} not ready yet"
         known = {dag["dag_id"] for dag in self._call("GET", "/dags?limit=100")["dags"]}
-        expected = {path.stem for path in (self.project / "dags").glob("*.py")}
+        prefix = self.environment.get("ANOMALY_DAG_PREFIX", "")
+        expected = {prefix + path.stem for path in (self.project / "dags").glob("*.py")}
         unread = expected - known
         if unread and (errors := self.import_errors()):
             raise AirflowServerError("\n".join(errors))

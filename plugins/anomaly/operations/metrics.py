@@ -366,11 +366,15 @@ def _put_source(
         newest = newest_reading(database, settings.meter_table, settings.meter, as_of)
         if newest:
             readout.put("anomaly_newest_reading_timestamp_seconds", newest + interval)
-        counts = mismatch_counts(database, settings, as_of, horizon)
     except (AnomalyError, *EXPLAINED) as error:
         readout.errors.append(_line(error))
         return
     readout.put("anomaly_source_up", 1)
+    try:
+        counts = mismatch_counts(database, settings, as_of, horizon)
+    except (AnomalyError, *EXPLAINED) as error:  # too slow to compare is not down
+        readout.errors.append(_line(error))
+        return
     readout.put("anomaly_compared_seconds", horizon)
     for name, count in zip(_MISMATCHES, counts, strict=True):
         readout.put(name, count)

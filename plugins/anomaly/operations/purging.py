@@ -1,9 +1,10 @@
 """Delete verdicts, replaced verdicts and ledger rows that are older than is kept."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from anomaly.database.connection import SCORER, Database
+from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.retention import (
     delete_history_before,
     delete_ledger_before,
@@ -11,6 +12,9 @@ from anomaly.database.retention import (
 )
 from anomaly.database.scoring_runs import lock_publishing
 from anomaly.settings import RetentionSettings
+
+AT_ONCE = 50_000
+"""Rows that are deleted in one transaction. Chosen: that takes a second or so."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Purged:
 def purge(database: Database, retention: RetentionSettings, as_of: datetime) -> Purged:
     """Delete what is older at `as_of` than the settings keep; safe to repeat.
 
-    Each kind is deleted in a transaction of its own. Readings, models, incidents and labels stay.
+    Months are dropped in one transaction, rows are deleted in many. If it is stopped, what is
+    deleted stays deleted, and the next purge goes on. Readings, models, incidents and labels stay.
     A range that is scored again after its verdicts were deleted has verdicts until the next purge.
     """
     months = history = ledger = 0
@@ -34,9 +39,19 @@ def purge(database: Database, retention: RetentionSettings, as_of: datetime) -> 
             lock_publishing(transaction)
             months = drop_results_before(transaction, moment)
     if moment := retention.oldest(retention.keep_history_months, as_of):
-        with database.transaction(SCORER) as transaction:
-            history = delete_history_before(transaction, moment)
+        history = _all(database, delete_history_before, moment)
     if moment := retention.oldest(retention.keep_ledger_months, as_of):
-        with database.transaction(SCORER) as transaction:
-            ledger = delete_ledger_before(transaction, moment)
+        ledger = _all(database, delete_ledger_before, moment)
     return Purged(months, history, ledger)
+
+
+def _all(
+    database: Database, delete: Callable[[Transaction, datetime, int], int], moment: datetime
+) -> int:
+    """Delete in transactions of `AT_ONCE` rows; return how many rows it were."""
+    total, deleted = 0, AT_ONCE
+    while deleted == AT_ONCE:
+        with database.transaction(SCORER) as transaction:
+            deleted = delete(transaction, moment, AT_ONCE)
+        total += deleted
+    return total

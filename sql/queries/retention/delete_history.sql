@@ -1,1 +1,1 @@
-SELECT anomaly.delete_history_before(:moment)
+SELECT anomaly.delete_history_before(:moment, :most)

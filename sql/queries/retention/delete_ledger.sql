@@ -1,1 +1,1 @@
-SELECT anomaly.delete_ledger_before(:moment)
+SELECT anomaly.delete_ledger_before(:moment, :most)
