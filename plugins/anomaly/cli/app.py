@@ -36,7 +36,22 @@ COMMANDS = {
 """Each command's module below ``anomaly.cli``, and its line in ``anomaly --help``."""
 
 
-class LazyCommands(TyperGroup):
+class Commands(TyperGroup):
+    """Commands below a name, each with its whole first sentence in the help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands; a long line is wrapped, and not cut."""
+        rows = [
+            (name, (command.help or "").partition("\n\n")[0].replace("\n", " "))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+class LazyCommands(Commands):
     """Commands that are imported when they are run."""
 
     def __init__(self, **options: Any) -> None:
@@ -61,6 +76,7 @@ app = typer.Typer(
     cls=LazyCommands,
     help="Score machine meter readings: see the README for a first run.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # Rich's help takes longer to load, and breaks paragraphs apart
     pretty_exceptions_enable=False,
 )
 
@@ -70,8 +86,9 @@ def load(name: str) -> Any:
     module = import_module(f"anomaly.cli.{COMMANDS[name][0]}")
     group = getattr(module, f"{name}_app", None)
     if group is None:
-        group = typer.Typer(pretty_exceptions_enable=False)
+        group = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
         group.command(name)(getattr(module, name))
+    group.rich_markup_mode, group.info.cls = None, Commands
     group._add_completion = False  # of the whole command line, not of a part
     command: Any = typer.main.get_command(group)
     command.name = name
@@ -102,3 +119,7 @@ def version(
     if show:
         typer.echo(__version__)
         raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

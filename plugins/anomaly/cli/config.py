@@ -19,7 +19,9 @@ def config(
     """Show the settings in force, and where each comes from.
 
     Environment variables win over anomaly.toml, which is looked for in ANOMALY_CONFIG_FILE, in the
-    working directory and in AIRFLOW_HOME. Example: anomaly config --changed
+    working directory and in AIRFLOW_HOME.
+
+    Example: anomaly config --changed
     """
     settings, sources = settings_in_force()
     rows = [

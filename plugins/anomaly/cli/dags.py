@@ -35,6 +35,7 @@ def dags_bundle() -> None:
     """Print the setting by which Airflow reads the DAGs from where they are installed.
 
     Bundles that the environment or airflow.cfg names already stay, else Airflow's own folder.
+
     Example: export "$(anomaly dags bundle)"
     """
     ours = {"name": "anomaly", "classpath": _LOCAL, "kwargs": {"path": str(bundled_folder("dags"))}}
@@ -52,6 +53,7 @@ def dags_copy(
     """Copy the DAG files, for an Airflow that reads a folder or a repository.
 
     Copy them again with every new version of the wheel.
+
     Example: anomaly dags copy $AIRFLOW_HOME/dags/anomaly
     """
     files = sorted(bundled_folder("dags").glob("*.py"))

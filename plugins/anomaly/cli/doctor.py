@@ -48,7 +48,9 @@ def doctor(
 
     It looks at the package, the settings, the connection and its Extra, roles and grants, the
     schema, months of results, the meter table, time zones, clocks, model files and the lag. It
-    writes nothing. Example: anomaly doctor --no-airflow
+    writes nothing.
+
+    Example: anomaly doctor --no-airflow
     """
     findings = []
     for found in _all_findings(airflow):
@@ -65,8 +67,8 @@ def doctor(
 def _print(finding: Finding) -> None:
     sign, style = _SIGNS[finding.level]
     say(f"{sign}  {finding.about}: {finding.found}", style=style)
-    if finding.fix:
-        say(f"    {finding.fix}")
+    for line in finding.fix.splitlines():
+        say(f"    {line}")
 
 
 def _all_findings(airflow: bool) -> Iterator[Finding]:

@@ -92,6 +92,7 @@ def machines_import(
 
     A row names its machine by source_key, machine_id or machine; the other columns are those of
     `anomaly machines list`. Columns that are not there stay as they are, empty cells are cleared.
+
     Example: anomaly machines list --csv > m.csv; edit it; anomaly machines import m.csv
     """
     database, settings = connect()

@@ -11,7 +11,9 @@ from anomaly.operations.purging import purge as purge_database
 def purge(as_json: AsJson = False) -> None:
     """Delete verdicts, history and ledger that are older than is kept.
 
-    The DAG reconcile_scores does it each day. Example: ANOMALY_KEEP_RESULTS_MONTHS=24 anomaly purge
+    The DAG reconcile_scores does it each day.
+
+    Example: ANOMALY_KEEP_RESULTS_MONTHS=24 anomaly purge
     """
     database, settings = connect()
     if not settings.retention.deletes:

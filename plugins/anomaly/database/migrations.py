@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from psycopg2 import errors as pg
-from psycopg2.sql import SQL, Identifier
+from psycopg2.sql import SQL, Composed, Identifier
 from sqlalchemy.exc import ProgrammingError
 
 from anomaly.database.connection import OWNER, SCORER, Database, Transaction
@@ -96,20 +96,12 @@ def _let_source_be_read(
     database: Database, meter_table: MeterTableSettings, report: MigrationReport
 ) -> bool:
     """Grant the meter table to anomaly_source, or note who has to grant it; whether it is."""
-    schema, table = (
-        Identifier(meter_table.source_schema),
-        Identifier(meter_table.source_table),
-    )
-    grants = [
-        SQL("GRANT USAGE ON SCHEMA {} TO anomaly_source").format(schema),
-        SQL("GRANT SELECT ON {}.{} TO anomaly_source").format(schema, table),
-    ]
     why = "anomaly_source may not read it yet"
     try:
         with database.transaction() as transaction:
             if _source_is_readable(transaction, meter_table):
                 return True
-            for grant in grants:
+            for grant in _source_grants(meter_table):
                 transaction.execute(grant)
             # Without the right to grant, Postgres only warns.
             if _source_is_readable(transaction, meter_table):
@@ -123,23 +115,28 @@ def _let_source_be_read(
         return False
     except pg.InsufficientPrivilege as error:
         why = str(error).splitlines()[0]
-    with database.transaction() as transaction:
-        statements = "; ".join(grant.as_string(transaction.cursor) for grant in grants)
-    report.notes.append(f"{why}: let the owner of {meter_table.source_name} run: {statements};")
+    report.notes.append(
+        f"{why}: let the owner of {meter_table.source_name} run\n"
+        + missing_source_grants(database, meter_table)
+    )
     return False
 
 
+def _source_grants(meter_table: MeterTableSettings) -> list[Composed]:
+    schema, table = Identifier(meter_table.source_schema), Identifier(meter_table.source_table)
+    return [
+        SQL("GRANT USAGE ON SCHEMA {} TO anomaly_source").format(schema),
+        SQL("GRANT SELECT ON {}.{} TO anomaly_source").format(schema, table),
+    ]
+
+
 def missing_source_grants(database: Database, meter_table: MeterTableSettings) -> str:
-    """What the owner of the meter table has to run; empty: anomaly_source may read it."""
+    """What the owner of the meter table has to run, a statement per line; empty: nothing."""
     with database.transaction() as transaction:
         if _source_is_readable(transaction, meter_table):
             return ""
-        schema, table = Identifier(meter_table.source_schema), Identifier(meter_table.source_table)
-        grants = SQL(
-            "GRANT USAGE ON SCHEMA {0} TO anomaly_source;"
-            " GRANT SELECT ON {0}.{1} TO anomaly_source;"
-        )
-        return str(grants.format(schema, table).as_string(transaction.cursor))
+        lines = SQL(";\n").join(_source_grants(meter_table)) + SQL(";")
+        return str(lines.as_string(transaction.cursor))
 
 
 def _note_wrong_columns(database: Database, source: MeterSource, report: MigrationReport) -> None:

@@ -223,7 +223,7 @@ def _meter_table(database: Database, settings: Settings, _as_of: datetime) -> It
         yield error(
             "meter table",
             f"anomaly_source may not read {settings.meter_table.source_name}",
-            f"let its owner run {grants}",
+            f"let its owner run\n{grants}",
         )
         return
     yield good("meter table", f"{settings.meter_table.source_name} is as the settings say")
