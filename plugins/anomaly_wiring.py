@@ -129,10 +129,10 @@ def _log_published_windows() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             structlog.get_logger(record.name).info(record.getMessage(), **record.published)
 
-    log = logging.getLogger("anomaly.published")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.handlers[:] = [Forward()]
+    published = logging.getLogger("anomaly.published")
+    published.setLevel(logging.INFO)
+    published.propagate = False
+    published.handlers[:] = [Forward()]
 
 
 def interval_of(context: Context, interval: timedelta) -> Window:

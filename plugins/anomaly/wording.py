@@ -49,6 +49,17 @@ def beside_usual(measured: float, usual: float) -> str:
     return f"{kilowatts(measured)} kW, {by} {side} the usual {kilowatts(usual)} kW"
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "machine"), counted(0, "machine")
+    ('1 machine', '0 machines')
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def printable(text: str) -> str:
     r"""Text in which whatever would steer a terminal, or end the line, is shown by its code.
 

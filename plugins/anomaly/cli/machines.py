@@ -19,6 +19,7 @@ from anomaly.operations.machine_changes import (
     import_machines,
 )
 from anomaly.operations.machine_removal import remove_machine
+from anomaly.wording import counted
 
 machines_app = typer.Typer(help="Machines of the deployment.", no_args_is_help=True)
 
@@ -125,7 +126,7 @@ def _print_changes(changes: MachineChanges, as_json: bool) -> None:
         )
         say(f"machine {number}: {told}")
     known = changes.changed.keys() - set(changes.added)
-    say(f"{len(known)} machines changed, {len(changes.added)} added")
+    say(f"{counted(len(known), 'machine')} changed, {len(changes.added)} added")
     for step in changes.next_steps:
         say(f"note: {step}", style="yellow", to=notes)
 

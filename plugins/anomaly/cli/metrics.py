@@ -22,6 +22,8 @@ _FRESH = 10.0
 _REST = 9
 """How many times as long as reading has taken nothing is read: at most a tenth of the time goes
 into metrics, however large the deployment is. Chosen."""
+_OLDEST = 300.0
+"""But nothing older than so many seconds is told; AnomalyMetricsOld fires at 900."""
 
 
 def metrics(
@@ -134,7 +136,8 @@ class _Cache:
                 begun = time.monotonic()
                 self._readout = self._read()
                 ended = time.monotonic()
-                self._fresh_until = ended + max(_FRESH - (ended - begun), _REST * (ended - begun))
+                took = ended - begun
+                self._fresh_until = ended + max(_FRESH - took, min(_REST * took, _OLDEST))
                 self._say_what_is_new(self._readout.errors)
             return self._readout
 

@@ -107,6 +107,8 @@ class Demo:
         with _step("schema"):
             migrate(self.database, self.settings.meter_table)
             self._let_bi_read()
+            # Only migrating needs the right to make roles.
+            self.postgres.create_user("anomaly_app", self.choices.passwords["anomaly_app"])
         self.airflow.start()
         with _step("readings"):
             self._load()

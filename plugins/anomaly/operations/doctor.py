@@ -26,6 +26,7 @@ from anomaly.installation import PACKAGE, other_copies
 from anomaly.lifecycle.promotion import Promoter
 from anomaly.operations.status import Status, status
 from anomaly.settings import Settings
+from anomaly.wording import counted
 
 OLDEST_POSTGRES, NEWEST_POSTGRES = 15, 18
 """Versions of Postgres that the tests run on."""
@@ -266,7 +267,10 @@ def _machines(database: Database, settings: Settings, _as_of: datetime) -> Itera
     elif not len(zones):
         yield good("machines", "none yet: the first run that finds their readings adds them")
     else:
-        yield good("machines", f"{len(zones)} machines in {len(set(zones))} time zones")
+        yield good(
+            "machines",
+            f"{counted(len(zones), 'machine')} in {counted(len(set(zones)), 'time zone')}",
+        )
 
 
 def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterator[Finding]:
@@ -295,7 +299,9 @@ def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterato
     if not versions:
         yield warning("models", "there is no version yet", "run `anomaly train --promote`")
     elif not broken:
-        yield good("models", f"the files of all {len(versions)} versions are what was registered")
+        yield good(
+            "models", f"the files of {counted(len(versions), 'version')} are what was registered"
+        )
 
 
 def _is_writable(folder: str) -> bool:
