@@ -244,6 +244,7 @@ def test_a_published_window_is_logged_with_run_window_and_version(
     caplog.set_level("INFO", logger="anomaly.published")
     # Tests of the DAGs in this process may have sent it elsewhere.
     monkeypatch.setattr(logging.getLogger("anomaly.published"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("anomaly.published"), "handlers", [])
     score(scored, settings, 0, DAY, dry_run=True)
     assert caplog.records == [], "a dry run publishes nothing"
 
