@@ -17,8 +17,8 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile(properties=3, machine=50, steps=12, same=True),
-    "usual": Profile(properties=5, machine=60, steps=12, same=True),
+    "quick": Profile(properties=3, machine=20, steps=12, same=True),
+    "usual": Profile(properties=5, machine=30, steps=12, same=True),
     "full": Profile(properties=8, machine=500, steps=12, same=True),
     "long": Profile(properties=400, machine=5_000, steps=20, same=False),
 }
@@ -39,4 +39,4 @@ _COMMON = {
 }
 PROPERTY = settings(max_examples=CHOSEN.properties, **_COMMON)
 MACHINE = settings(max_examples=CHOSEN.machine, stateful_step_count=CHOSEN.steps, **_COMMON)
-SIGNALS_MACHINE = settings(MACHINE, max_examples=max(20, CHOSEN.machine // 5))
+SIGNALS_MACHINE = settings(MACHINE, max_examples=max(8, CHOSEN.machine // 5))

@@ -139,7 +139,7 @@ def written(table: pd.DataFrame, dialect: Dialect) -> bytes:
     return gzip.compress(content, mtime=0) if dialect.zipped else content
 
 
-@settings(PROPERTY, max_examples=20 * PROPERTY.max_examples)
+@settings(PROPERTY, max_examples=10 * PROPERTY.max_examples)
 @given(data=st.data(), dialect=DIALECTS)
 def test_a_table_is_read_back_equal_or_refused(
     data: st.DataObject, dialect: Dialect, tmp_path_factory: pytest.TempPathFactory

@@ -176,6 +176,7 @@ def test_the_subsequence_baselines_score_strange_courses_highest(kind):
     assert len(fitted.training_scores().score) == len(readings)
 
 
+@pytest.mark.slow
 def test_several_sets_are_evaluated_with_both_injectors():
     sets = [a_set(54), ReadingSet("other", plant(54, seed=3), SETTINGS, "Asia/Seoul")]
 
@@ -231,6 +232,7 @@ def test_a_set_that_is_too_short_is_named():
         replay(a_set(38))
 
 
+@pytest.mark.slow
 def test_a_replay_trains_each_week_and_promotes_what_the_gate_lets_through():
     found = replay(a_set(50))
 
@@ -245,6 +247,7 @@ def test_a_replay_trains_each_week_and_promotes_what_the_gate_lets_through():
     assert found.as_dict()["weeks"][0]["step"] == NextStep.PROMOTE
 
 
+@pytest.mark.slow
 def test_a_version_that_stays_in_force_grows_old_in_a_replay():
     by_hand = replay(a_set(50, promotion=Promotion.MANUAL))
     kept = by_hand.weeks
@@ -257,6 +260,7 @@ def test_a_version_that_stays_in_force_grows_old_in_a_replay():
     assert [week.in_force for week in forced] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_replay_refuses_what_production_refuses():
     hole = plant(64)
     empty = hole["utc_timestamp"].between(START + 42 * DAY, START + 49 * DAY, inclusive="left")
@@ -286,6 +290,7 @@ def test_a_gate_that_is_locked_does_not_look_healthy_in_the_summary():
     assert text([summary([found])]).splitlines()[-2].split()[-2:] == ["41", "3"]
 
 
+@pytest.mark.slow
 def test_each_machine_of_a_deployment_keeps_its_own_budget_and_calendar_in_a_replay():
     plain = a_set(50)
     generous = plain.known_machines.assign(alert_budget=[30.0, np.nan])
