@@ -41,6 +41,13 @@ GRANT UPDATE (superseded_at, unfinished) ON anomaly.model_in_force TO anomaly_tr
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.model_drafts TO anomaly_trainer;
 GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 
+-- Sums are written by the functions alone; what people say of sites, by whoever sets machines.
+GRANT EXECUTE ON FUNCTION
+    anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) TO anomaly_scorer;
+GRANT SELECT ON anomaly.sites, anomaly.energy_prices, anomaly.shifts, anomaly.machine_hours,
+    anomaly.machine_days TO anomaly_scorer;
+GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
+
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;
 GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_bi;

@@ -54,6 +54,8 @@ class Verdict(NamedTuple):
     anomaly: int
     quality: str
     model_version: int
+    energy_kwh: float | None
+    energy_hours: float | None
 
 
 class Episode(NamedTuple):
@@ -310,8 +312,9 @@ def _verdict(meets: Meets, place: int, number: int) -> Verdict:
     elif _is_stuck(meets, place) or (meets.hardly_flat and _still_since_break(meets, place)):
         marks.add("stuck")
     quality = max(marks, key=ORDER.index)
+    energy_kwh, energy_hours = _energy(meets, place, power_kw, marks)
     if quality == "impossible":
-        power_kw = power_diff = None
+        power_kw = power_diff = energy_kwh = energy_hours = None
     score: float | None
     if quality in METER_FAULTS:
         _, threshold, _ = meets.version.score(meets.machine, 0.0)
@@ -324,7 +327,59 @@ def _verdict(meets: Meets, place: int, number: int) -> Verdict:
         assert power_diff is not None
         score, threshold, anomaly = meets.version.score(meets.machine, power_diff)
     value = meets.readings[place].value
-    return Verdict(value, power_kw, power_diff, score, threshold, int(anomaly), quality, number)
+    return Verdict(
+        value, power_kw, power_diff, score, threshold, int(anomaly), quality, number,
+        energy_kwh, energy_hours,
+    )  # fmt: skip
+
+
+def _energy(
+    meets: Meets, place: int, power_kw: float | None, marks: set[str]
+) -> tuple[float | None, float | None]:
+    """Energy since the last reading that counts, and in how many hours it was used."""
+    reading, meter = meets.readings[place], meets.meter
+    if not meter.counts:
+        return _energy_drawn(meets, place, power_kw)
+    if not reading.sane or "contradicted" in marks:
+        return None, None
+    follows = _follows(meets, place)
+    if follows is not None:
+        before = meets.readings[follows]
+        if meter.of_the_day and reading.at - before.at >= HALF_DAY:
+            return None, None
+        return reading.kwh - before.kwh, _hours(reading.at - before.at)
+    last = next((b for b in reversed(meets.readings[:place]) if b.sane), None)
+    if last is None or reading.at - last.at > meter.max_gap or "reset" in marks:
+        return None, None
+    previous = _compared_with(meets, place)
+    if meter.of_the_day and previous is not None:
+        fell = meets.change(previous, reading) < 0
+        if fell or reading.at - previous.at >= HALF_DAY:
+            return reading.kwh, None
+    counted = _times(reading.value - last.value, meter.change_worth)
+    if counted < 0 and "rollover" in marks:
+        assert meets.known.rolls_over_at is not None
+        counted += meets.known.rolls_over_at
+    return counted, _hours(reading.at - last.at)
+
+
+def _energy_drawn(
+    meets: Meets, place: int, power_kw: float | None
+) -> tuple[float | None, float | None]:
+    """Energy of a reading that is the power, or the energy, of its own interval."""
+    reading, meter = meets.readings[place], meets.meter
+    before, compared = _right_before(meets, place), _compared_with(meets, place)
+    if power_kw is None:
+        return None, None
+    hours = _hours(meter.interval)
+    if before is not None:
+        step = reading.at - meets.readings[before].at
+        since = reading.at - compared.at if compared is not None else timedelta(0)
+        if step < meter.too_close and since > 2 * meter.too_close:
+            return None, None  # sent again
+        if not meter.of_interval:
+            hours = min(hours, _hours(step))
+    return power_kw * hours, hours
 
 
 # One reading and those before it ---------------------------------------------

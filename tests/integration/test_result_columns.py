@@ -24,7 +24,10 @@ HISTORY = {
     "superseded_by": "bigint",
     "cause": "text",
 }
-OF_THE_VIEWS_OWN = {"machine", "site"}
+OF_THE_VIEWS_OWN = {
+    "machine", "site", "site_id", "local_time", "local_date",
+    "state", "open_incidents", "open_meter_faults",
+}  # fmt: skip
 NOT_FOR_BI = {"run_id"}  # the ledger's key says nothing to a reader of reports
 
 

@@ -8,11 +8,14 @@ from anomaly.detectors.signals.signals import NAMES, measure_signals
 from anomaly.detectors.signals.training import train_signals
 from anomaly.models.verdicts import FEATURES_VERSION
 
+MEASURED = ("power_kw", "power_diff", "energy_kwh", "energy_hours")
 # By version: how many of the odd readings below have each signal, and its mean size; the same of
 # what is measured first.
 FEATURES = {
-    1: {
+    2: {
         "change": (1540, 5.2694),
+        "energy_hours": (1706, 0.94457),
+        "energy_kwh": (1706, 25.846),
         "flat": (1800, 0.055699),
         "idle_6h": (714, 0.43732),
         "level_1h": (1573, 5.1771),
@@ -37,7 +40,7 @@ def features():
         frame = odd_readings(seed)
         signals = measure_signals(detector.readings(frame), np.arange(len(frame)))
         columns = dict(zip(NAMES, signals.T, strict=True))
-        columns |= {name: frame[name].to_numpy(float) for name in ("power_kw", "power_diff")}
+        columns |= {name: frame[name].to_numpy(float) for name in MEASURED}
         columns["quality"] = frame["quality"].to_numpy(float)
         for name, values in columns.items():
             found.setdefault(name, []).extend(np.abs(values[np.isfinite(values)]))

@@ -65,6 +65,8 @@ COLUMNS = (
     Column("model_version", "int4"),
     Column("expected_kw", "float8"),
     Column("features_version", "int2"),
+    Column("energy_kwh", "float8"),
+    Column("energy_hours", "float8"),
     Column("run_id", "int8", is_verdict=False),
     Column("scored_at", "timestamptz", is_verdict=False),
 )

@@ -13,8 +13,8 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.errors import SourceError
-from anomaly.readings.measuring import fall_tolerance, in_kwh
-from anomaly.readings.preprocessing import microseconds
+from anomaly.readings.measuring import fall_tolerance
+from anomaly.readings.preprocessing import in_kwh, microseconds
 from anomaly.settings import MeterSettings
 
 HOURS_PER_WEEK = 168

@@ -9,17 +9,20 @@ from anomaly.readings.meter_faults import explain_faults, final_quality, in_hind
 from anomaly.readings.quality import Quality, quality_column
 from anomaly.settings import MeterSettings
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """What readings are turned into before they are judged: preprocessing, measuring, signals.
 
 Whoever changes what any of these compute adds 1 here. Then ``anomaly backfill --mode changed`` and
 `reconcile_scores` find the verdicts that are to be made anew.
 """
 
+# What was measured, as the verdict states it.
+_STATED = ["power_kw", "power_diff", "energy_kwh", "energy_hours"]
 # The columns that verdicts and reasons of meter faults are made of; detectors read more.
 _JUDGED = [
     "machine_id", "utc_timestamp", "reading", "power_kw", "power_diff", "quality",
-    "flat_hours", "change", "max_power_kw", "step_hours", "still", "follows_hours",
+    "energy_kwh", "energy_hours", "flat_hours", "change", "max_power_kw", "step_hours", "still",
+    "follows_hours",
 ]  # fmt: skip
 
 
@@ -61,7 +64,8 @@ def verdicts_on(
         One row per wanted reading: ``machine_id``, ``utc_timestamp``, ``reading``, ``power_kw``,
         ``power_diff``, ``anomaly_score`` (NaN for meter faults), ``threshold``,
         ``anomaly`` (0 or 1), ``reason`` (None: no anomaly and no fault), ``quality``,
-        ``expected_kw`` (NaN: not known) and ``features_version``.
+        ``expected_kw`` (NaN: not known), ``energy_kwh`` and ``energy_hours`` (NaN: nothing was
+        metered) and ``features_version``.
     """
     hindsight = in_hindsight(measured, model.profiles, meter)
     every = final_quality(hindsight, model.profiles, meter)
@@ -74,7 +78,7 @@ def verdicts_on(
     reason = explain_faults(mine, quality, meter)
     score[sound], anomaly[sound], reason[sound] = scores.score, scores.anomaly, scores.reason
     expected[sound] = scores.expected_kw
-    columns = ["machine_id", "utc_timestamp", "reading", "power_kw", "power_diff"]
+    columns = ["machine_id", "utc_timestamp", "reading", *_STATED]
     shown = _without_impossible(mine[columns], quality)
     return pd.DataFrame(
         {
@@ -91,9 +95,9 @@ def verdicts_on(
 
 
 def _without_impossible(readings: pd.DataFrame, quality: npt.NDArray[np.int64]) -> pd.DataFrame:
-    """Readings without the power of impossible ones, so that nobody adds it up."""
+    """Readings without power and energy of impossible ones, so that nobody adds them up."""
     impossible = quality == Quality.IMPOSSIBLE
     if not impossible.any():
         return readings
-    masked = {name: readings[name].mask(impossible) for name in ("power_kw", "power_diff")}
+    masked = {name: readings[name].mask(impossible) for name in _STATED}
     return readings.assign(**masked)

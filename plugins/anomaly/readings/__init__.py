@@ -2,7 +2,7 @@
 
 - `record` lists the fields of the prototype's record.
 - `preprocessing` holds its steps as functions, `transformers` as scikit-learn transformers.
-- `measuring` computes power, flat runs and gaps.
+- `measuring` computes power, flat runs and gaps; `energy` what each reading adds.
 - `meter_faults` and `contradictions` tell a fault of the meter from a fault of the machine.
 - `quality` names what is stored about a reading.
 - `sorted_rows` finds runs, and rows within a time, in sorted readings.

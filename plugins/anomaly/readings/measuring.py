@@ -9,7 +9,8 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.readings.contradictions import REACH
-from anomaly.readings.preprocessing import is_sane, microseconds, scaled, too_close
+from anomaly.readings.energy import counted_energy, drawn_energy
+from anomaly.readings.preprocessing import in_kwh, is_sane, microseconds, scaled, too_close
 from anomaly.readings.quality import Quality
 from anomaly.readings.sorted_rows import flat_hours, places_in, values_at, worst_of
 from anomaly.settings import SURE_RESTART, MeterSettings
@@ -42,11 +43,14 @@ def measure(readings: pd.DataFrame, machines: pd.DataFrame, meter: MeterSettings
         it is more than ``max_gap_days`` old), ``still`` (whether the reading is equal to that
         one), ``informative`` (False: it came so soon after that one that it says nothing new),
         ``flat_hours`` (how long the reading has not changed, at most `REACH`),
-        ``max_power_kw`` and ``quality`` (`Quality`, before a model is asked).
+        ``energy_kwh`` and ``energy_hours`` (what the reading adds to the energy metered, and
+        over how long, see `anomaly.readings.energy`), ``max_power_kw`` and ``quality``
+        (`Quality`, before a model is asked).
     """
     place = places_in(pd.Index(machines["machine_id"]), readings)
     most_kw = values_at(machines["max_power_kw"], place)
     step = _step_hours(readings, meter)
+    rolls_over_at = values_at(machines["rolls_over_at"], place)
     columns: Columns = {"max_power_kw": most_kw, "step_hours": step}
     columns["informative"] = _is_informative(readings, step, meter)
     columns["still"] = _is_unchanged(readings, step, meter)
@@ -54,13 +58,30 @@ def measure(readings: pd.DataFrame, machines: pd.DataFrame, meter: MeterSettings
     if meter.restarts_daily:
         columns |= _daily_counter_columns(readings, meter)
     elif meter.is_counter:
-        rolls_over_at = values_at(machines["rolls_over_at"], place)
         columns |= _counter_columns(readings, rolls_over_at, most_kw, meter)
     else:
         columns |= _power_meter_columns(readings, meter)
+    columns |= _energy_columns(readings, columns, rolls_over_at, meter)
     marks = _quality_at_first_sight(readings, columns, meter)
     columns["quality"] = worst_of(columns["quality"], marks)
     return readings.assign(**columns)
+
+
+def _energy_columns(
+    readings: pd.DataFrame, columns: Columns, rolls_over_at: Floats, meter: MeterSettings
+) -> Columns:
+    """``energy_kwh`` and ``energy_hours``, from the columns measured so far."""
+    if meter.is_counter:
+        restarts = np.zeros(len(readings), dtype=bool)
+        if meter.restarts_daily:
+            restarts = begins_count(readings, meter)
+        quality = columns["quality"]
+        energy, hours = counted_energy(readings, rolls_over_at, quality, restarts, meter)
+    else:
+        energy, hours = drawn_energy(
+            columns["power_kw"], columns["step_hours"], columns["informative"], meter
+        )
+    return {"energy_kwh": energy, "energy_hours": hours}
 
 
 def is_restart(measured: pd.DataFrame) -> Bools:
@@ -131,11 +152,6 @@ def _changes_without_rounding(change: Floats, reading: Floats, meter: MeterSetti
     without = change.copy()
     without[small[fell | (change[small] > 0)]] = 0.0
     return without
-
-
-def in_kwh(reading: Floats, meter: MeterSettings) -> Floats:
-    """Readings of a counter in kWh."""
-    return scaled(reading, meter.scale)
 
 
 def fall_tolerance(reading: Floats, meter: MeterSettings) -> Floats:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.readings.contradictions import REACH, Course, find_breaks, settle_breaks
-from anomaly.readings.measuring import fall_tolerance, in_kwh
-from anomaly.readings.preprocessing import is_sane, microseconds
+from anomaly.readings.measuring import fall_tolerance
+from anomaly.readings.preprocessing import in_kwh, is_sane, microseconds
 from anomaly.readings.quality import Quality
 from anomaly.readings.sorted_rows import (
     flat_hours,
@@ -88,8 +88,10 @@ def in_hindsight(
     Returns
     -------
     DataFrame
-        `measured` with new ``quality``, ``power_kw`` and ``power_diff``, and with
-        ``follows_hours`` (for a catch-up: hours since the last reading that counts; else NaN).
+        `measured` with new ``quality``, ``power_kw``, ``power_diff``, ``energy_kwh`` and
+        ``energy_hours``, and with ``follows_hours`` (for a catch-up: hours since the last
+        reading that counts; else NaN). A meter that moves again after a long stop has no power,
+        because it is not known when it counted, but the energy that it counted.
     """
     limits = Limits.of(profiles)
     place = places_in(profiles.index, measured)
@@ -99,7 +101,9 @@ def in_hindsight(
     # roll-over that needs more power than training allows is a reset.
     judged = _JudgedAgain(measured)
     rolled = (judged.quality == Quality.ROLLOVER) & np.isnan(declared)
-    judged.mark(rolled & (judged.power_kw > most_kw), Quality.RESET, np.nan)
+    fell = rolled & (judged.power_kw > most_kw)
+    judged.mark(fell, Quality.RESET, np.nan)
+    judged.count(fell, np.nan, np.nan)
     # Never lowers a quality that is higher already.
     absurd = np.abs(judged.power_kw) > limits.absurd_kw
     judged.quality[absurd] = np.maximum(judged.quality[absurd], Quality.IMPOSSIBLE)
@@ -116,6 +120,8 @@ class _JudgedAgain:
         self.quality: Ints = measured["quality"].to_numpy().astype(np.int64)
         self.power_kw: Floats = measured["power_kw"].to_numpy().copy()
         self.power_diff: Floats = measured["power_diff"].to_numpy().copy()
+        self.energy_kwh: Floats = measured["energy_kwh"].to_numpy().copy()
+        self.energy_hours: Floats = measured["energy_hours"].to_numpy().copy()
         self.follows_hours: Floats = np.full(len(measured), np.nan)
 
     def mark(self, rows: Ints | Bools, quality: Quality, power_kw: float | Floats) -> None:
@@ -124,9 +130,16 @@ class _JudgedAgain:
         self.power_kw[rows] = power_kw
         self.power_diff[rows] = power_kw
 
+    def count(self, rows: Ints | Bools, energy_kwh: float | Floats, hours: float | Floats) -> None:
+        """Give counter readings the energy that was metered since the last that counts."""
+        self.energy_kwh[rows] = energy_kwh
+        self.energy_hours[rows] = hours
+
     def frame(self) -> pd.DataFrame:
         """The readings with the new columns."""
-        names = ("quality", "power_kw", "power_diff", "follows_hours")
+        names = (
+            "quality", "power_kw", "power_diff", "energy_kwh", "energy_hours", "follows_hours",
+        )  # fmt: skip
         return self.measured.assign(**{name: getattr(self, name) for name in names})
 
 
@@ -153,14 +166,17 @@ def _mark_contradictions(
     back = np.flatnonzero(settled.follows >= 0)
     before = settled.follows[back]
     hours = (course.ticks[back] - course.ticks[before]) / MICROSECONDS_PER_HOUR
-    power_kw = (course.reading[back] - course.reading[before]) / hours
+    energy_kwh = course.reading[back] - course.reading[before]
     if meter.restarts_daily:  # it may have restarted in between: then the energy is not known
         unsure = hours >= SURE_RESTART / timedelta(hours=1)
-        power_kw[unsure], hours[unsure] = np.nan, np.nan
-    judged.mark(rows[back], Quality.CATCH_UP, power_kw)
+        energy_kwh[unsure], hours[unsure] = np.nan, np.nan
+    judged.mark(rows[back], Quality.CATCH_UP, energy_kwh / hours)
+    judged.count(rows[back], energy_kwh, hours)
     judged.follows_hours[rows[back]] = hours
     if later:
-        judged.mark(rows[settled.contradicted], Quality.CONTRADICTED, np.nan)
+        contradicted = rows[settled.contradicted]
+        judged.mark(contradicted, Quality.CONTRADICTED, np.nan)
+        judged.count(contradicted, np.nan, np.nan)
 
 
 def quality_at_once(measured: pd.DataFrame, profiles: pd.DataFrame, meter: MeterSettings) -> Ints:

@@ -180,6 +180,11 @@ def scaled(values: Floats, scale: Fraction) -> Floats:
     return np.clip(found, -_LARGEST, _LARGEST)  # of garbage; NaN stays NaN
 
 
+def in_kwh(reading: Floats, meter: MeterSettings) -> Floats:
+    """Readings of a counter in kWh."""
+    return scaled(reading, meter.scale)
+
+
 def is_sane(reading: Floats, scale: Fraction) -> npt.NDArray[np.bool_]:
     """Whether a meter can have each reading (`MOST_READING`).
 

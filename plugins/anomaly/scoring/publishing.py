@@ -29,6 +29,7 @@ from anomaly.database.scoring_runs import (
     record_changes,
     record_run,
 )
+from anomaly.database.sums import refresh_sums
 from anomaly.errors import ArtefactError, NoModelError
 from anomaly.incidents.changes import IncidentChanges
 from anomaly.incidents.episodes import longest_silence
@@ -266,6 +267,8 @@ class Publisher:
             attempt.fence.refuse_if_overtaken(transaction, written)
             work.write(written)
             self._retract(work, found)
+            if not job.dry_run:
+                refresh_sums(transaction, work.written())
             report = work.report()
             newest = readings_to(transaction)
             work.record(report, written)
@@ -458,10 +461,14 @@ class _Publication:
             self.transaction, gone, fence.window, fence.run_id, self.published_at
         )
 
+    def written(self) -> list[pd.DataFrame]:
+        """Verdicts that are no longer what they were."""
+        return [*self.new, *self.changed, self.gone]
+
     def touched(self) -> Window:
         """From the first verdict that is no longer what it was to the last, and on."""
         attempt = self.attempt
-        stamps = [part["utc_timestamp"] for part in (*self.new, *self.changed, self.gone)]
+        stamps = [part["utc_timestamp"] for part in self.written()]
         earliest = [part.min().to_pydatetime() for part in stamps if len(part)]
         latest = [part.max().to_pydatetime() + self.interval for part in stamps if len(part)]
         end = max(attempt.window.end, *latest)

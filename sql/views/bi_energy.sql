@@ -1,0 +1,101 @@
+-- Energy, cost and minutes in incident, per machine and local hour and day.
+
+CREATE OR REPLACE VIEW bi.machine_hours WITH (security_barrier) AS
+SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
+       h.hour_start AT TIME ZONE m.clock AS local_hour, h.local_date,
+       to_char(h.local_date, 'YYYYMMDD')::integer AS date_key,
+       extract(hour FROM h.hour_start AT TIME ZONE m.clock)::integer AS hour,
+       (SELECT f.name
+          FROM anomaly.shifts f
+         CROSS JOIN LATERAL (SELECT (h.hour_start AT TIME ZONE m.clock)::time AS now) AS clock
+         WHERE f.site = CASE WHEN EXISTS (SELECT FROM anomaly.shifts o WHERE o.site = m.site)
+                             THEN m.site ELSE '' END
+           AND CASE WHEN f.starts < f.ends THEN clock.now >= f.starts AND clock.now < f.ends
+                    ELSE clock.now >= f.starts OR clock.now < f.ends END
+         ORDER BY f.name
+         LIMIT 1) AS shift,
+       round(h.energy_kwh * 1e6) / 1e6 AS energy_kwh,
+       round(h.expected_kwh * 1e6) / 1e6 AS expected_kwh,
+       round(h.excess_kwh * 1e6) / 1e6 AS excess_kwh,
+       round(h.energy_kwh * p.price_per_kwh * 1e4) / 1e4 AS cost, p.currency,
+       round(h.mean_power_kw * 1e4) / 1e4 AS mean_power_kw,
+       round(h.peak_power_kw * 1e4) / 1e4 AS peak_power_kw,
+       round(h.energy_hours * 1e4) / 1e4 AS metered_hours, h.readings, h.anomalies,
+       h.meter_faults AS meter_fault_readings,
+       h.anomalies::double precision / nullif(h.readings, 0) AS anomaly_share,
+       coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
+       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
+  FROM anomaly.machine_hours h
+  JOIN anomaly.machines m USING (machine_id)
+  JOIN anomaly.sites s ON s.name = m.site
+  LEFT JOIN anomaly.price_periods p
+    ON p.site_id = s.site_id AND h.local_date >= p.starts AND h.local_date < p.ends
+  LEFT JOIN (
+       SELECT lasted.machine_id, hours.hour_start,
+              sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
+              sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
+         FROM (SELECT n.machine_id, n.kind, n.started_at, coalesce(n.ended_at, n.last_at) AS ends_at,
+                      c.clock
+                 FROM anomaly.incidents n
+                 JOIN anomaly.machines c USING (machine_id)
+                WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
+        CROSS JOIN LATERAL generate_series(
+                  date_trunc('hour', lasted.started_at, lasted.clock), lasted.ends_at, '1 hour')
+               AS hours (hour_start)
+        CROSS JOIN LATERAL (
+              SELECT extract(epoch FROM
+                         least(lasted.ends_at, hours.hour_start + interval '1 hour')
+                         - greatest(lasted.started_at, hours.hour_start)) / 60 AS minutes
+              ) AS inside
+        GROUP BY lasted.machine_id, hours.hour_start
+       ) AS i ON i.machine_id = h.machine_id AND i.hour_start = h.hour_start;
+
+CREATE OR REPLACE VIEW bi.machine_days WITH (security_barrier) AS
+SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
+       to_char(d.local_date, 'YYYYMMDD')::integer AS date_key,
+       date_trunc('week', d.local_date::timestamp)::date AS week_start,
+       extract(epoch FROM (d.local_date + 1)::timestamp AT TIME ZONE m.clock
+                          - d.local_date::timestamp AT TIME ZONE m.clock)::double precision
+           / 3600 AS day_hours,
+       (SELECT c.name FROM anomaly.holidays c
+         WHERE c.calendar = coalesce(m.holidays, '') AND c.day = d.local_date) AS holiday,
+       round(d.energy_kwh * 1e6) / 1e6 AS energy_kwh,
+       round(d.expected_kwh * 1e6) / 1e6 AS expected_kwh,
+       round(d.excess_kwh * 1e6) / 1e6 AS excess_kwh,
+       round(d.energy_kwh * p.price_per_kwh * 1e4) / 1e4 AS cost, p.currency,
+       round(d.mean_power_kw * 1e4) / 1e4 AS mean_power_kw,
+       round(d.peak_power_kw * 1e4) / 1e4 AS peak_power_kw,
+       round(d.energy_hours * 1e4) / 1e4 AS metered_hours, d.readings, d.anomalies,
+       d.meter_faults AS meter_fault_readings,
+       d.anomalies::double precision / nullif(d.readings, 0) AS anomaly_share,
+       coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
+       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
+  FROM anomaly.machine_days d
+  JOIN anomaly.machines m USING (machine_id)
+  JOIN anomaly.sites s ON s.name = m.site
+  LEFT JOIN anomaly.price_periods p
+    ON p.site_id = s.site_id AND d.local_date >= p.starts AND d.local_date < p.ends
+  LEFT JOIN (
+       SELECT lasted.machine_id, days.local_date,
+              sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
+              sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
+         FROM (SELECT n.machine_id, n.kind, n.started_at, coalesce(n.ended_at, n.last_at) AS ends_at,
+                      c.clock
+                 FROM anomaly.incidents n
+                 JOIN anomaly.machines c USING (machine_id)
+                WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
+        CROSS JOIN LATERAL (
+              SELECT generate_series((lasted.started_at AT TIME ZONE lasted.clock)::date,
+                                     (lasted.ends_at AT TIME ZONE lasted.clock)::date,
+                                     interval '1 day')::date AS local_date
+              ) AS days
+        CROSS JOIN LATERAL (
+              SELECT extract(epoch FROM
+                         least(lasted.ends_at,
+                               (days.local_date + 1)::timestamp AT TIME ZONE lasted.clock)
+                         - greatest(lasted.started_at,
+                                    days.local_date::timestamp AT TIME ZONE lasted.clock)) / 60
+                     AS minutes
+              ) AS inside
+        GROUP BY lasted.machine_id, days.local_date
+       ) AS i ON i.machine_id = d.machine_id AND i.local_date = d.local_date;

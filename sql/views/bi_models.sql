@@ -1,0 +1,67 @@
+-- Models, and how the alerts that they give keep to their budget.
+
+CREATE OR REPLACE VIEW bi.model_versions AS
+SELECT v.version AS model_version, v.detector, v.trained_from, v.trained_to, v.readings, v.status,
+       v.registered_at, v.registered_by,
+       EXISTS (SELECT FROM anomaly.model_in_force f
+                WHERE f.version = v.version AND f.superseded_at IS NULL
+                  AND f.effective_to IS NULL) AS judges_new_readings
+  FROM anomaly.model_versions v;
+
+CREATE OR REPLACE VIEW bi.models_in_force AS
+SELECT f.version AS model_version, nullif(f.effective_from, '-infinity') AS effective_from,
+       f.effective_to, f.decision, f.recorded_at, f.recorded_by, f.reason
+  FROM anomaly.model_in_force f
+ WHERE f.superseded_at IS NULL;
+
+-- Counted as in `anomaly status`: an incident that was told during maintenance and ended in it is
+-- no alert, and of several labels the newest counts.
+CREATE OR REPLACE VIEW bi.alerts_weekly WITH (security_barrier) AS
+SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_start, weeks.alerts,
+       weeks.budget, weeks.alerts - weeks.budget AS over_budget, weeks.real_alerts,
+       weeks.false_alarms, weeks.alerts - weeks.real_alerts - weeks.false_alarms AS unlabelled,
+       weeks.real_alerts::double precision / nullif(weeks.real_alerts + weeks.false_alarms, 0)
+           AS precision
+  FROM (SELECT m.machine_id, m.name AS machine, s.site_id, m.site, w.week_start,
+               coalesce(m.alert_budget, in_force.budget) AS budget,
+               count(a.incident_id)::integer AS alerts,
+               (count(*) FILTER (WHERE a.label = 'real'))::integer AS real_alerts,
+               (count(*) FILTER (WHERE a.label = 'false_alarm'))::integer AS false_alarms
+          FROM (SELECT DISTINCT d.machine_id,
+                       date_trunc('week', d.local_date::timestamp)::date AS week_start
+                  FROM anomaly.machine_days d) AS w
+          JOIN anomaly.machines m ON m.machine_id = w.machine_id
+          JOIN anomaly.sites s ON s.name = m.site
+          LEFT JOIN (
+               SELECT v.parameters
+                 FROM anomaly.model_in_force f
+                 JOIN anomaly.model_versions v USING (version)
+                WHERE f.superseded_at IS NULL AND f.effective_to IS NULL
+               ) AS champion ON true
+         CROSS JOIN LATERAL (
+               SELECT (champion.parameters ->> 'alert_budget')::double precision AS budget
+               ) AS in_force
+          LEFT JOIN LATERAL (
+               SELECT i.incident_id, said.label
+                 FROM anomaly.incidents i
+                 LEFT JOIN LATERAL (
+                      SELECT l.label
+                        FROM anomaly.labels l
+                       WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
+                         AND l.withdrawn_as IS NULL
+                         AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
+                       ORDER BY l.label_id DESC
+                       LIMIT 1
+                      ) AS said ON true
+                WHERE i.machine_id = m.machine_id AND i.kind = 'machine'
+                  AND i.state NOT IN ('withdrawn', 'merged')
+                  AND i.started_at >= w.week_start::timestamp AT TIME ZONE m.clock
+                  AND i.started_at < (w.week_start + 7)::timestamp AT TIME ZONE m.clock
+                  AND NOT (i.state = 'silenced' AND EXISTS (
+                      SELECT FROM anomaly.labels l
+                       WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
+                         AND l.withdrawn_as IS NULL
+                         AND l.during @> i.told_at - interval '1 microsecond'))
+               ) AS a ON true
+         GROUP BY m.machine_id, m.name, s.site_id, m.site, w.week_start, m.alert_budget,
+                  in_force.budget) AS weeks;
