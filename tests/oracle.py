@@ -686,6 +686,42 @@ def _hours(duration: timedelta) -> float:
     return duration // timedelta(microseconds=1) / 3_600_000_000
 
 
+# Hours and days -----------------------------------------------------------------
+
+
+def sums(
+    verdicts: Mapping[Key, Verdict], clocks: Mapping[int, ZoneInfo], span: str
+) -> dict[tuple[int, object], list[float]]:
+    """Readings, anomalies, meter faults, energy, its hours, mean and peak power of each span."""
+    groups: dict[tuple[int, object], list[Verdict]] = {}
+    for (machine, at), verdict in verdicts.items():
+        local = at.astimezone(clocks[machine])
+        into = timedelta(
+            minutes=local.minute, seconds=local.second, microseconds=local.microsecond
+        )
+        group = at - into if span == "hour" else local.date()
+        groups.setdefault((machine, group), []).append(verdict)
+    return {key: _sums_of(group) for key, group in groups.items()}
+
+
+def _sums_of(verdicts: Sequence[Verdict]) -> list[float]:
+    weights = [
+        (v.power_kw, v.energy_hours)
+        for v in verdicts
+        if v.power_kw is not None and v.energy_hours is not None
+    ]
+    hours = sum(weight for _, weight in weights)
+    return [
+        len(verdicts),
+        sum(v.anomaly for v in verdicts),
+        sum(v.quality in METER_FAULTS for v in verdicts),
+        sum(v.energy_kwh or 0.0 for v in verdicts),
+        sum(v.energy_hours or 0.0 for v in verdicts),
+        sum(power * weight for power, weight in weights) / hours if hours else 0.0,
+        max([v.power_kw for v in verdicts if v.power_kw is not None], default=0.0),
+    ]
+
+
 # Incidents ------------------------------------------------------------------
 
 HOUR = timedelta(hours=1)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import psycopg2
+import pytest
 from psycopg2.extras import execute_values
 from sqlalchemy import make_url
 
@@ -253,7 +254,8 @@ class Deployment:
             f"""
             TRUNCATE {self.layout.table}, anomaly.anomaly_results, anomaly.scoring_runs,
                      anomaly.anomaly_results_history, anomaly.model_in_force, anomaly.incidents,
-                     anomaly.acknowledgements, anomaly.labels;
+                     anomaly.acknowledgements, anomaly.labels, anomaly.machine_hours,
+                     anomaly.machine_days;
             DELETE FROM anomaly.model_versions WHERE version > 3;
             DELETE FROM anomaly.machines WHERE source_key <> ALL (%s)
             """,
@@ -350,6 +352,31 @@ class Deployment:
             key: oracle.Verdict(*(row[place] for place in places))
             for key, row in self.verdicts().items()
         }
+
+    def wrong_sums(self) -> list[str]:
+        """Hours and days whose sums are not those of the verdicts that are there."""
+        clocks = {
+            machine: ZoneInfo(clock)
+            for machine, clock in self.execute("SELECT machine_id, clock FROM anomaly.machines")
+        }
+        return [
+            f"{table} {key}: {found.get(key)}, expected {expected.get(key)}"
+            for table, found, expected in (
+                ("hours", self._sums("hour_start"), oracle.sums(self._results(), clocks, "hour")),
+                ("days", self._sums("local_date"), oracle.sums(self._results(), clocks, "day")),
+            )
+            for key in found.keys() | expected.keys()
+            if found.get(key) != pytest.approx(expected.get(key), rel=1e-9, abs=1e-9)
+        ]
+
+    def _sums(self, key: str) -> dict[tuple[int, object], list[float]]:
+        table = "machine_hours" if key == "hour_start" else "machine_days"
+        rows = self.execute(
+            f"SELECT machine_id, {key}, readings, anomalies, meter_faults,"
+            " coalesce(energy_kwh, 0), coalesce(energy_hours, 0), coalesce(mean_power_kw, 0),"
+            f" coalesce(peak_power_kw, 0) FROM anomaly.{table}"
+        )
+        return {(row[0], row[1]): list(row[2:]) for row in rows}
 
     def incidents(self) -> list[oracle.Episode]:
         """Every live incident, in the oracle's words."""
@@ -458,6 +485,11 @@ class Deployment:
         wanted = {key: int(key[-1]) if self.layout.wide else None for key in self.layout.keys[:2]}
         with self.database.transaction(SCORER) as transaction:
             register_machines(transaction, wanted)
+        if not self.layout.by_signals:  # sums by a clock that is half an hour off
+            self.execute(
+                "UPDATE anomaly.machines SET time_zone = 'Asia/Kolkata' WHERE source_key = %s",
+                self.layout.keys[0],
+            )
         for key, limit in zip(self.layout.keys[:2], LIMITS, strict=False):
             self.execute(
                 "UPDATE anomaly.machines SET max_power_kw = %s, rolls_over_at = %s"

@@ -210,6 +210,7 @@ def assert_right(
     """
     entries = version_map or [oracle.Entry(None, None, 1)]
     assert not differences(deployment.results(), deployment.expected(records, entries, due=due))
+    assert deployment.wrong_sums() == []
     before = deployment.verdicts()
     assert deployment.incidents() == deployment.expected_incidents()
     assert _text(before) == _text(deployment.scored_afresh(BASE - QUARTER, due))

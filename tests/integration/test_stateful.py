@@ -463,6 +463,7 @@ class ResultsMachine(RuleBasedStateMachine):
         )
         assert (rows, unknown) == (len(results), 0)
         assert self.deployment.incidents() == self.deployment.expected_incidents()
+        assert self.deployment.wrong_sums() == []
         assert self.deployment.meter_table() == self.deployment.as_stored(self.records)
 
     def teardown(self) -> None:
