@@ -696,9 +696,7 @@ def sums(
     groups: dict[tuple[int, object], list[Verdict]] = {}
     for (machine, at), verdict in verdicts.items():
         local = at.astimezone(clocks[machine])
-        into = timedelta(
-            minutes=local.minute, seconds=local.second, microseconds=local.microsecond
-        )
+        into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         group = at - into if span == "hour" else local.date()
         groups.setdefault((machine, group), []).append(verdict)
     return {key: _sums_of(group) for key, group in groups.items()}

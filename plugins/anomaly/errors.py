@@ -41,6 +41,10 @@ class MachineError(AnomalyError):
     """A machine is not known, or what the database says of it makes no sense."""
 
 
+class SiteError(AnomalyError):
+    """A site is not known, or its price or shifts make no sense."""
+
+
 class LabelError(AnomalyError):
     """An acknowledgement names an incident that is not there, or is over."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "label": ("incidents", "Say what an incident, or a time of a machine, was."),
     "labels": ("labels", "List what people said about machines, and take it back."),
     "machines": ("machines", "List, describe and remove the machines of the deployment."),
+    "sites": ("sites", "Say what energy costs at a site, and what its shifts are."),
     "models": ("models", "List, show, promote, roll back and verify model versions."),
     "evaluate": ("evaluation", "Measure how well faults are found."),
     "dags": ("dags", "Say where the DAG files are, and put them where Airflow looks."),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -28,10 +28,12 @@ from anomaly.database.model_versions import (
     retire_versions,
 )
 from anomaly.database.scoring_runs import scored_to
+from anomaly.database.sites import replace_holidays
 from anomaly.detectors.base import Detector
 from anomaly.detectors.prototype import PrototypeDetector, fit_forest
 from anomaly.detectors.signals.calibration import next_caution
 from anomaly.detectors.signals.detector import SignalDetector
+from anomaly.detectors.signals.holiday_calendars import public_holidays
 from anomaly.detectors.signals.training import train_signals
 from anomaly.errors import ArtefactError, FolderTakenError, TrainingError
 from anomaly.evaluation.train_test_weeks import JUDGING_LOOK_BACK, WEEK
@@ -240,7 +242,10 @@ class Trainer:
     def register(self, trained: TrainedVersion, *, by: str = "") -> TrainingReport:
         """Write the files, then the row that makes them a version, judged or not."""
         by = by or current_user()
+        holidays = self._holidays(trained.window.end.year)
         version, card = self._write_version(trained, by)
+        with self.database.transaction(TRAINER) as transaction:
+            replace_holidays(transaction, holidays)
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             refused, _ = refused_in_a_row(transaction)
         return TrainingReport(
@@ -280,6 +285,16 @@ class Trainer:
         """What is on record of each machine, indexed by ``machine_id``."""
         with self.database.transaction(TRAINER, read_only=True) as transaction:
             return trainable_machines(transaction).set_index("machine_id")
+
+    def _holidays(self, year: int) -> dict[str, Mapping[date, str]]:
+        """Holidays of every calendar in use, ten years back and five on, for the views of bi."""
+        own = {name for name in self._machines()["holidays"] if name}
+        calendars = {name: name for name in own} | {"": self.settings.training.holidays}
+        return {
+            key: public_holidays(calendar, year - 10, year + 5)
+            for key, calendar in calendars.items()
+            if calendar
+        }
 
     def _sound_readings(
         self, window: Window, labels_through: int | None

@@ -1,5 +1,7 @@
 """Public holidays of a country or region, by the package ``holidays``: only training needs it."""
 
+from collections.abc import Mapping
+from datetime import date
 from functools import lru_cache
 
 import numpy as np
@@ -14,9 +16,15 @@ _YEARS_AHEAD = 5
 _DAYS_A_YEAR = 365.25
 
 
-@lru_cache(maxsize=256)
 def holiday_days(calendar: str, first_year: int, last_year: int) -> tuple[int, ...]:
-    """Days of public holidays, counted as `local_slots` counts days.
+    """Days of public holidays, counted as `local_slots` counts days (see `public_holidays`)."""
+    found = public_holidays(calendar, first_year, last_year)
+    return tuple(sorted(day_number(day) for day in found))
+
+
+@lru_cache(maxsize=256)
+def public_holidays(calendar: str, first_year: int, last_year: int) -> Mapping[date, str]:
+    """Names of public holidays by their day, both years included.
 
     Parameters
     ----------
@@ -45,7 +53,7 @@ def holiday_days(calendar: str, first_year: int, last_year: int) -> tuple[int, .
             f" behind a hyphen, such as DE-BW, as ANOMALY_HOLIDAYS or as the machine's"
             f" `holidays`{regions}"
         ) from error
-    return tuple(sorted(day_number(day) for day in found))
+    return dict(found)
 
 
 def numbered_calendars(calendars: npt.NDArray[np.str_], days: Ints) -> tuple[Ints, Ints]:

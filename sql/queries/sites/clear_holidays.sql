@@ -1,0 +1,2 @@
+-- Forget the holidays of all calendars, before they are written again.
+DELETE FROM anomaly.holidays

@@ -1,0 +1,2 @@
+-- Forget the shifts of a site.
+DELETE FROM anomaly.shifts WHERE site = :site

@@ -1,0 +1,2 @@
+-- Names of all sites.
+SELECT name FROM anomaly.sites ORDER BY name
