@@ -57,7 +57,9 @@ def _rows(database: Engine, query: str) -> list[dict[str, Any]]:
 
 def _section(title: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     kind = "View" if rows[0]["is_view"] else "Table"
-    yield from ("", f"## `{title}`", "", f"{kind}. {rows[0]['about']}.", "")
+    about = str(rows[0]["about"])
+    stop = "" if about.endswith("?") else "."
+    yield from ("", f"## `{title}`", "", f"{kind}. {about}{stop}", "")
     yield from ("| column | type | meaning |", "|---|---|---|")
     for row in rows:
         kind = _SHORT.get(row["type"], row["type"])

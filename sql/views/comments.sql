@@ -1,6 +1,6 @@
 -- What the views of bi and their columns mean: docs/reference/tables-and-views.md is made from it.
 --
--- A column means the same in every view that has it, unless a line below says otherwise.
+-- A view's comment ends with the question that it answers. A column means the same in every view that has it, unless a line below says otherwise.
 
 DO $$
 DECLARE
@@ -77,19 +77,19 @@ BEGIN
 END
 $$;
 
-COMMENT ON VIEW bi.verdicts IS 'Every current verdict: one row per reading of a machine';
+COMMENT ON VIEW bi.verdicts IS 'Every current verdict: one row per reading of a machine. What did a machine draw at each time, and was it usual?';
 COMMENT ON COLUMN bi.verdicts.energy_kwh IS 'Energy since the last reading that counts, kWh: those of a span add up to what was used in it, over gaps, resets, roll-overs and meters that catch up';
 
-COMMENT ON VIEW bi.anomalies IS 'The verdicts with anomaly = 1: one row per abnormal reading';
+COMMENT ON VIEW bi.anomalies IS 'The verdicts with anomaly = 1: one row per abnormal reading. Which readings were abnormal, and why?';
 COMMENT ON COLUMN bi.anomalies.energy_kwh IS 'Energy since the last reading that counts, kWh';
 
-COMMENT ON VIEW bi.latest IS 'The newest verdict of each machine, and how the machine is: one row per machine that has a verdict';
+COMMENT ON VIEW bi.latest IS 'The newest verdict of each machine, and how the machine is: one row per machine that has a verdict. What is the newest that is known of each machine?';
 COMMENT ON COLUMN bi.latest.energy_kwh IS 'Energy since the last reading that counts, kWh';
 COMMENT ON COLUMN bi.latest.state IS 'How the machine is, as in bi.machine_health';
 COMMENT ON COLUMN bi.latest.open_incidents IS 'Incidents of the machine that last';
 COMMENT ON COLUMN bi.latest.open_meter_faults IS 'Faults of its meter that last';
 
-COMMENT ON VIEW bi.incidents IS 'Episodes of abnormal readings of a machine, and of meter faults, without withdrawn and merged ones: one row per incident';
+COMMENT ON VIEW bi.incidents IS 'Episodes of abnormal readings of a machine, and of meter faults, without withdrawn and merged ones: one row per incident. What happened, how long did it last, and what did it cost?';
 COMMENT ON COLUMN bi.incidents.kind IS 'machine: the machine is abnormal; meter: its meter is at fault';
 COMMENT ON COLUMN bi.incidents.peak_score IS 'Highest anomaly_score in it; empty for meter faults';
 COMMENT ON COLUMN bi.incidents.excess_kwh IS 'Energy beyond the usual from its start to its end, kWh; negative where it was less, 0 where the usual is not known (excess_known)';
@@ -105,12 +105,12 @@ COMMENT ON COLUMN bi.incidents.week_start IS 'Monday of the week in which it beg
 COMMENT ON COLUMN bi.incidents.excess_known IS 'Whether excess_kwh is known';
 COMMENT ON COLUMN bi.incidents.excess_cost IS 'excess_kwh at the price of the site on the day on which it began; empty where no price is set';
 
-COMMENT ON VIEW bi.meter_faults IS 'Faults of meters: the incidents of kind meter, one row per fault';
+COMMENT ON VIEW bi.meter_faults IS 'Faults of meters: the incidents of kind meter, one row per fault. Which meters need somebody to look at them?';
 COMMENT ON COLUMN bi.meter_faults.readings IS 'Readings in it; none where there were none';
 COMMENT ON COLUMN bi.meter_faults.local_date IS 'The day by the machine''s clock on which it began';
 COMMENT ON COLUMN bi.meter_faults.week_start IS 'Monday of the week in which it began';
 
-COMMENT ON VIEW bi.machine_health IS 'How each machine is now: one row per machine';
+COMMENT ON VIEW bi.machine_health IS 'How each machine is now: one row per machine. How is every machine now?';
 COMMENT ON COLUMN bi.machine_health.state IS 'normal; abnormal (an incident lasts); meter fault; silent (no readings); learning (no model knows it yet); no verdict yet; retired';
 COMMENT ON COLUMN bi.machine_health.since IS 'Since when it is abnormal, at fault or silent, UTC; empty otherwise';
 COMMENT ON COLUMN bi.machine_health.local_since IS 'The same by the machine''s clock, without zone';
@@ -126,7 +126,7 @@ COMMENT ON COLUMN bi.machine_health.severity IS 'Severity of that incident: noti
 COMMENT ON COLUMN bi.machine_health.reason IS 'Reason of that incident in words';
 COMMENT ON COLUMN bi.machine_health.acknowledged_by IS 'Who acknowledged that incident first';
 
-COMMENT ON VIEW bi.labels IS 'What people said about a machine and a range of time: one row per label that counts';
+COMMENT ON VIEW bi.labels IS 'What people said about a machine and a range of time: one row per label that counts. What did people say that it was?';
 COMMENT ON COLUMN bi.labels.label_id IS 'Number of the label';
 COMMENT ON COLUMN bi.labels.starts_at IS 'Start of the range, UTC; empty: without a start';
 COMMENT ON COLUMN bi.labels.ends_at IS 'End of the range, UTC, not included; empty: without an end';
@@ -135,18 +135,18 @@ COMMENT ON COLUMN bi.labels.note IS 'What else they said';
 COMMENT ON COLUMN bi.labels.labelled_by IS 'Who said it';
 COMMENT ON COLUMN bi.labels.labelled_at IS 'When they said it, UTC';
 
-COMMENT ON VIEW bi.machines IS 'Dimension: one row per machine';
+COMMENT ON VIEW bi.machines IS 'Dimension: one row per machine. Which machines are there, and where?';
 COMMENT ON COLUMN bi.machines.time_zone IS 'IANA zone of its working day';
 COMMENT ON COLUMN bi.machines.max_power_kw IS 'Most that it can draw, kW; empty: not known';
 COMMENT ON COLUMN bi.machines.alert_budget IS 'Bearable incidents per week of its own; empty: that of the model';
 COMMENT ON COLUMN bi.machines.holidays IS 'Its calendar of public holidays, for example DE-BW; empty: that of the deployment';
 COMMENT ON COLUMN bi.machines.source_key IS 'Column or id in the meter table';
 
-COMMENT ON VIEW bi.sites IS 'Dimension: one row per site that a machine has or had';
+COMMENT ON VIEW bi.sites IS 'Dimension: one row per site that a machine has or had. Which sites are there, and what does energy cost there today?';
 COMMENT ON COLUMN bi.sites.machines IS 'Machines that it has';
 COMMENT ON COLUMN bi.sites.site IS 'Name of the site; empty: machines without a site';
 
-COMMENT ON VIEW bi.calendar IS 'Dimension: one row per day, from the year of the first verdict to the end of next year';
+COMMENT ON VIEW bi.calendar IS 'Dimension: one row per day, from the year of the first verdict to the end of next year. Which days are weekends, holidays, the same week?';
 COMMENT ON COLUMN bi.calendar.date IS 'The day';
 COMMENT ON COLUMN bi.calendar.year IS 'Year';
 COMMENT ON COLUMN bi.calendar.quarter IS 'Quarter, 1 to 4';
@@ -160,7 +160,7 @@ COMMENT ON COLUMN bi.calendar.is_weekend IS 'Saturday or Sunday';
 COMMENT ON COLUMN bi.calendar.holiday IS 'Name of the public holiday by the deployment''s calendar; empty: none';
 COMMENT ON COLUMN bi.calendar.date_key IS 'The day as a number, YYYYMMDD';
 
-COMMENT ON VIEW bi.machine_hours IS 'Energy, cost, anomalies and minutes in incident: one row per machine and hour of its clock with a verdict';
+COMMENT ON VIEW bi.machine_hours IS 'Energy, cost, anomalies and minutes in incident: one row per machine and hour of its clock with a verdict. When in the day, and in which shift, is energy used?';
 COMMENT ON COLUMN bi.machine_hours.hour_start IS 'Start of the hour, UTC';
 COMMENT ON COLUMN bi.machine_hours.local_hour IS 'Start of the hour by the machine''s clock, without zone; the hour that a clock shows twice stands twice';
 COMMENT ON COLUMN bi.machine_hours.hour IS 'Hour of the day by the machine''s clock, 0 to 23';
@@ -168,13 +168,13 @@ COMMENT ON COLUMN bi.machine_hours.shift IS 'Shift in which the hour begins; emp
 COMMENT ON COLUMN bi.machine_hours.energy_kwh IS 'Energy of the readings in it, kWh; after a gap also that of the gap';
 COMMENT ON COLUMN bi.machine_hours.readings IS 'Readings in it';
 
-COMMENT ON VIEW bi.machine_days IS 'Energy, cost, anomalies and minutes in incident: one row per machine and local day with a verdict';
+COMMENT ON VIEW bi.machine_days IS 'Energy, cost, anomalies and minutes in incident: one row per machine and local day with a verdict. How many kWh, at what cost, on each day, and how long was the machine in an incident?';
 COMMENT ON COLUMN bi.machine_days.day_hours IS 'Hours that the day has: 23 or 25 when clocks are changed';
 COMMENT ON COLUMN bi.machine_days.energy_kwh IS 'Energy of the readings in it, kWh; after a gap also that of the gap';
 COMMENT ON COLUMN bi.machine_days.readings IS 'Readings in it';
 COMMENT ON COLUMN bi.machine_days.holiday IS 'Name of the public holiday by the machine''s calendar; empty: none';
 
-COMMENT ON VIEW bi.model_versions IS 'Dimension: one row per trained model version';
+COMMENT ON VIEW bi.model_versions IS 'Dimension: one row per trained model version. Which models have been trained, when and on what?';
 COMMENT ON COLUMN bi.model_versions.detector IS 'Which detector it is';
 COMMENT ON COLUMN bi.model_versions.trained_from IS 'Start of the training window, UTC';
 COMMENT ON COLUMN bi.model_versions.trained_to IS 'End of the training window, UTC, not included';
@@ -184,13 +184,13 @@ COMMENT ON COLUMN bi.model_versions.registered_at IS 'When it was registered, UT
 COMMENT ON COLUMN bi.model_versions.registered_by IS 'Who or what trained it';
 COMMENT ON COLUMN bi.model_versions.judges_new_readings IS 'Whether it judges new readings';
 
-COMMENT ON VIEW bi.models_in_force IS 'Which model version judges readings of which time: one row per span, without overlaps';
+COMMENT ON VIEW bi.models_in_force IS 'Which model version judges readings of which time: one row per span, without overlaps. Which model judged when?';
 COMMENT ON COLUMN bi.models_in_force.effective_from IS 'First reading time that it judges, UTC; empty: from the beginning';
 COMMENT ON COLUMN bi.models_in_force.effective_to IS 'End of its time, UTC, not included; empty: still in force';
 COMMENT ON COLUMN bi.models_in_force.decision IS 'promotion; rollback; range: a past range judged by another version; kept: what a later decision left of a span';
 COMMENT ON COLUMN bi.models_in_force.reason IS 'Why';
 
-COMMENT ON VIEW bi.alerts_weekly IS 'Alerts against their budget, and their precision: one row per machine and week of its clock with a verdict';
+COMMENT ON VIEW bi.alerts_weekly IS 'Alerts against their budget, and their precision: one row per machine and week of its clock with a verdict. Are there more alerts than is bearable, and how many of them were real?';
 COMMENT ON COLUMN bi.alerts_weekly.alerts IS 'Incidents of the machine that began in it, without those silenced by maintenance';
 COMMENT ON COLUMN bi.alerts_weekly.budget IS 'Bearable alerts per week: the machine''s own, else that of the model in force';
 COMMENT ON COLUMN bi.alerts_weekly.over_budget IS 'alerts - budget; negative: fewer than bearable';
@@ -199,7 +199,7 @@ COMMENT ON COLUMN bi.alerts_weekly.false_alarms IS 'Alerts that people labelled 
 COMMENT ON COLUMN bi.alerts_weekly.unlabelled IS 'Alerts without such a label';
 COMMENT ON COLUMN bi.alerts_weekly.precision IS 'real_alerts / (real_alerts + false_alarms), 0 to 1; empty: nothing is labelled';
 
-COMMENT ON VIEW bi.scoring_runs IS 'The ledger: one row per published window';
+COMMENT ON VIEW bi.scoring_runs IS 'The ledger: one row per published window. What was scored when, and by what?';
 COMMENT ON COLUMN bi.scoring_runs.run_id IS 'Number of the publication';
 COMMENT ON COLUMN bi.scoring_runs.window_start IS 'Start of the window, UTC';
 COMMENT ON COLUMN bi.scoring_runs.window_end IS 'End of the window, UTC, not included';
@@ -210,7 +210,7 @@ COMMENT ON COLUMN bi.scoring_runs.duplicates IS 'Readings left out because anoth
 COMMENT ON COLUMN bi.scoring_runs.scored IS 'Verdicts computed';
 COMMENT ON COLUMN bi.scoring_runs.anomalies IS 'Verdicts with anomaly = 1 among those';
 
-COMMENT ON VIEW bi.backfills IS 'Backfills: one row per backfill';
+COMMENT ON VIEW bi.backfills IS 'Backfills: one row per backfill. Which past ranges were scored again, and what did that change?';
 COMMENT ON COLUMN bi.backfills.starts_at IS 'Start of the range, UTC';
 COMMENT ON COLUMN bi.backfills.ends_at IS 'End of the range, UTC, not included';
 COMMENT ON COLUMN bi.backfills.machines IS 'How many machines were asked for; empty: all';
@@ -221,7 +221,7 @@ COMMENT ON COLUMN bi.backfills.finished_at IS 'When it ended, UTC; empty: it is 
 COMMENT ON COLUMN bi.backfills.is_finished IS 'Whether it has ended';
 COMMENT ON COLUMN bi.backfills.readings IS 'Readings of the windows that it has published';
 
-COMMENT ON VIEW bi.pipeline_health IS 'How the pipeline is now: one row';
+COMMENT ON VIEW bi.pipeline_health IS 'How the pipeline is now: one row. How fresh is all this?';
 COMMENT ON COLUMN bi.pipeline_health.newest_reading_at IS 'End of the newest interval with a verdict, UTC';
 COMMENT ON COLUMN bi.pipeline_health.freshness_minutes IS 'Minutes since then';
 COMMENT ON COLUMN bi.pipeline_health.scored_to IS 'End of the time that scheduled runs have scored, UTC';

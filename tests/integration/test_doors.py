@@ -90,12 +90,55 @@ def raw(database, user=None, password=None):
         "COPY (SELECT 1) TO PROGRAM 'true'",
         "SET ROLE anomaly_scorer",
         "SET ROLE anomaly_owner",
+        "SELECT set_config('role', 'anomaly_owner', false)",
+        "SET SESSION AUTHORIZATION postgres",
+        "ALTER ROLE CURRENT_USER SUPERUSER",
+        "ALTER ROLE anomaly_bi CREATEDB",
+        "GRANT anomaly_owner TO CURRENT_USER",
+        "SELECT * FROM anomaly.machine_days",
+        "SELECT * FROM anomaly.price_periods",
+        "SELECT anomaly.refresh_sums(NULL, NULL, NULL)",
+        "SELECT anomaly.clock_or_utc('UTC') FROM anomaly.machines",
+        "SELECT nextval('anomaly.fencing_token')",
+        "SELECT * FROM anomaly_results_2026_03",
+        "COPY bi.sites TO '/tmp/sites'",
+        "COPY (SELECT * FROM bi.sites) TO PROGRAM 'cat'",
+        "SELECT * FROM pg_authid",
+        "SELECT * FROM pg_statistic",
+        "UPDATE pg_catalog.pg_class SET relacl = NULL",
+        "SELECT pg_ls_dir('.')",
+        "SELECT lo_import('/etc/hostname')",
+        "CREATE EXTENSION dblink",
+        "CREATE VIEW bi.mine AS SELECT 1",
+        "CREATE OR REPLACE VIEW bi.sites AS SELECT 1",
+        "DROP VIEW bi.sites CASCADE",
+        "TRUNCATE anomaly.anomaly_results",
+        "ALTER SYSTEM SET log_statement = 'all'",
+        "CREATE DATABASE mine",
     ],
 )
-def test_a_bi_login_cannot(reader, statement):
-    with reader.cursor() as cursor, pytest.raises((pg.InsufficientPrivilege, pg.FeatureNotSupported,
-                                                   pg.ObjectNotInPrerequisiteState)):  # fmt: skip
-        cursor.execute(statement)
+@pytest.mark.parametrize("as_it_comes", [True, False])
+def test_a_bi_login_cannot(reader, statement, as_it_comes):
+    """As it comes, and after it has lifted what it may lift."""
+    with reader.cursor() as cursor:
+        if not as_it_comes:
+            cursor.execute("SET default_transaction_read_only = off; SET statement_timeout = 0")
+        refused = (
+            pg.InsufficientPrivilege, pg.FeatureNotSupported, pg.ObjectNotInPrerequisiteState,
+            pg.UndefinedTable, pg.UndefinedFunction,
+        )  # fmt: skip
+        with pytest.raises((*refused, pg.ReadOnlySqlTransaction) if as_it_comes else refused):
+            cursor.execute(statement)
+
+
+def test_a_bi_login_reads_for_a_minute_and_writes_nothing_by_default(reader):
+    with reader.cursor() as cursor:
+        shown = {}
+        for name in ("default_transaction_read_only", "statement_timeout"):
+            cursor.execute(f"SHOW {name}")
+            shown[name] = cursor.fetchone()[0]
+
+    assert shown == {"default_transaction_read_only": "on", "statement_timeout": "1min"}
 
 
 def test_whatever_a_bi_login_holds_scoring_goes_on(reader, scored, settings):

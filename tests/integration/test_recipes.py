@@ -43,11 +43,11 @@ def test_a_view_of_ones_own_is_read_without_a_right_on_bi(scored, dashboard):
     execute(scored, f"SET LOCAL ROLE {dashboard}; SELECT * FROM reports.incidents_per_week")
 
 
-def test_a_view_of_the_product_gives_energy_per_machine_and_day(scored):
+def test_a_view_of_the_product_gives_energy_per_site_and_day(scored):
     *_, view = recipes("new-bi-view")
     execute(scored, view)
 
-    assert rows(scored, "SELECT sum(readings) FROM bi.energy_per_day") == [(2 * DAY,)]
+    assert rows(scored, "SELECT sum(readings) FROM bi.energy_per_site") == [(2 * DAY,)]
 
 
 def test_the_query_for_new_incidents_runs(scored):

@@ -56,6 +56,16 @@ def test_an_earlier_deployment_is_migrated_and_goes_on(earlier):
     assert rows(database, f"{verdict} FROM anomaly.anomaly_results ORDER BY 1, 2") == before
     assert migrate(database, settings.meter_table).applied == []
     assert Promoter(database, settings).verify([]) == {1: "", 2: ""}
+    # What is measured has become more since: the verdicts say the same, and the energy too.
+    anew = score(database, settings, 7 * DAY, 8 * DAY)
+    assert (anew.updated, anew.to_abnormal, anew.to_normal) == (len(before), 0, 0)
+    assert rows(database, f"{verdict} FROM anomaly.anomaly_results ORDER BY 1, 2") == before
+    ((without,),) = rows(
+        database,
+        "SELECT count(*) FROM anomaly.anomaly_results"
+        " WHERE energy_kwh IS NULL AND quality <> 'first' AND power_kw IS NOT NULL",
+    )
+    assert without == 0
     again = score(database, settings, 7 * DAY, 8 * DAY)
     assert (again.scored, again.unchanged, again.updated) == (len(before), len(before), 0)
     later = score(database, settings, 8 * DAY, 9 * DAY)

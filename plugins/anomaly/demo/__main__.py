@@ -180,7 +180,7 @@ class Demo:
                 user,
                 password,
                 may_create_roles=user == "anomaly_app",
-                statement_timeout="60s" if user == "bi_reader" else "0",
+                is_bi_login=user == "bi_reader",
             )
         self.postgres.create_database("airflow", owner="airflow")
         self.postgres.create_database("anomaly", owner="anomaly_app")

@@ -201,9 +201,15 @@ class EmbeddedPostgres:
         password: str,
         *,
         may_create_roles: bool = False,
-        statement_timeout: str = "0",
+        is_bi_login: bool = False,
     ) -> None:
-        """Create a log-in, or give an existing one this password."""
+        """Create a log-in, or give an existing one this password.
+
+        Parameters
+        ----------
+        is_bi_login : bool
+            Bound it as docs/how-to/bi-login.md does: it reads, a minute at most.
+        """
         creating = sql.SQL("CREATE ROLE {}").format(sql.Identifier(name))
         with suppress(pg_errors.DuplicateObject):
             self._execute(creating)
@@ -213,12 +219,15 @@ class EmbeddedPostgres:
                 sql.Identifier(name), power, sql.Literal(password)
             )
         )
-
-        self._execute(
-            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(
-                sql.Identifier(name), sql.Literal(statement_timeout)
-            )
-        )
+        if not is_bi_login:
+            return
+        for bound in (
+            "SET default_transaction_read_only = on",
+            "SET statement_timeout = '60s'",
+            "SET idle_in_transaction_session_timeout = '5min'",
+            "CONNECTION LIMIT 20",
+        ):
+            self._execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(name), sql.SQL(bound)))
 
     def grant_role(self, role: str, user: str) -> None:
         """Make `user` a member of `role`."""
