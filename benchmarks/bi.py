@@ -7,6 +7,7 @@ dashboard in use. The plans are written to ``benchmarks/bi-plans.txt``.
 import re
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import text
@@ -126,7 +127,7 @@ def measure(database: Database) -> list[Figure]:
         (YEAR_SECONDS, "a year", _YEAR_QUESTIONS),
     ):
         for name, question in questions.items():
-            best = min(seconds(lambda q=question: _ask(database, q)) for _ in range(3))
+            best = min(seconds(partial(_ask, database, question)) for _ in range(3))
             figures.append(
                 Figure(
                     f"{span}, {name}",
@@ -166,7 +167,7 @@ def _fill(database: Database) -> None:
                 {"machines": MACHINES},
             )
     with database.engine.begin() as connection:
-        connection.exec_driver_sql(_REST)
+        connection.execute(text(_REST))
 
 
 def _sum_up(database: Database) -> None:

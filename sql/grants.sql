@@ -44,8 +44,8 @@ GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 -- Sums are written by the functions alone; what people say of sites, by whoever sets machines.
 GRANT EXECUTE ON FUNCTION
     anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) TO anomaly_scorer;
-GRANT SELECT ON anomaly.sites, anomaly.energy_prices, anomaly.shifts, anomaly.machine_hours,
-    anomaly.machine_days TO anomaly_scorer;
+GRANT SELECT ON anomaly.sites, anomaly.energy_prices, anomaly.price_periods, anomaly.shifts,
+    anomaly.machine_hours, anomaly.machine_days TO anomaly_scorer;
 GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
 
 -- BI tools see only the views.

@@ -25,7 +25,7 @@ from docgen.settings_page import settings_page
 
 RECIPES = [DOCS / "how-to" / name for name in ("new-meter-fault-rule.md", "new-signal.md")]
 PAGES = [*PROJECT.glob("*.md"), *DOCS.glob("**/*.md")]
-INVENTED = {"sql/views/energy_per_day.sql", "benchmarks/results.json"}
+INVENTED = {"sql/views/energy_per_site.sql", "benchmarks/results.json"}
 """Files that a reader or a command writes."""
 NEVER_EDITED = PROJECT / "sql" / "migrations" / "0001_contract_tables.sql"
 """Databases have it already; 0010_comments.sql replaces the comment that names a page by its old

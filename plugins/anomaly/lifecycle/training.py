@@ -288,7 +288,7 @@ class Trainer:
 
     def _holidays(self, year: int) -> dict[str, Mapping[date, str]]:
         """Holidays of every calendar in use, ten years back and five on, for the views of bi."""
-        own = {name for name in self._machines()["holidays"] if name}
+        own = set(self._machines()["holidays"].dropna())
         calendars = {name: name for name in own} | {"": self.settings.training.holidays}
         return {
             key: public_holidays(calendar, year - 10, year + 5)
