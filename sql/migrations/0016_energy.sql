@@ -1,5 +1,8 @@
 -- Energy of each reading, sites with prices and shifts, holidays, and sums per machine and local
 -- hour and day: what the views of the schema bi are made of.
+--
+-- Verdicts that are there have no energy, and their hours no sums, until they are scored again: what
+-- a verdict is made of has changed (features_version 2). So a large table is migrated at once.
 
 -- Energy -------------------------------------------------------------------
 
@@ -186,6 +189,7 @@ RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET work_mem = '64MB' -- a million verdicts are summed without a file
 AS $$
 DECLARE
     -- An hour of any clock lies within these; they tell the planner which months are read.
@@ -197,9 +201,8 @@ BEGIN
                date_trunc('hour', a.last_at, m.clock) + interval '1 hour' AS ends_at
           FROM unnest(machines, firsts, lasts) AS a (machine_id, first_at, last_at)
           JOIN anomaly.machines m ON m.machine_id = a.machine_id
-    ), now_so AS MATERIALIZED (
+    ), sums AS (
         SELECT r.machine_id, date_trunc('hour', r.utc_timestamp, a.clock) AS hour_start,
-               min((r.utc_timestamp AT TIME ZONE a.clock)::date) AS local_date,
                count(*) AS readings, sum(r.anomaly) AS anomalies,
                count(*) FILTER (WHERE r.quality >= 'stuck') AS meter_faults,
                sum(r.energy_kwh) AS energy_kwh, sum(r.energy_hours) AS energy_hours,
@@ -217,6 +220,12 @@ BEGIN
            AND r.utc_timestamp >= a.starts_at AND r.utc_timestamp < a.ends_at
          WHERE r.utc_timestamp >= earliest AND r.utc_timestamp < latest
          GROUP BY 1, 2
+    ), now_so AS MATERIALIZED (
+        SELECT s.machine_id, s.hour_start, (s.hour_start AT TIME ZONE a.clock)::date AS local_date,
+               s.readings, s.anomalies, s.meter_faults, s.energy_kwh, s.energy_hours,
+               s.mean_power_kw, s.power_hours, s.peak_power_kw, s.expected_kwh, s.excess_kwh
+          FROM sums s
+          JOIN asked a ON a.machine_id = s.machine_id
     ), gone AS (
         DELETE FROM anomaly.machine_hours h
          USING asked a
@@ -382,5 +391,3 @@ COMMENT ON COLUMN anomaly.price_periods.starts IS 'First local day';
 COMMENT ON COLUMN anomaly.price_periods.ends IS 'Last local day, not included; infinity: until further notice';
 COMMENT ON COLUMN anomaly.price_periods.price_per_kwh IS 'Price of a kWh';
 COMMENT ON COLUMN anomaly.price_periods.currency IS 'ISO 4217, as EUR';
-
-SELECT anomaly.refresh_sums_of(ARRAY(SELECT machine_id FROM anomaly.machines));

@@ -1,5 +1,6 @@
 """The ten questions of the documentation, answered by the views and by other means."""
 
+import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ from anomaly.operations.site_changes import change_price, change_shifts
 from anomaly.settings import load_settings
 from deployment import QUARTER, START, execute, insert, rows, score, train
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bi-questions.md"
+PROJECT = Path(__file__).parents[2]
+PAGE = PROJECT / "docs" / "how-to" / "bi-questions.md"
 DAY = 96
 TRAINED, END = 28 * DAY, 40 * DAY
 TODAY = date(2026, 4, 10)  # a Friday; clocks in Berlin were changed on 29 March
@@ -375,3 +377,58 @@ def test_the_calendar_has_every_day_once_and_weeks_of_seven(deployed):
     )
 
     assert (days, distinct, weekends, mondays) == (365, 365, 104, 52)
+
+
+# Tools --------------------------------------------------------------------------
+
+
+def ask(database, statement: str) -> list[tuple]:
+    """Rows that a BI log-in gets."""
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("SET ROLE anomaly_bi")
+        found = [tuple(row) for row in connection.exec_driver_sql(statement)]
+        connection.rollback()
+    return found
+
+
+def in_grafana(statement: str) -> str:
+    """What Grafana makes of a statement for `TODAY` and the 30 days before."""
+    since, until = f"'{TODAY - timedelta(days=30)}T00:00:00Z'", f"'{TODAY}T23:59:59Z'"
+    statement = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {since} AND {until}", statement)
+    statement = statement.replace("$__timeFrom()", since).replace("$__timeTo()", until)
+    statement = statement.replace("${site:sqlstring}", "'Hall 1','Hall 2'")
+    return statement.replace("${machine:sqlstring}", "'Saw 1'")
+
+
+def test_every_panel_of_the_grafana_dashboard_has_rows(deployed):
+    dashboard = json.loads((PROJECT / "docker" / "grafana" / "plant.json").read_text())
+    asked = {panel["title"]: panel["targets"][0]["rawSql"] for panel in dashboard["panels"]}
+    variables = {
+        variable["name"]: variable["query"]
+        for variable in dashboard["templating"]["list"]
+        if variable["type"] == "query"
+    }
+
+    assert len(asked) >= 10
+    for name, statement in {**asked, **variables}.items():
+        sent = in_grafana(statement)
+        assert "$" not in sent, name
+        assert ask(deployed, sent), name
+    assert ask(deployed, in_grafana(variables["machine"])) == [(f"Saw {n}",) for n in ZONES]
+
+
+@pytest.mark.parametrize("page", ["grafana", "metabase", "power-bi"])
+def test_the_statements_of_the_pages_about_tools_run(deployed, page):
+    text = (PAGE.parent / f"{page}.md").read_text()
+    statements = re.findall(r"```sql\n(.*?)```", text, re.S)
+
+    assert statements
+    for statement in statements:
+        sent = statement.replace("{{since}}", f"DATE '{SINCE}'")
+        sent = sent.replace("current_date", f"DATE '{TODAY}'").replace(
+            "now()", f"TIMESTAMPTZ '{TODAY} 12:00Z'"
+        )
+        found = ask(deployed, sent)
+        assert found or "machine_health" in sent, statement
+    for view in set(re.findall(r"`(\w+)[\[.]\w+", text)):
+        assert ask(deployed, f"SELECT * FROM bi.{view} LIMIT 1") or view == "sites", view
