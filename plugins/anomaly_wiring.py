@@ -94,7 +94,11 @@ def deployment(settings: Settings) -> Iterator[Database]:
     help, else to be retried.
     """
     from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+    )
 
     from anomaly.database.connection import Database
     from anomaly.database.explained_errors import EXPLAINED, explained
@@ -110,6 +114,13 @@ def deployment(settings: Settings) -> Iterator[Database]:
             yield database
         finally:
             database.dispose()
+    except AirflowNotFoundException:  # no plain failure: nothing that a retry finds
+        message = (
+            f"there is no Airflow connection {CONNECTION!r}: add it by `airflow connections add"
+            f" {CONNECTION} --conn-uri postgresql://...`"
+        )
+        print(f"error: {message}")
+        raise AirflowFailException(message) from None
     except (AnomalyError, *EXPLAINED) as error:
         found = explained(error)
         passing = isinstance(found, (DatabaseError, StaleAttemptError))

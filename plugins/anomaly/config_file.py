@@ -79,7 +79,12 @@ def read_config_file(file: Path, groups: Mapping[str, str]) -> dict[str, object]
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error.strerror}; let this account read it, or name another"
+            " file by ANOMALY_CONFIG_FILE"
+        ) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {error}; correct it, it is TOML") from None
     found: dict[str, object] = {}
     for name, value in content.items():

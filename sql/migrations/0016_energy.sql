@@ -364,26 +364,25 @@ COMMENT ON FUNCTION anomaly.change_clock() IS 'Sums a machine''s verdicts by its
 CREATE TRIGGER machines_change_clock AFTER UPDATE ON anomaly.machines
     FOR EACH ROW WHEN (OLD.clock <> NEW.clock) EXECUTE FUNCTION anomaly.change_clock();
 
+-- Without WITH: a query that scans one is not run in parallel.
 CREATE VIEW anomaly.price_periods AS
-WITH own AS (
-    SELECT s.site_id, p.valid_from AS starts, p.price_per_kwh, p.currency,
-           lead(p.valid_from, 1, 'infinity') OVER (PARTITION BY s.site_id ORDER BY p.valid_from)
-               AS ends
-      FROM anomaly.sites s
-      JOIN anomaly.energy_prices p ON p.site = s.name
-), general AS (
-    SELECT p.valid_from AS starts, p.price_per_kwh, p.currency,
-           lead(p.valid_from, 1, 'infinity') OVER (ORDER BY p.valid_from) AS ends
-      FROM anomaly.energy_prices p
-     WHERE p.site = ''
-)
-SELECT site_id, starts, ends, price_per_kwh, currency
-  FROM own
+SELECT s.site_id, p.valid_from AS starts,
+       lead(p.valid_from, 1, 'infinity') OVER (PARTITION BY s.site_id ORDER BY p.valid_from) AS ends,
+       p.price_per_kwh, p.currency
+  FROM anomaly.sites s
+  JOIN anomaly.energy_prices p ON p.site = s.name
  UNION ALL
 SELECT s.site_id, g.starts, least(g.ends, f.first_own), g.price_per_kwh, g.currency
   FROM anomaly.sites s
- CROSS JOIN general g
-  LEFT JOIN (SELECT site_id, min(starts) AS first_own FROM own GROUP BY site_id) AS f USING (site_id)
+ CROSS JOIN (
+       SELECT p.valid_from AS starts, p.price_per_kwh, p.currency,
+              lead(p.valid_from, 1, 'infinity') OVER (ORDER BY p.valid_from) AS ends
+         FROM anomaly.energy_prices p
+        WHERE p.site = ''
+       ) AS g
+  LEFT JOIN (
+       SELECT p.site, min(p.valid_from) AS first_own FROM anomaly.energy_prices p GROUP BY p.site
+       ) AS f ON f.site = s.name
  WHERE s.name <> '' AND (f.first_own IS NULL OR g.starts < f.first_own);
 COMMENT ON VIEW anomaly.price_periods IS 'Which price holds at each site, from when to when';
 COMMENT ON COLUMN anomaly.price_periods.site_id IS 'The site';

@@ -1,6 +1,6 @@
 -- Energy, cost and minutes in incident, per machine and local hour and day.
 
-CREATE OR REPLACE VIEW bi.machine_hours WITH (security_barrier) AS
+CREATE OR REPLACE VIEW bi.machine_hours AS
 SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
        h.hour_start AT TIME ZONE m.clock AS local_hour, h.local_date,
        to_char(h.local_date, 'YYYYMMDD')::integer AS date_key,
@@ -50,7 +50,7 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
         GROUP BY lasted.machine_id, hours.hour_start
        ) AS i ON i.machine_id = h.machine_id AND i.hour_start = h.hour_start;
 
-CREATE OR REPLACE VIEW bi.machine_days WITH (security_barrier) AS
+CREATE OR REPLACE VIEW bi.machine_days AS
 SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        to_char(d.local_date, 'YYYYMMDD')::integer AS date_key,
        date_trunc('week', d.local_date::timestamp)::date AS week_start,

@@ -41,9 +41,11 @@ SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_st
          CROSS JOIN LATERAL (
                SELECT (champion.parameters ->> 'alert_budget')::double precision AS budget
                ) AS in_force
-          LEFT JOIN LATERAL (
-               SELECT i.incident_id, said.label
+          LEFT JOIN (
+               SELECT i.incident_id, i.machine_id, said.label,
+                      date_trunc('week', i.started_at AT TIME ZONE c.clock)::date AS week_start
                  FROM anomaly.incidents i
+                 JOIN anomaly.machines c USING (machine_id)
                  LEFT JOIN LATERAL (
                       SELECT l.label
                         FROM anomaly.labels l
@@ -53,15 +55,12 @@ SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_st
                        ORDER BY l.label_id DESC
                        LIMIT 1
                       ) AS said ON true
-                WHERE i.machine_id = m.machine_id AND i.kind = 'machine'
-                  AND i.state NOT IN ('withdrawn', 'merged')
-                  AND i.started_at >= w.week_start::timestamp AT TIME ZONE m.clock
-                  AND i.started_at < (w.week_start + 7)::timestamp AT TIME ZONE m.clock
+                WHERE i.kind = 'machine' AND i.state NOT IN ('withdrawn', 'merged')
                   AND NOT (i.state = 'silenced' AND EXISTS (
                       SELECT FROM anomaly.labels l
                        WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
                          AND l.withdrawn_as IS NULL
                          AND l.during @> i.told_at - interval '1 microsecond'))
-               ) AS a ON true
+               ) AS a ON a.machine_id = w.machine_id AND a.week_start = w.week_start
          GROUP BY m.machine_id, m.name, s.site_id, m.site, w.week_start, m.alert_budget,
                   in_force.budget) AS weeks;

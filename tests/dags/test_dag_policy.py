@@ -248,6 +248,22 @@ def ends_of(body):
     return caught.value
 
 
+def test_a_connection_that_is_missing_fails_at_once_with_the_command_that_adds_it(
+    monkeypatch, airflow_metadata, capsys
+):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.delenv("AIRFLOW_CONN_ANOMALY_DB", raising=False)
+
+    error = ends_of(lambda: None)
+
+    assert isinstance(error, AirflowFailException)
+    assert "there is no Airflow connection 'anomaly_db': add it by `airflow connections" in str(
+        error
+    )
+    assert capsys.readouterr().out.startswith("error: there is no Airflow connection")
+
+
 def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
     monkeypatch, airflow_metadata, database
 ):

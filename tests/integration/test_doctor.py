@@ -48,6 +48,13 @@ def test_it_looks_at_everything_and_writes_nothing(database, sound):
     assert not [one for one in found if one.level is Level.ERROR]
 
 
+def test_settings_that_the_version_in_force_refuses_are_an_error(database, sound):
+    found = told(database, sound.changed(reading_kind="power_w"))
+
+    assert "models: model version 1 was trained on energy_kwh in kWh every 15 minutes" in found
+    assert "scoring stops until then" in found
+
+
 def test_a_database_of_another_version_is_named(database, sound):
     execute(database, "DELETE FROM anomaly.schema_migrations WHERE name LIKE '0013%'")
     assert "schema: it lacks 0013_backfills.sql -> run `anomaly migrate`" in told(database, sound)

@@ -43,6 +43,33 @@ def test_what_is_written_is_changed_and_the_rest_stays(database):
     assert changes.next_steps[1].startswith("time_zone: models learn it")
 
 
+def test_a_name_that_another_machine_has_is_noted_and_one_that_is_no_line_is_refused(database):
+    same = change_machine(database, "1", {"name": "machine_2"}).next_steps
+    number = change_machine(database, "1", {"name": "2"}).next_steps
+
+    assert same[0].startswith("'machine_2' is also the name or the id of another machine")
+    assert number[0].startswith("'2' is also")
+    for wrong in ("Saw\n2", "Saw\x1b[31m"):
+        with pytest.raises(MachineError, match="write one line of plain text"):
+            change_machine(database, "1", {"name": wrong})
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_a_file_may_have_another_delimiter_and_one_without_rows_is_refused(
+    database, command_line, tmp_path, between
+):
+    url = {"ANOMALY_DATABASE_URL": database.engine.url.render_as_string(hide_password=False)}
+    file = tmp_path / "machines.csv"
+    file.write_text(between.join(["source_key", "site"]) + "\n" + between.join(["machine_1", "A"]))
+    read = command_line.run(["machines", "import", str(file)], url)
+    file.write_text(between.join(["source_key", "site"]) + "\n")
+    empty = command_line.run(["machines", "import", str(file)], url)
+
+    assert "machine 1: site is A" in read.stdout
+    assert empty.returncode == 1
+    assert "has no rows: begin with" in empty.stderr
+
+
 def test_every_machine_that_has_a_new_limit_is_named(database):
     execute(
         database,

@@ -51,6 +51,17 @@ def test_whole_months_are_dropped_and_what_is_kept_stays(database, scored):
     assert purge(database, settings.retention, as_of) == Purged()
 
 
+def test_a_dry_run_counts_and_deletes_nothing(database, scored):
+    settings = scored.changed(keep_results_months=1)
+    before = months(database)
+
+    would = purge(database, settings.retention, at(DAYS * DAY), dry_run=True)
+
+    assert months(database) == before
+    assert would.months_of_results > 0
+    assert purge(database, settings.retention, at(DAYS * DAY)) == would
+
+
 def test_what_was_dropped_can_be_scored_again(database, scored):
     before = rows(database, "SELECT count(*) FROM anomaly.anomaly_results")
     purge(database, scored.changed(keep_results_months=1).retention, at(DAYS * DAY))

@@ -86,6 +86,11 @@ def _all_findings(airflow: bool) -> Iterator[Finding]:
 
 def _examine_airflow(database: Database, settings: Settings) -> Iterator[Finding]:
     try:
+        with database.transaction(read_only=True):
+            pass
+    except (AnomalyError, *EXPLAINED):
+        return  # the next finding names it, and nothing can be compared
+    try:
         uri = _airflow_connection()
         if uri is None:
             yield good("Airflow", "none is set up here, so its connection was not looked at")

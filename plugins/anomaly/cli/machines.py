@@ -1,6 +1,7 @@
 """``anomaly machines``: list, describe and remove the machines of the deployment."""
 
 import csv
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -50,8 +51,8 @@ def machines_set(
     name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
     site: Annotated[str | None, typer.Option(help="Where it stands.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="Zone of its working day.")] = None,
-    active_from: Annotated[str | None, typer.Option(help="In use from this moment.")] = None,
-    active_to: Annotated[str | None, typer.Option(help="Retired at this moment.")] = None,
+    active_from: Annotated[str | None, typer.Option(help="In use from then on (UTC).")] = None,
+    active_to: Annotated[str | None, typer.Option(help="Retired then (UTC).")] = None,
     max_power_kw: Annotated[
         str | None, typer.Option(help="A reading above this power is impossible, kW.")
     ] = None,
@@ -99,10 +100,14 @@ def machines_import(
     database, settings = connect()
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
+            text = opened.read()
+            between = max(",;\t", key=text.partition("\n")[0].count)
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=between)
             names, lines = list(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise MachineError(f"{file} is no CSV in UTF-8: {error}; save it as such") from None
+    if not lines:
+        raise MachineError(f"{file} has no rows: begin with `anomaly machines list --csv`")
     known = {"machine", *_COLUMNS}
     if wrong := [name for name in names if name not in known]:
         raise MachineError(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from anomaly.cli.console import AsJson, End, Start, connect, notes, print_facts, print_json
+from anomaly.cli.console import AsJson, End, Start, connect, notes, print_facts, print_json, say
 from anomaly.database.results import Origin
 from anomaly.database.scoring_runs import RequestedBy
 from anomaly.scoring.publishing import Job, ScoreReport
@@ -15,6 +15,7 @@ from anomaly.scoring.reconciling import Reconciler
 from anomaly.scoring.scorer import Scorer
 from anomaly.settings import MeterSettings, ScoringSettings
 from anomaly.windows import Window, parse_moment
+from anomaly.wording import counted
 
 DryRun = Annotated[
     bool,
@@ -80,6 +81,14 @@ def reconcile(
         return print_json(facts | {"scores": report.scores.counts()})
     print_facts("Compared", facts)
     print_facts("Would be scored again" if dry_run else "Scored again", report.scores.counts())
+    if withheld := report.scores.retraction_withheld:
+        say(
+            f"note: {counted(withheld, 'verdict')} without a reading stay, because they are more"
+            " than ANOMALY_RETRACT_LIMIT allows; if the readings were deleted on purpose, run it"
+            " again with --allow-retract",
+            style="yellow",
+            to=notes,
+        )
 
 
 def _score_with_progress(scorer: Scorer, window: Window, job: Job) -> ScoreReport:

@@ -64,6 +64,10 @@ def explained(error: BaseException) -> AnomalyError:
         return _explained_database_error(cause)
     if isinstance(cause, OSError):
         file = cause.filename or "a file"
+        if isinstance(cause, PermissionError):
+            return DatabaseError(
+                f"{file}: Permission denied; let this account use it, then run it again"
+            )
         return DatabaseError(
             f"{file}: {cause.strerror or first_line(cause)}; check the file, then run it again"
         )

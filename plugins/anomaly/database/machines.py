@@ -69,7 +69,7 @@ def find_machine(machines: pd.DataFrame, machine: str) -> int:
     if len(exact or named) != 1:
         what = "several machines are" if named else "no machine is"
         some = ", ".join(map(str, machines["machine_id"].tolist()[:20]))
-        then = f"write an id, one of {some}" if some else "there are none yet, train first"
+        then = f"write a name, or an id: {some}" if some else "there are none yet, train first"
         raise MachineError(f"{what} called {machine!r}: {then}")
     return int((exact or named)[0])
 

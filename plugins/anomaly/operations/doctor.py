@@ -8,11 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from zoneinfo import available_timezones
 
+from anomaly.current_user import current_user
 from anomaly.database.connection import SCORER, Database
 from anomaly.database.explained_errors import EXPLAINED, explained
 from anomaly.database.machines import known_machines
 from anomaly.database.meter_table import MeterSource
 from anomaly.database.migrations import missing_source_grants, schema_state
+from anomaly.database.model_in_force import champion
 from anomaly.database.setup import (
     detached_months,
     is_without_time_index,
@@ -21,10 +23,12 @@ from anomaly.database.setup import (
     roles,
     server,
 )
-from anomaly.errors import AnomalyError
+from anomaly.errors import AnomalyError, ArtefactError, SettingsError
 from anomaly.installation import PACKAGE, other_copies
 from anomaly.lifecycle.promotion import Promoter
+from anomaly.models.artefacts import Registry
 from anomaly.operations.status import Status, status
+from anomaly.scoring.judging import refuse_other_readings
 from anomaly.settings import Settings
 from anomaly.wording import counted
 
@@ -210,7 +214,9 @@ def _results(database: Database, _settings: Settings, _as_of: datetime) -> Itera
         yield warning(
             "results",
             f"{', '.join(months)}: no partition of anomaly.anomaly_results",
-            "attach it again, or rename it: that month cannot be scored until then",
+            "that month cannot be scored until then: let its owner attach it by ALTER TABLE"
+            " anomaly.anomaly_results ATTACH PARTITION ..., as the scoring's error says in full,"
+            " or rename it",
         )
     else:
         yield good("results", "every month is attached")
@@ -273,6 +279,22 @@ def _machines(database: Database, settings: Settings, _as_of: datetime) -> Itera
         )
 
 
+def _model_in_force(database: Database, settings: Settings) -> Iterator[Finding]:
+    """Whether the version that judges new readings was trained on such as the settings name."""
+    with database.transaction(SCORER, read_only=True) as transaction:
+        found = champion(transaction)
+    if found is None:
+        return
+    try:
+        model = Registry(settings.models.models_url).load(found.artefact)
+    except ArtefactError:
+        return  # named already
+    try:
+        refuse_other_readings(found.version, model, settings.meter)
+    except SettingsError as failure:
+        yield error("models", str(failure), "scoring stops until then")
+
+
 def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterator[Finding]:
     versions = Promoter(database, settings).verify([])
     broken = {version: text for version, text in versions.items() if text}
@@ -280,8 +302,11 @@ def _models(database: Database, settings: Settings, _as_of: datetime) -> Iterato
         yield warning(
             "models",
             f"version {version}: {text}",
-            "restore its folder from a backup, or promote another version",
+            f"let this account ({current_user()}) read it"
+            if "ermission denied" in text
+            else "restore its folder from a backup, or promote another version",
         )
+    yield from _model_in_force(database, settings)
     url = settings.models.models_url
     if "://" not in url:
         if not Path(url).is_absolute():

@@ -21,6 +21,7 @@ from anomaly.database.meter_table import LARGEST_ID
 from anomaly.errors import AnomalyError, MachineError
 from anomaly.settings import MOST_ALERTS
 from anomaly.windows import parse_moment
+from anomaly.wording import printable
 
 FIELDS = (
     "name", "site", "time_zone", "active_from", "active_to", "max_power_kw", "rolls_over_at",
@@ -36,16 +37,24 @@ _NEVER_EMPTY = ("name", "time_zone")
 
 @dataclass
 class MachineChanges:
-    """Machines that were changed or added, and for each the fields that are new."""
+    """Machines that were changed or added, and for each the fields that are new.
+
+    ``ambiguous`` has new names that another machine has as well.
+    """
 
     changed: dict[int, dict[str, Any]] = field(default_factory=dict)
     added: list[int] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
 
     @property
     def next_steps(self) -> list[str]:
         """What remains to be done, in words."""
         new = {name for fields in self.changed.values() for name in fields}
-        steps = []
+        steps = [
+            f"{name!r} is also the name or the id of another machine: commands find this one by"
+            " its id only"
+            for name in self.ambiguous
+        ]
         if limits := {n for n, fields in self.changed.items() if LIMITS & fields.keys()}:
             numbers = ",".join(str(number) for number in sorted(limits))
             steps.append(
@@ -77,6 +86,7 @@ def change_machine(database: Database, machine: str, fields: Mapping[str, str]) 
         lock_machines(transaction)
         number = find_machine(known_machines(transaction), machine)
         _change(transaction, _machines(transaction)[number], _parsed(fields), changes)
+        _note_ambiguous(transaction, changes)
     return changes
 
 
@@ -133,6 +143,7 @@ def import_machines(
                 _change(transaction, machines[number], _parsed(given), changes)
             except AnomalyError as error:
                 raise MachineError(f"row {line}: {error}; nothing was changed") from None
+        _note_ambiguous(transaction, changes)
     return changes
 
 
@@ -209,6 +220,16 @@ def _change(
         changes.changed[number] = new
 
 
+def _note_ambiguous(transaction: Transaction, changes: MachineChanges) -> None:
+    """Note new names that another machine has as its name or its id."""
+    names = {number: row["name"] for number, row in _machines(transaction).items()}
+    for number, fields in changes.changed.items():
+        name = fields.get("name")
+        others = [other for other in names if other != number]
+        if name is not None and any(name in (names[other], str(other)) for other in others):
+            changes.ambiguous.append(str(name))
+
+
 def _parsed(fields: Mapping[str, str]) -> dict[str, Any]:
     return {name: _value(name, text.strip()) for name, text in fields.items()}
 
@@ -218,6 +239,8 @@ def _value(name: str, text: str) -> str | float | datetime | None:
         if name in _NEVER_EMPTY:
             raise MachineError(f"{name} is empty: write one, or leave it out")
         return "" if name == "site" else None
+    if name in ("name", "site") and printable(text) != text:
+        raise MachineError(f"{name} is {printable(text)!r}: write one line of plain text")
     if name == "time_zone" and text not in available_timezones():
         raise MachineError(
             f"time_zone is {text!r}, which does not exist: write one such as 'Europe/Berlin'"

@@ -17,6 +17,9 @@ AT_ONCE = 50_000
 """Rows that are deleted in one transaction. Chosen: that takes a second or so."""
 
 
+_EVERY = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class Purged:
     """What was deleted."""
@@ -26,29 +29,42 @@ class Purged:
     ledger_rows: int = 0
 
 
-def purge(database: Database, retention: RetentionSettings, as_of: datetime) -> Purged:
+def purge(
+    database: Database, retention: RetentionSettings, as_of: datetime, *, dry_run: bool = False
+) -> Purged:
     """Delete what is older at `as_of` than the settings keep; safe to repeat.
 
     Months are dropped in one transaction, rows are deleted in many. If it is stopped, what is
     deleted stays deleted, and the next purge goes on. Readings, models, incidents and labels stay.
     A range that is scored again after its verdicts were deleted has verdicts until the next purge.
+    A dry run deletes all at once and rolls back.
     """
     months = history = ledger = 0
     if moment := retention.oldest(retention.keep_results_months, as_of):
         with database.transaction(SCORER) as transaction:
             lock_publishing(transaction)
             months = drop_results_before(transaction, moment)
+            if dry_run:
+                transaction.rollback()
     if moment := retention.oldest(retention.keep_history_months, as_of):
-        history = _all(database, delete_history_before, moment)
+        history = _all(database, delete_history_before, moment, dry_run)
     if moment := retention.oldest(retention.keep_ledger_months, as_of):
-        ledger = _all(database, delete_ledger_before, moment)
+        ledger = _all(database, delete_ledger_before, moment, dry_run)
     return Purged(months, history, ledger)
 
 
 def _all(
-    database: Database, delete: Callable[[Transaction, datetime, int], int], moment: datetime
+    database: Database,
+    delete: Callable[[Transaction, datetime, int], int],
+    moment: datetime,
+    dry_run: bool,
 ) -> int:
     """Delete in transactions of `AT_ONCE` rows; return how many rows it were."""
+    if dry_run:
+        with database.transaction(SCORER) as transaction:
+            would = delete(transaction, moment, _EVERY)
+            transaction.rollback()
+        return would
     total, deleted = 0, AT_ONCE
     while deleted == AT_ONCE:
         with database.transaction(SCORER) as transaction:

@@ -183,7 +183,7 @@ class WindowJudge:
     def _open(self, parts: Iterable[InForce]) -> dict[int, Model]:
         models = {part.version: self.registry.load(part.artefact) for part in parts}
         for version, model in models.items():
-            _refuse_other_readings(version, model, self.meter)
+            refuse_other_readings(version, model, self.meter)
         return models
 
 
@@ -197,7 +197,14 @@ def version_at(readings: pd.DataFrame, parts: tuple[InForce, ...]) -> npt.NDArra
     return versions
 
 
-def _refuse_other_readings(version: int, model: Model, meter: MeterSettings) -> None:
+def refuse_other_readings(version: int, model: Model, meter: MeterSettings) -> None:
+    """Refuse settings that say something else of the readings than a version was trained on.
+
+    Raises
+    ------
+    SettingsError
+        Naming both.
+    """
     kind = ReadingKind(model.reading_kind)
     trained = (kind.value, model.reading_unit or kind.own_unit, model.interval_minutes)
     asked = (meter.reading_kind.value, meter.unit, meter.interval_minutes)
