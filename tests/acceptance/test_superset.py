@@ -172,7 +172,7 @@ def seen(superset, tmp_path_factory):
             button = page.locator(".ant-tabs-tab").filter(has_text=re.compile(f"^{tab}$"))
             button.click()
             if tab == "Machine":
-                choose(page, "Extruder")
+                choose(page, "Compressor")
             wait_for_charts(page)
             errors[tab] = page.locator("[role=alert]:visible").all_inner_texts()
             errors[tab] += page.get_by_text("No results were returned").all_inner_texts()

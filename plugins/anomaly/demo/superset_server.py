@@ -61,7 +61,7 @@ class SupersetServer:
         """
         if not (self._programs / "superset").exists():
             raise SupersetServerError("Superset is not installed: run `make superset`")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its database holds log-ins
         self._choose_log_in_and_port()
         self._prepare()
         threads = ["--workers", "1", "--worker-class", "gthread", "--threads", "8"]
