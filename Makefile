@@ -8,13 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VUS := .venv-vus
+SUPERSET := .venv-superset
 WORKERS ?= 2
 # uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
 UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill bench-bi vus lock
+.PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill bench-bi vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +30,12 @@ demo-stop: $(STAMP) ## Stop the demo; its data stay
 
 demo-reset: $(STAMP) ## Stop the demo and delete its data
 	@$(BIN)/python -m anomaly.demo reset
+
+superset: $(SUPERSET)/.installed ## Apache Superset on the running demo: its address, a log-in, the dashboard Plant
+	@$(BIN)/python -m anomaly.demo superset
+
+superset-stop: $(STAMP) ## Stop Superset; what it holds stays
+	@$(BIN)/python -m anomaly.demo superset-stop
 
 test: lint ## Lint, types, tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -80,6 +87,7 @@ lock: $(STAMP) ## Write requirements*.txt again from requirements*.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-build.in -o requirements-build.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-vus.in -o requirements-vus.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-superset.in -o requirements-superset.txt
 
 $(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python %d.%d is not supported: run `make PYTHON=python3.12 ...` with one of 3.11 to 3.13" % v)'
@@ -95,4 +103,11 @@ $(VUS)/.installed: requirements-vus.txt | $(STAMP)
 	@$(PYTHON) -m venv $(VUS)
 	@echo "installing into $(VUS) ..."
 	@$(UV) pip install --quiet --python $(VUS)/bin/python --require-hashes -r requirements-vus.txt
+	@touch $@
+
+# An environment of its own: Superset wants an older SQLAlchemy than Airflow has.
+$(SUPERSET)/.installed: requirements-superset.txt | $(STAMP)
+	@$(PYTHON) -m venv $(SUPERSET)
+	@echo "installing into $(SUPERSET) ..."
+	@$(UV) pip install --quiet --python $(SUPERSET)/bin/python --require-hashes -r requirements-superset.txt
 	@touch $@

@@ -31,7 +31,11 @@ from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.feeder import append_missing
 from anomaly.demo.first_version import train_first_version
 from anomaly.demo.processes import BackgroundProcess, inherited_environment
+from anomaly.demo.superset_server import USER as SUPERSET_USER
+from anomaly.demo.superset_server import SupersetServer
 from anomaly.errors import AnomalyError
+from anomaly.operations.machine_changes import change_machine
+from anomaly.operations.site_changes import change_price
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import Window, floor_to_interval
 from anomaly.wording import printable
@@ -41,6 +45,9 @@ FOLDER = PROJECT / ".demo"
 RECORD, COMMAND_LINE = "demo.json", "env"
 WEEKS = 10  # chosen: generated history, enough for a training
 SEED = 7
+SITES = {"1": "Hall 1", "2": "Hall 2", "3": "Hall 2", "4": "Hall 1", "5": "Hall 1"}
+PRICE = (0.24, "EUR")
+"""Of the generated machines: where they stand, and what a kWh costs there. Both are chosen."""
 OF_READINGS = (
     "ANOMALY_SOURCE_TIMEZONE", "ANOMALY_READING_KIND", "ANOMALY_INTERVAL_MINUTES",
     "ANOMALY_TIMESTAMP_LABEL", "ANOMALY_READING_UNIT",
@@ -125,8 +132,28 @@ class Demo:
     def stop(self) -> None:
         """Stop what the demo started, and nothing else. The data stay."""
         self._feeder.stop()
+        self.stop_superset()
         self._airflow(metadata_url="", anomaly_url="").stop()
         self.postgres.stop()
+
+    def show_superset(self) -> None:
+        """Start Superset on the running demo, and say where it is."""
+        began = time.monotonic()
+        if not (self.choices.scored and self.postgres.running):
+            raise AnomalyError("the demo is not running: run `make demo`, then `make superset`")
+        superset = self._superset(self._url("anomaly", "bi_reader"))
+        with _step("Superset's tables and log-in, and the dashboard"):
+            superset.start()
+        with _step("Superset") as say:
+            superset.wait_until_healthy(say)
+        console.print(f"dashboard {superset.dashboard_url}")
+        console.print(f"log-in    {SUPERSET_USER} / {superset.password}", markup=False)
+        console.print("stop      make superset-stop (charts stay), make demo-reset (deletes all)")
+        console.print(f"ready after {time.monotonic() - began:.0f} s", style="dim")
+
+    def stop_superset(self) -> None:
+        """Stop Superset, and nothing else. What it holds stays."""
+        self._superset(bi_url="").stop()
 
     # Parts --------------------------------------------------------------
 
@@ -147,6 +174,9 @@ class Demo:
             metadata_url=self._url("airflow", "airflow"),
             anomaly_url=self._url("anomaly", "anomaly_app"),
         )
+
+    def _superset(self, bi_url: str) -> SupersetServer:
+        return SupersetServer(self.folder / "superset", project=PROJECT, bi_url=bi_url)
 
     def _airflow(self, metadata_url: str, anomaly_url: str) -> AirflowServer:
         return AirflowServer(
@@ -232,7 +262,16 @@ class Demo:
             self._wait("score_readings", run_id, say)
         if self.choices.data:
             self.airflow.unpause("score_readings", paused=True)
+        else:
+            self._say_what_the_machines_are()
         self._write(replace(self.choices, scored=True))
+
+    def _say_what_the_machines_are(self) -> None:
+        """Give the generated machines a site, and their energy a price."""
+        for machine, site in SITES.items():
+            change_machine(self.database, machine, {"site": site})
+        since = datetime.fromisoformat(self.choices.start).date() - timedelta(days=1)
+        change_price(self.database, None, *PRICE, since)
 
     def _score_latest(self, latest: Window) -> str:
         """Start the run of the last interval; return its run_id.
@@ -422,6 +461,24 @@ def stop(folder: Folder = FOLDER) -> None:
 
 
 @app.command()
+def superset(folder: Folder = FOLDER) -> None:
+    """Start Superset on the running demo."""
+    if not (folder / RECORD).exists():
+        raise AnomalyError("there is no demo: run `make demo`, then `make superset`")
+    Demo(folder, None).show_superset()
+
+
+@app.command()
+def superset_stop(folder: Folder = FOLDER) -> None:
+    """Stop Superset; what it holds stays."""
+    if not (folder / RECORD).exists():
+        console.print("there is no demo, and no Superset to stop")
+        return
+    Demo(folder, None).stop_superset()
+    console.print("stopped; `make superset` starts it again")
+
+
+@app.command()
 def reset(folder: Folder = FOLDER) -> None:
     """Stop the demo and delete its data."""
     if folder.exists():
@@ -430,7 +487,7 @@ def reset(folder: Folder = FOLDER) -> None:
         demo = Demo(folder, None)
         demo.stop()
         demo.postgres.destroy()
-        for part in ("airflow", "models"):
+        for part in ("airflow", "models", "superset"):
             shutil.rmtree(folder / part, ignore_errors=True)
         for file in (RECORD, COMMAND_LINE, "feeder.json", "feeder.log"):
             (folder / file).unlink(missing_ok=True)
