@@ -340,7 +340,8 @@ COMMENT ON FUNCTION anomaly.know_site() IS 'Gives a number to a site that a mach
 CREATE TRIGGER machines_know_site AFTER INSERT OR UPDATE OF site ON anomaly.machines
     FOR EACH ROW EXECUTE FUNCTION anomaly.know_site();
 
--- Another clock has other days. Those of dropped verdicts stay as they are.
+-- Another clock has other days. Those of dropped verdicts stay as they are. Nobody publishes
+-- meanwhile: what is published next is summed by the new clock.
 CREATE FUNCTION anomaly.change_clock()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -348,9 +349,11 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    first_at timestamptz := (SELECT min(utc_timestamp) FROM anomaly.anomaly_results
-                              WHERE machine_id = NEW.machine_id);
+    first_at timestamptz;
 BEGIN
+    PERFORM FROM anomaly.locks WHERE name = 'publishing' FOR UPDATE;
+    first_at := (SELECT min(utc_timestamp) FROM anomaly.anomaly_results
+                  WHERE machine_id = NEW.machine_id);
     DELETE FROM anomaly.machine_hours
      WHERE machine_id = NEW.machine_id AND hour_start > first_at - interval '1 hour';
     DELETE FROM anomaly.machine_days

@@ -1,11 +1,14 @@
 """What people say of sites, and what the views make of it."""
 
 import json
+from contextlib import closing
 from datetime import date
 
+import psycopg2
 import pytest
 
 from anomaly.database.connection import SCORER
+from anomaly.database.scoring_runs import lock_publishing
 from anomaly.database.sites import list_prices
 from anomaly.errors import SiteError
 from anomaly.operations.machine_changes import change_machine
@@ -166,6 +169,20 @@ def test_another_clock_moves_days_at_once_and_an_unknown_one_stops_nothing(score
     assert rows(scored, first) == [("2026-03-02", 3)]
     assert score(scored, settings, 3 * DAY, 4 * DAY).inserted == 2 * DAY
     assert rows(scored, first) == [("2026-03-02", 4)]
+
+
+def test_a_clock_is_not_changed_while_verdicts_are_published(scored):
+    url = scored.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    change = "UPDATE anomaly.machines SET time_zone = 'Asia/Tokyo' WHERE machine_id = 1"
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '200ms'")
+        with scored.transaction(SCORER) as publishing:
+            lock_publishing(publishing)
+            with pytest.raises(psycopg2.errors.LockNotAvailable):
+                cursor.execute(change)
+        connection.rollback()
+        cursor.execute(change)
+        connection.commit()
 
 
 def test_sums_go_with_their_machine_and_stay_when_verdicts_are_purged(database, settings):
