@@ -352,12 +352,13 @@ def _energy(
     if last is None or reading.at - last.at > meter.max_gap or "reset" in marks:
         return None, None
     previous = _compared_with(meets, place)
-    if meter.of_the_day and previous is not None:
-        fell = meets.change(previous, reading) < 0
-        if fell or reading.at - previous.at >= HALF_DAY:
-            return reading.kwh, None
     counted = _times(reading.value - last.value, meter.change_worth)
-    if counted < 0 and "rollover" in marks:
+    fell = counted < -meets.tolerance(reading)
+    if meter.of_the_day and previous is not None:
+        restarts = meets.change(previous, reading) < 0 or reading.at - previous.at >= HALF_DAY
+        if restarts and (fell or reading.at - last.at >= HALF_DAY):
+            return reading.kwh, None
+    if fell and "rollover" in marks:
         assert meets.known.rolls_over_at is not None
         counted += meets.known.rolls_over_at
     return counted, _hours(reading.at - last.at)

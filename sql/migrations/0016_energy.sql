@@ -367,6 +367,9 @@ COMMENT ON FUNCTION anomaly.change_clock() IS 'Sums a machine''s verdicts by its
 CREATE TRIGGER machines_change_clock AFTER UPDATE ON anomaly.machines
     FOR EACH ROW WHEN (OLD.clock <> NEW.clock) EXECUTE FUNCTION anomaly.change_clock();
 
+REVOKE ALL ON FUNCTION anomaly.clock_or_utc(text), anomaly.set_clock(), anomaly.know_site(),
+    anomaly.change_clock() FROM PUBLIC;
+
 -- Without WITH: a query that scans one is not run in parallel.
 CREATE VIEW anomaly.price_periods AS
 SELECT s.site_id, p.valid_from AS starts,

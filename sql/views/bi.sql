@@ -13,9 +13,11 @@ SELECT r.utc_timestamp, r.machine_id, m.name AS machine, m.site, r.reading,
        round(r.threshold * 1e9) / 1e9 AS threshold, r.anomaly, r.reason,
        r.quality::text AS quality, r.origin::text AS origin, r.model_version, r.scored_at,
        round(r.expected_kw * 1e4) / 1e4 AS expected_kw, r.features_version,
-       round(r.energy_kwh * 1e6) / 1e6 AS energy_kwh, r.energy_hours,
+       round(r.energy_kwh * 1e6) / 1e6 AS energy_kwh,
+       round(r.energy_hours * 1e6) / 1e6 AS energy_hours,
        r.utc_timestamp AT TIME ZONE m.clock AS local_time,
-       (r.utc_timestamp AT TIME ZONE m.clock)::date AS local_date, s.site_id
+       (r.utc_timestamp AT TIME ZONE m.clock)::date AS local_date, s.site_id,
+       to_char(r.utc_timestamp AT TIME ZONE m.clock, 'YYYYMMDD')::integer AS date_key
   FROM anomaly.anomaly_results r
   JOIN anomaly.machines m USING (machine_id)
   JOIN anomaly.sites s ON s.name = m.site;
@@ -23,7 +25,7 @@ SELECT r.utc_timestamp, r.machine_id, m.name AS machine, m.site, r.reading,
 CREATE OR REPLACE VIEW bi.anomalies AS
 SELECT utc_timestamp, machine_id, machine, site, reading, power_kw, power_diff, anomaly_score,
        threshold, reason, quality, origin, model_version, scored_at, expected_kw,
-       features_version, energy_kwh, energy_hours, local_time, local_date, site_id
+       features_version, energy_kwh, energy_hours, local_time, local_date, site_id, date_key
   FROM bi.verdicts
  WHERE anomaly = 1;
 
@@ -55,7 +57,8 @@ SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, 
          WHERE l.machine_id = i.machine_id AND l.withdrawn_as IS NULL
            AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
          ORDER BY l.label_id DESC
-         LIMIT 1) AS label
+         LIMIT 1) AS label,
+       to_char(i.started_at AT TIME ZONE m.clock, 'YYYYMMDD')::integer AS date_key
   FROM anomaly.incidents i
   JOIN anomaly.machines m USING (machine_id)
   JOIN anomaly.sites s ON s.name = m.site
@@ -68,7 +71,7 @@ SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, 
 CREATE OR REPLACE VIEW bi.meter_faults WITH (security_barrier) AS
 SELECT incident_id, machine_id, machine, site_id, site, state, severity, started_at, ended_at,
        local_start, local_end, local_date, week_start, duration_hours, reason, readings, label,
-       acknowledged_by
+       acknowledged_by, date_key
   FROM bi.incidents
  WHERE kind = 'meter';
 
@@ -133,9 +136,10 @@ SELECT newest.utc_timestamp, m.machine_id, m.name AS machine, m.site, newest.rea
        newest.origin::text AS origin, newest.model_version, newest.scored_at,
        round(newest.expected_kw * 1e4) / 1e4 AS expected_kw,
        newest.features_version, round(newest.energy_kwh * 1e6) / 1e6 AS energy_kwh,
-       newest.energy_hours, newest.utc_timestamp AT TIME ZONE m.clock AS local_time,
+       round(newest.energy_hours * 1e6) / 1e6 AS energy_hours, newest.utc_timestamp AT TIME ZONE m.clock AS local_time,
        (newest.utc_timestamp AT TIME ZONE m.clock)::date AS local_date, h.site_id,
-       h.state, h.open_incidents, h.open_meter_faults
+       h.state, h.open_incidents, h.open_meter_faults,
+       to_char(newest.utc_timestamp AT TIME ZONE m.clock, 'YYYYMMDD')::integer AS date_key
   FROM anomaly.machines m
   JOIN bi.machine_health h ON h.machine_id = m.machine_id
  CROSS JOIN LATERAL (

@@ -22,7 +22,7 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
        round(h.peak_power_kw * 1e4) / 1e4 AS peak_power_kw,
        round(h.energy_hours * 1e4) / 1e4 AS metered_hours, h.readings, h.anomalies,
        h.meter_faults AS meter_fault_readings,
-       h.anomalies::double precision / nullif(h.readings, 0) AS anomaly_share,
+       round(h.anomalies * 1e4 / nullif(h.readings, 0))::double precision / 1e4 AS anomaly_share,
        coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
        coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
   FROM anomaly.machine_hours h
@@ -67,7 +67,7 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        round(d.peak_power_kw * 1e4) / 1e4 AS peak_power_kw,
        round(d.energy_hours * 1e4) / 1e4 AS metered_hours, d.readings, d.anomalies,
        d.meter_faults AS meter_fault_readings,
-       d.anomalies::double precision / nullif(d.readings, 0) AS anomaly_share,
+       round(d.anomalies * 1e4 / nullif(d.readings, 0))::double precision / 1e4 AS anomaly_share,
        coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
        coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
   FROM anomaly.machine_days d

@@ -20,8 +20,9 @@ CREATE OR REPLACE VIEW bi.alerts_weekly WITH (security_barrier) AS
 SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_start, weeks.alerts,
        weeks.budget, weeks.alerts - weeks.budget AS over_budget, weeks.real_alerts,
        weeks.false_alarms, weeks.alerts - weeks.real_alerts - weeks.false_alarms AS unlabelled,
-       weeks.real_alerts::double precision / nullif(weeks.real_alerts + weeks.false_alarms, 0)
-           AS precision
+       round(weeks.real_alerts * 1e4 / nullif(weeks.real_alerts + weeks.false_alarms, 0))
+           ::double precision / 1e4 AS precision,
+       to_char(weeks.week_start, 'YYYYMMDD')::integer AS date_key
   FROM (SELECT m.machine_id, m.name AS machine, s.site_id, m.site, w.week_start,
                coalesce(m.alert_budget, in_force.budget) AS budget,
                count(a.incident_id)::integer AS alerts,

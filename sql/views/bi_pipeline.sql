@@ -23,10 +23,10 @@ SELECT b.backfill_id, b.starts_at, b.ends_at, cardinality(b.machines) AS machine
 
 CREATE OR REPLACE VIEW bi.pipeline_health WITH (security_barrier) AS
 SELECT ledger.newest_reading_at,
-       extract(epoch FROM now() - ledger.newest_reading_at)::double precision / 60
+       round(extract(epoch FROM now() - ledger.newest_reading_at) / 60, 1)::double precision
            AS freshness_minutes,
        ledger.scored_to,
-       extract(epoch FROM now() - ledger.scored_to)::double precision / 60 AS lag_minutes,
+       round(extract(epoch FROM now() - ledger.scored_to) / 60, 1)::double precision AS lag_minutes,
        newest.published_at AS last_run_at, newest.command AS last_run_command,
        (SELECT count(*) FROM anomaly.machines m
          WHERE m.active_to IS NULL OR m.active_to > now())::integer AS machines,

@@ -31,7 +31,7 @@ BEGIN
                ('features_version', 'Which preprocessing and signals it was judged on'),
                ('energy_hours', 'Hours in which energy_kwh was used; more than an interval after a gap'),
                ('local_time', 'Start of the reading''s interval by the machine''s clock, without zone'),
-               ('local_date', 'The day by the machine''s clock'),
+               ('local_date', 'The day by the machine''s clock, without zone'),
                ('date_key', 'The day as a number, YYYYMMDD: key of bi.calendar'),
                ('week_start', 'Monday of its week'),
                ('currency', 'Currency of the price, ISO 4217; empty where no price is set'),
@@ -50,16 +50,16 @@ BEGIN
                ('active_to', 'Retired at, UTC; empty: in use'),
                ('expected_kwh', 'Usual energy in it, kWh, where the usual power is known'),
                ('excess_kwh', 'Energy beyond the usual in it, kWh; negative where it was less'),
-               ('cost', 'energy_kwh at the price of the site on that day; empty where no price is set'),
+               ('cost', 'energy_kwh at the price of the site on that day, in currency; empty where no price is set'),
                ('mean_power_kw', 'Mean power in it, kW, weighted by time'),
                ('peak_power_kw', 'Highest power_kw of a reading in it, kW'),
                ('metered_hours', 'Hours in which energy_kwh was used; more than are in it after a gap, fewer where readings are missing'),
                ('anomalies', 'Readings in it with anomaly = 1'),
                ('meter_fault_readings', 'Readings in it that are faults of the meter'),
                ('anomaly_share', 'anomalies / readings, 0 to 1'),
-               ('incident_minutes', 'Minutes of it in incidents of the machine'),
-               ('meter_fault_minutes', 'Minutes of it in faults of the meter'),
-               ('price_per_kwh', 'Price of a kWh today; empty: none is set'),
+               ('incident_minutes', 'Minutes of it in incidents of the machine; of one that lasts, to its last abnormal interval. Where there is no verdict there is no row: bi.incidents has all'),
+               ('meter_fault_minutes', 'Minutes of it in faults of the meter, counted in the same way'),
+               ('price_per_kwh', 'Price of a kWh today, in currency; empty: none is set'),
                ('backfill_id', 'Number of the backfill; empty: none'),
                ('command', 'The DAG or the command'),
                ('dag_run_id', 'Airflow''s run_id; empty for the command line'),
@@ -103,7 +103,7 @@ COMMENT ON COLUMN bi.incidents.acknowledged_by_all IS 'Everybody who acknowledge
 COMMENT ON COLUMN bi.incidents.local_date IS 'The day by the machine''s clock on which it began';
 COMMENT ON COLUMN bi.incidents.week_start IS 'Monday of the week in which it began';
 COMMENT ON COLUMN bi.incidents.excess_known IS 'Whether excess_kwh is known';
-COMMENT ON COLUMN bi.incidents.excess_cost IS 'excess_kwh at the price of the site on the day on which it began; empty where no price is set';
+COMMENT ON COLUMN bi.incidents.excess_cost IS 'excess_kwh at the price of the site on the day on which it began, in currency; empty where no price is set';
 
 COMMENT ON VIEW bi.meter_faults IS 'Faults of meters: the incidents of kind meter, one row per fault. Which meters need somebody to look at them?';
 COMMENT ON COLUMN bi.meter_faults.readings IS 'Readings in it; none where there were none';
@@ -118,7 +118,7 @@ COMMENT ON COLUMN bi.machine_health.last_reading_at IS 'Start of the interval of
 COMMENT ON COLUMN bi.machine_health.local_last_reading IS 'The same by the machine''s clock, without zone';
 COMMENT ON COLUMN bi.machine_health.power_kw IS 'Power of its newest reading, kW';
 COMMENT ON COLUMN bi.machine_health.expected_kw IS 'Its usual power at that time, kW';
-COMMENT ON COLUMN bi.machine_health.excess_kw IS 'power_kw - expected_kw';
+COMMENT ON COLUMN bi.machine_health.excess_kw IS 'power_kw - expected_kw, kW';
 COMMENT ON COLUMN bi.machine_health.open_incidents IS 'Incidents of the machine that last';
 COMMENT ON COLUMN bi.machine_health.open_meter_faults IS 'Faults of its meter that last';
 COMMENT ON COLUMN bi.machine_health.incident_id IS 'The incident behind its state; empty: none';
@@ -231,7 +231,7 @@ COMMENT ON COLUMN bi.pipeline_health.last_run_command IS 'By which DAG or comman
 COMMENT ON COLUMN bi.pipeline_health.machines IS 'Machines in use';
 COMMENT ON COLUMN bi.pipeline_health.machines_silent IS 'Machines without readings';
 COMMENT ON COLUMN bi.pipeline_health.readings_24h IS 'Readings that got their first verdict in the last 24 hours';
-COMMENT ON COLUMN bi.pipeline_health.late_24h IS 'Those of them that came after their tick';
+COMMENT ON COLUMN bi.pipeline_health.late_24h IS 'Those of them that a run of its own found; what the next tick finds late counts with it';
 COMMENT ON COLUMN bi.pipeline_health.repaired_24h IS 'Verdicts replaced or removed in the last 24 hours';
 COMMENT ON COLUMN bi.pipeline_health.missing_24h IS 'Empty, NaN or infinite readings found in the last 24 hours; counted again by each window that sees them';
 COMMENT ON COLUMN bi.pipeline_health.anomalies_24h IS 'Abnormal readings of the last 24 hours';

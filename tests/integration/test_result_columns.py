@@ -25,7 +25,7 @@ HISTORY = {
     "cause": "text",
 }
 OF_THE_VIEWS_OWN = {
-    "machine", "site", "site_id", "local_time", "local_date",
+    "machine", "site", "site_id", "local_time", "local_date", "date_key",
     "state", "open_incidents", "open_meter_faults",
 }  # fmt: skip
 NOT_FOR_BI = {"run_id"}  # the ledger's key says nothing to a reader of reports

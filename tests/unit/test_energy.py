@@ -103,6 +103,33 @@ def test_a_reading_that_is_sent_again_within_seconds_adds_only_what_it_counted()
     assert seen["energy_kwh"][11] == pytest.approx(0.01)
 
 
+def test_a_restart_that_is_sent_again_counts_once():
+    day = STEP * np.arange(1, 97)
+    readings = np.insert(np.concatenate([day, day]), 97, STEP)
+    times = pd.date_range("2026-03-02", periods=192, freq="15min", tz="UTC")
+
+    seen = energies(
+        readings, times.insert(97, times[96] + pd.Timedelta(seconds=20)), kind="energy_kwh_today"
+    )
+
+    assert seen["energy_kwh"][96:].sum() == pytest.approx(day[-1])
+
+
+def test_a_roll_over_that_is_sent_again_a_little_lower_counts_once():
+    readings = counter(start=999_950.0) % 1_000_000
+    place = int(np.flatnonzero(np.diff(readings) < 0)[0]) + 1
+    times = pd.date_range("2026-03-02", periods=40, freq="15min", tz="UTC")
+    again = times[place] + pd.Timedelta(seconds=20)
+
+    seen = energies(
+        np.insert(readings, place + 1, readings[place] - 0.0005),
+        times.insert(place + 1, again),
+        rolls_over_at=1e6,
+    )
+
+    assert seen["energy_kwh"].sum() == pytest.approx(39 * STEP)
+
+
 def test_rounding_that_lets_a_counter_fall_does_not_add_up():
     jitter = np.where(np.arange(200) % 2, 0.0004, -0.0004)
     standing = 1000.0 + jitter

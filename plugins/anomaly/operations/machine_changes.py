@@ -18,6 +18,7 @@ from anomaly.database.machines import (
     register_machines,
 )
 from anomaly.database.meter_table import LARGEST_ID
+from anomaly.database.scoring_runs import lock_publishing
 from anomaly.errors import AnomalyError, MachineError
 from anomaly.settings import MOST_ALERTS
 from anomaly.windows import parse_moment
@@ -83,6 +84,7 @@ def change_machine(database: Database, machine: str, fields: Mapping[str, str]) 
     """
     changes = MachineChanges()
     with database.transaction(OWNER) as transaction:
+        lock_publishing(transaction)  # the same order as in publishing
         lock_machines(transaction)
         number = find_machine(known_machines(transaction), machine)
         _change(transaction, _machines(transaction)[number], _parsed(fields), changes)
@@ -96,6 +98,7 @@ def change_all_machines(database: Database, fields: Mapping[str, str]) -> Machin
         raise MachineError("a name is one machine's: write its id or name instead of --all")
     changes, parsed = MachineChanges(), _parsed(fields)
     with database.transaction(OWNER) as transaction:
+        lock_publishing(transaction)  # the same order as in publishing
         lock_machines(transaction)
         for machine in _machines(transaction).values():
             _change(transaction, machine, parsed, changes)
@@ -124,6 +127,7 @@ def import_machines(
     """
     changes = MachineChanges()
     with database.transaction(OWNER) as transaction:
+        lock_publishing(transaction)  # the same order as in publishing
         lock_machines(transaction)
         rows, seen = list(lines), dict[int, int]()
         changes.added = _register_new(transaction, rows, zone)

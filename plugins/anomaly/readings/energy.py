@@ -8,7 +8,7 @@ import pandas as pd
 from anomaly.arrays import MICROSECONDS_PER_HOUR, Bools, Floats, Ints
 from anomaly.readings.preprocessing import in_kwh, is_sane, microseconds, scaled
 from anomaly.readings.quality import Quality
-from anomaly.settings import MeterSettings, ReadingKind
+from anomaly.settings import SURE_RESTART, MeterSettings, ReadingKind
 
 
 def counted_energy(
@@ -16,6 +16,7 @@ def counted_energy(
     rolls_over_at: Floats,
     quality: Ints,
     restarts: Bools,
+    tolerance: Floats,
     meter: MeterSettings,
 ) -> tuple[Floats, Floats]:
     """Energy of counter readings, so that the energies of a span add up to what it counted.
@@ -34,6 +35,8 @@ def counted_energy(
         `Quality` at first sight: what fell is a roll-over or a reset.
     restarts : array of bool
         Readings that begin a new count of the day: what they say was counted since then.
+    tolerance : array
+        A fall of at most this much is rounding, kWh.
 
     Returns
     -------
@@ -51,9 +54,11 @@ def counted_energy(
     same = np.diff(machine[sane], prepend=-1) == 0
     same[0] = False
     counted = scaled(np.diff(reading[sane], prepend=np.nan), meter.change_scale)
-    rolled = (counted < 0) & (quality[sane] == Quality.ROLLOVER)
+    # A reading that is sent again after a roll-over or a restart has not fallen once more.
+    fell = counted < -tolerance[sane]
+    rolled = fell & (quality[sane] == Quality.ROLLOVER)
     counted[rolled] += rolls_over_at[sane][rolled]
-    begins = restarts[sane]
+    begins = restarts[sane] & (fell | (span >= SURE_RESTART / timedelta(hours=1)))
     counted[begins] = in_kwh(reading[sane][begins], meter)
     lost = ~same | (span > meter.max_gap_days * 24)
     lost |= quality[sane] == Quality.RESET

@@ -75,8 +75,15 @@ def _energy_columns(
         restarts = np.zeros(len(readings), dtype=bool)
         if meter.restarts_daily:
             restarts = begins_count(readings, meter)
-        quality = columns["quality"]
-        energy, hours = counted_energy(readings, rolls_over_at, quality, restarts, meter)
+        reading = in_kwh(readings["reading"].to_numpy(float), meter)
+        energy, hours = counted_energy(
+            readings,
+            rolls_over_at,
+            columns["quality"],
+            restarts,
+            fall_tolerance(reading, meter),
+            meter,
+        )
     else:
         energy, hours = drawn_energy(
             columns["power_kw"], columns["step_hours"], columns["informative"], meter
