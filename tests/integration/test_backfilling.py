@@ -501,7 +501,7 @@ def test_a_chunk_goes_through_xcom_and_names_what_it_covers():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"machines": ["lathe"]}, "no machine is called 'lathe': write an id, one of 1, 2"),
+        ({"machines": ["lathe"]}, "no machine is called 'lathe': write a name, or an id: 1, 2"),
         ({"version": 7}, "there is no model version 7"),
         ({"version": 1, "machines": ["1"]}, "version 1 would judge the range for every machine"),
         ({"version": 1, "mode": "missing"}, "mode 'missing' leaves those alone"),

@@ -283,7 +283,7 @@ def test_unknown_incidents_and_machines_are_named(database, settings, live):
     with pytest.raises(LabelError, match="no incident 99"):
         acknowledge(database, settings.meter, settings.incidents, 99, by="tests")
     with pytest.raises(
-        MachineError, match="no machine is called 'press': write an id, one of 1, 2"
+        MachineError, match="no machine is called 'press': write a name, or an id: 1, 2"
     ):
         label(
             database,
