@@ -286,6 +286,12 @@ def csrf(api):
     return {"X-CSRFToken": token, "Referer": str(api.base_url)}
 
 
+def test_no_schema_is_listed_that_cannot_be_read(api):
+    (connection,) = api.get("/api/v1/database/").json()["result"]
+
+    assert api.get(f"/api/v1/database/{connection['id']}/schemas/").json()["result"] == ["bi"]
+
+
 def test_a_second_start_brings_the_same_dashboard(api, charts, superset):
     superset.start()
 
