@@ -260,10 +260,31 @@ def test_datasets_and_columns_are_described_as_in_the_database(api, plant):
     for dataset in found:
         view = dataset["table_name"]
         assert dataset["schema"] == "bi"
+        if dataset["sql"]:
+            assert dataset["description"]
+            assert all(column["description"] for column in dataset["columns"]), view
+            continue
         assert dataset["description"] == described[view, ""]
         told = {column["column_name"]: column["description"] for column in dataset["columns"]}
         columns = {column for name, column in described if name == view and column}
         assert told == {column: described[view, column] for column in columns}, view
+
+
+def test_nine_of_ten_ordinary_readings_lie_in_the_usual_band(plant):
+    query = yaml.safe_load((ASSETS / "datasets/Anomaly/power_with_usual_band.yaml").read_text())
+
+    found = rows(
+        plant,
+        "SELECT machine, avg((power_kw BETWEEN usual_from_kw - 0.05 AND usual_to_kw + 0.05)::int),"
+        f"      count(*) FILTER (WHERE usual_from_kw > usual_to_kw) FROM ({query['sql']}) AS band"
+        " WHERE anomaly = 0 AND expected_kw IS NOT NULL AND machine <> 'Spare press'"
+        " GROUP BY machine",
+    )
+
+    assert len(found) == 4
+    for machine, share, upside_down in found:
+        assert 0.85 <= share <= 1, machine
+        assert upside_down == 0, machine
 
 
 def test_the_connection_reads_the_views_and_nothing_else(api, plant):
