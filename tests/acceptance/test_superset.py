@@ -43,7 +43,12 @@ MACHINES = {
 }  # fmt: skip
 WEEKS = 10
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# One group: else each worker of `make test-slow` would make an environment, a plant and a Superset.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("superset"),
+]
 
 
 # A plant with ten weeks of verdicts, in which something is wrong now --------------------
@@ -321,7 +326,9 @@ def test_a_second_start_brings_the_same_dashboard(api, charts, superset):
     assert superset.running
 
 
-def test_the_zip_file_for_another_superset_holds_no_password(superset, bi_url, tmp_path):
+def test_the_zip_file_for_another_superset_holds_no_password_and_can_be_imported(
+    superset, api, bi_url, tmp_path
+):
     bundle = tmp_path / "plant.zip"
     command = [PROJECT / ".venv" / "bin" / "python", ASSETS.with_name("load_dashboard.py")]
     subprocess.run(
@@ -334,3 +341,13 @@ def test_the_zip_file_for_another_superset_holds_no_password(superset, bi_url, t
     days = yaml.safe_load((tmp_path / "plant/datasets/Anomaly/machine_days.yaml").read_text())
     assert all(column["description"] for column in days["columns"])
     assert yaml.safe_load((tmp_path / "plant/metadata.yaml").read_text())["type"] == "Dashboard"
+
+    files = {"formData": ("plant.zip", bundle.read_bytes(), "application/zip")}
+    passwords = json.dumps({"databases/Anomaly.yaml": "dash/board@1"})
+    brought = api.post(
+        "/api/v1/dashboard/import/",
+        files=files,
+        data={"passwords": passwords, "overwrite": "true"},
+        headers=csrf(api),
+    )
+    assert brought.status_code == 200, brought.text
