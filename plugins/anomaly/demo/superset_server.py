@@ -177,6 +177,11 @@ class SupersetServer:
                     f"another program listens on port {port}: give another PORT, or none"
                 )
             known["port"] = wanted if _is_free(wanted) else _free_port()
+        elif port and port != known["port"]:
+            raise SupersetServerError(
+                f"Superset runs on port {known['port']}: run `make superset-stop` first, then"
+                f" `make superset PORT={port}`"
+            )
         self._choices.touch(mode=0o600)
         self._choices.write_text(json.dumps(known), encoding="utf-8")
 
