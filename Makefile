@@ -4,6 +4,7 @@ PYTHON ?= python3
 DATA ?=
 DEMO_ARGS ?=
 SCORES ?=
+PORT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -31,8 +32,8 @@ demo-stop: $(STAMP) ## Stop the demo; its data stay
 demo-reset: $(STAMP) ## Stop the demo and delete its data
 	@$(BIN)/python -m anomaly.demo reset
 
-superset: $(SUPERSET)/.installed ## Apache Superset on the running demo: its address, a log-in, the dashboard Plant
-	@$(BIN)/python -m anomaly.demo superset
+superset: $(SUPERSET)/.installed ## Apache Superset on the running demo: its address, a log-in, the dashboard Plant (PORT=8088)
+	@$(BIN)/python -m anomaly.demo superset $(if $(PORT),--port "$(PORT)")
 
 superset-stop: $(STAMP) ## Stop Superset; what it holds stays
 	@$(BIN)/python -m anomaly.demo superset-stop

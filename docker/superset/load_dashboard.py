@@ -33,6 +33,8 @@ SELECT a.attname, upper(format_type(a.atttypid, a.atttypmod)),
    AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
 """
+VIEW = "columns_mean_what_they_mean_in"
+"""Where the file of a query names the view of its columns."""
 TIMES = ("DATE", "TIMESTAMP")
 WORDS = {"kwh": "kWh", "kw": "kW", "id": "number", "24h": "in 24 h", "expected": "usual"}
 BY_THE_CLOCK = re.compile("local_(?!hour)")
@@ -62,13 +64,23 @@ def contents(url: str) -> dict[str, str]:
 
 
 def describe(dataset: dict[str, Any], cursor: Any) -> None:
-    """Fill in the columns of a dataset, and what the database says of it and of them."""
-    cursor.execute(COLUMNS, (dataset["schema"], dataset["table_name"]))
+    """Fill in the columns of a dataset, and what the database says of it and of them.
+
+    A dataset that is a query says itself what it is, of which view its columns are, and what those
+    mean that the view has not.
+    """
+    said = {column["column_name"]: column for column in dataset.get("columns", [])}
+    view = (dataset.get("extra") or {}).get(VIEW, dataset["table_name"])
+    cursor.execute(COLUMNS, (dataset["schema"], view))
     found = cursor.fetchall()
     if not found:
-        view = f"{dataset['schema']}.{dataset['table_name']}"
-        sys.exit(f"error: the database has no view {view}: run `anomaly migrate` first")
-    dataset["description"] = found[0][3]
+        name = f"{dataset['schema']}.{view}"
+        sys.exit(f"error: the database has no view {name}: run `anomaly migrate` first")
+    if query := dataset.get("sql"):
+        meanings = {name: meaning for name, _, meaning, _ in found}
+        found = [(name, kind, meanings.get(name), None) for name, kind in columns(query, cursor)]
+    else:
+        dataset["description"] = found[0][3]
     dataset["columns"] = [
         {
             "column_name": name,
@@ -80,8 +92,18 @@ def describe(dataset: dict[str, Any], cursor: Any) -> None:
             "groupby": True,
             "filterable": True,
         }
+        | said.get(name, {})
         for name, kind, meaning, _ in found
     ]
+
+
+def columns(query: str, cursor: Any) -> list[tuple[str, str]]:
+    """Name and type of what a query gives."""
+    cursor.execute(f"SELECT * FROM ({query}) AS query LIMIT 0")  # noqa: S608 - our own file
+    found = [(column.name, column.type_code) for column in cursor.description]
+    cursor.execute("SELECT oid, upper(format_type(oid, NULL)) FROM pg_type")
+    kinds = dict(cursor.fetchall())
+    return [(name, kinds[code]) for name, code in found]
 
 
 def in_words(column: str, kind: str) -> str:

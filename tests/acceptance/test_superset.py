@@ -43,7 +43,12 @@ MACHINES = {
 }  # fmt: skip
 WEEKS = 10
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# One group: else each worker of `make test-slow` would make an environment, a plant and a Superset.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("superset"),
+]
 
 
 # A plant with ten weeks of verdicts, in which something is wrong now --------------------
@@ -260,10 +265,31 @@ def test_datasets_and_columns_are_described_as_in_the_database(api, plant):
     for dataset in found:
         view = dataset["table_name"]
         assert dataset["schema"] == "bi"
+        if dataset["sql"]:
+            assert dataset["description"]
+            assert all(column["description"] for column in dataset["columns"]), view
+            continue
         assert dataset["description"] == described[view, ""]
         told = {column["column_name"]: column["description"] for column in dataset["columns"]}
         columns = {column for name, column in described if name == view and column}
         assert told == {column: described[view, column] for column in columns}, view
+
+
+def test_nine_of_ten_ordinary_readings_lie_in_the_usual_band(plant):
+    query = yaml.safe_load((ASSETS / "datasets/Anomaly/power_with_usual_band.yaml").read_text())
+
+    found = rows(
+        plant,
+        "SELECT machine, avg((power_kw BETWEEN usual_from_kw - 0.05 AND usual_to_kw + 0.05)::int),"
+        f"      count(*) FILTER (WHERE usual_from_kw > usual_to_kw) FROM ({query['sql']}) AS band"
+        " WHERE anomaly = 0 AND expected_kw IS NOT NULL AND machine <> 'Spare press'"
+        " GROUP BY machine",
+    )
+
+    assert len(found) == 4
+    for machine, share, upside_down in found:
+        assert 0.85 <= share <= 1, machine
+        assert upside_down == 0, machine
 
 
 def test_the_connection_reads_the_views_and_nothing_else(api, plant):
@@ -286,6 +312,12 @@ def csrf(api):
     return {"X-CSRFToken": token, "Referer": str(api.base_url)}
 
 
+def test_no_schema_is_listed_that_cannot_be_read(api):
+    (connection,) = api.get("/api/v1/database/").json()["result"]
+
+    assert api.get(f"/api/v1/database/{connection['id']}/schemas/").json()["result"] == ["bi"]
+
+
 def test_a_second_start_brings_the_same_dashboard(api, charts, superset):
     superset.start()
 
@@ -294,7 +326,9 @@ def test_a_second_start_brings_the_same_dashboard(api, charts, superset):
     assert superset.running
 
 
-def test_the_zip_file_for_another_superset_holds_no_password(superset, bi_url, tmp_path):
+def test_the_zip_file_for_another_superset_holds_no_password_and_can_be_imported(
+    superset, api, bi_url, tmp_path
+):
     bundle = tmp_path / "plant.zip"
     command = [PROJECT / ".venv" / "bin" / "python", ASSETS.with_name("load_dashboard.py")]
     subprocess.run(
@@ -307,3 +341,13 @@ def test_the_zip_file_for_another_superset_holds_no_password(superset, bi_url, t
     days = yaml.safe_load((tmp_path / "plant/datasets/Anomaly/machine_days.yaml").read_text())
     assert all(column["description"] for column in days["columns"])
     assert yaml.safe_load((tmp_path / "plant/metadata.yaml").read_text())["type"] == "Dashboard"
+
+    files = {"formData": ("plant.zip", bundle.read_bytes(), "application/zip")}
+    passwords = json.dumps({"databases/Anomaly.yaml": "dash/board@1"})
+    brought = api.post(
+        "/api/v1/dashboard/import/",
+        files=files,
+        data={"passwords": passwords, "overwrite": "true"},
+        headers=csrf(api),
+    )
+    assert brought.status_code == 200, brought.text

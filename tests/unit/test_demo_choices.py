@@ -1,10 +1,13 @@
 """The demo keeps what the environment says of a file of one's own."""
 
+import socket
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from anomaly.demo.__main__ import OF_READINGS, Demo
+from anomaly.demo.__main__ import OF_READINGS, Choices, Demo, superset
+from anomaly.demo.superset_server import SupersetServer
 from anomaly.errors import AnomalyError
 
 SAID = dict(zip(OF_READINGS, ("Asia/Seoul", "power_w", "5", "end", "kW"), strict=True))
@@ -74,3 +77,25 @@ def test_options_of_ingest_become_settings_where_all_commands_need_them(tmp_path
 def test_options_without_a_file_are_refused(tmp_path):
     with pytest.raises(AnomalyError, match="DEMO_ARGS says something of a file"):
         Demo(tmp_path / "demo", None, ["--ignore-unknown"])
+
+
+def test_superset_needs_a_demo_that_runs(tmp_path):
+    with pytest.raises(AnomalyError, match="there is no demo: run `make demo`"):
+        superset(None, tmp_path / "none")
+
+    Demo(tmp_path, None)._write(Choices("", "2026-01-01", {"bi_reader": "secret"}, scored=True))
+
+    with pytest.raises(AnomalyError, match="the demo is not running: run `make demo`"):
+        superset(None, tmp_path)
+
+
+def test_superset_refuses_a_port_that_another_program_has(tmp_path):
+    programs = tmp_path / ".venv-superset" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "superset").touch()
+    server = SupersetServer(tmp_path / "superset", project=tmp_path, bi_url="")
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+
+        with pytest.raises(AnomalyError, match=f"another program listens on port {port}"):
+            server.start(port)

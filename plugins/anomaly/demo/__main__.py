@@ -136,14 +136,14 @@ class Demo:
         self._airflow(metadata_url="", anomaly_url="").stop()
         self.postgres.stop()
 
-    def show_superset(self) -> None:
+    def show_superset(self, port: int | None = None) -> None:
         """Start Superset on the running demo, and say where it is."""
         began = time.monotonic()
         if not (self.choices.scored and self.postgres.running):
             raise AnomalyError("the demo is not running: run `make demo`, then `make superset`")
         superset = self._superset(self._url("anomaly", "bi_reader"))
         with _step("Superset's tables and log-in, and the dashboard"):
-            superset.start()
+            superset.start(port)
         with _step("Superset") as say:
             superset.wait_until_healthy(say)
         console.print(f"dashboard {superset.dashboard_url}")
@@ -461,11 +461,16 @@ def stop(folder: Folder = FOLDER) -> None:
 
 
 @app.command()
-def superset(folder: Folder = FOLDER) -> None:
+def superset(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Where it listens: 8088, or a free one.")
+    ] = None,
+    folder: Folder = FOLDER,
+) -> None:
     """Start Superset on the running demo."""
     if not (folder / RECORD).exists():
         raise AnomalyError("there is no demo: run `make demo`, then `make superset`")
-    Demo(folder, None).show_superset()
+    Demo(folder, None).show_superset(port)
 
 
 @app.command()

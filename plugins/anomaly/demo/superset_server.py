@@ -20,6 +20,7 @@ from anomaly.errors import AnomalyError
 HOST = "127.0.0.1"
 USER = "admin"
 DASHBOARD = "plant"
+USUAL_PORT = 8088
 POLL_SECONDS = 0.5  # chosen
 HEALTHY_SECONDS = 120  # chosen: time limit for the start
 PREPARE_SECONDS = 900  # chosen: a slow computer makes Superset's tables in two minutes
@@ -49,20 +50,25 @@ class SupersetServer:
         self._scripts = project / "docker" / "superset"
         self._background = BackgroundProcess(folder / "server.json", folder / "superset.log")
 
-    def start(self) -> None:
+    def start(self, port: int | None = None) -> None:
         """Make Superset's tables and log-in, bring the dashboard, and start the server.
 
         Safe to repeat: a server that runs goes on, with the dashboard as it is in the project.
 
+        Parameters
+        ----------
+        port : int or None
+            Where it listens; None: where it did before, at first 8088, or a free one.
+
         Raises
         ------
         SupersetServerError
-            With the end of the log, when a step fails.
+            With the end of the log, when a step fails; or when another program has `port`.
         """
         if not (self._programs / "superset").exists():
             raise SupersetServerError("Superset is not installed: run `make superset`")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its database holds log-ins
-        self._choose_log_in_and_port()
+        self._choose_log_in_and_port(port)
         self._prepare()
         threads = ["--workers", "1", "--worker-class", "gthread", "--threads", "8"]
         where = ["--bind", f"{HOST}:{self._known['port']}", "--timeout", "120"]
@@ -159,13 +165,23 @@ class SupersetServer:
     def _choices(self) -> Path:
         return self.folder / "log-in.json"
 
-    def _choose_log_in_and_port(self) -> None:
+    def _choose_log_in_and_port(self, port: int | None) -> None:
         """Choose them once; another port when another program has taken it meanwhile."""
         known = self._known if self._choices.exists() else {}
         if not known:
             known = {"password": secrets.token_urlsafe(12), "secret_key": secrets.token_urlsafe(42)}
-        if not self.running and not _is_free(int(known.get("port", 0))):
-            known["port"] = _free_port()
+        if not self.running:
+            wanted = port or int(known.get("port", USUAL_PORT))
+            if port and not _is_free(port):
+                raise SupersetServerError(
+                    f"another program listens on port {port}: give another PORT, or none"
+                )
+            known["port"] = wanted if _is_free(wanted) else _free_port()
+        elif port and port != known["port"]:
+            raise SupersetServerError(
+                f"Superset runs on port {known['port']}: run `make superset-stop` first, then"
+                f" `make superset PORT={port}`"
+            )
         self._choices.touch(mode=0o600)
         self._choices.write_text(json.dumps(known), encoding="utf-8")
 
@@ -180,11 +196,11 @@ def _free_port() -> int:
 
 
 def _is_free(port: int) -> bool:
-    """Whether a chosen port can be had; 0 is none."""
+    """Whether a port can be had."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
             return False
-    return port > 0
+    return True
