@@ -85,7 +85,9 @@ def test_an_evaluation_of_what_is_not_there_says_so(anomaly, database):
     silent = anomaly("evaluate", "--machines", "1,3")
     future = anomaly("evaluate", "--start", "2031-01-01", "--end", "2031-02-01")
 
-    assert stranger.stderr.startswith("error: no machine is called '99': write a name, or an id: 1, 2")
+    assert stranger.stderr.startswith(
+        "error: no machine is called '99': write a name, or an id: 1, 2"
+    )
     assert "there is no reading of machine 3 in [2026-03-02 00:00" in silent.stderr
     assert "there is no reading of a machine that moves in [2031-01-01 00:00" in future.stderr
     assert "there are readings in [2026-03-02" in future.stderr
