@@ -141,6 +141,7 @@ def test_the_commands_say_what_they_did_and_a_mistake_is_one_line(scored, comman
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
     assert len(run("prices", "--csv").stdout.splitlines()) == 3
+    assert "0.21" in run("list").stdout, "a table shows every digit of a price"
 
 
 # Machines -----------------------------------------------------------------------

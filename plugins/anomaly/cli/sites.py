@@ -1,7 +1,7 @@
 """``anomaly sites``: what energy costs at a site, and its shifts."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ def sites_list(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
         rows = [dict(row) for row in list_sites(transaction)]
+    _write_prices_out(rows, as_json)
     print_list("Sites", rows, _SITES, as_json=as_json, as_csv=as_csv)
 
 
@@ -42,6 +43,7 @@ def sites_prices(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     database, _ = connect()
     with database.transaction(SCORER, read_only=True) as transaction:
         rows = [dict(row) for row in list_prices(transaction)]
+    _write_prices_out(rows, as_json)
     print_list("Prices of a kWh", rows, _PRICES, as_json=as_json, as_csv=as_csv)
 
 
@@ -102,6 +104,13 @@ def sites_shifts(
         return print_json({"site": place or "", "shifts": given})
     where = f"site {place}" if place is not None else "every site without shifts of its own"
     say(f"{where}: {counted(len(given), 'shift')}")
+
+
+def _write_prices_out(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Show prices to people with every digit; a table rounds numbers to one."""
+    for row in rows:
+        if row["price_per_kwh"] is not None and not as_json:
+            row["price_per_kwh"] = f"{row['price_per_kwh']:g}"
 
 
 def _place(site: str | None, every: bool) -> str | None:
