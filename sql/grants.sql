@@ -48,6 +48,8 @@ GRANT SELECT ON anomaly.sites, anomaly.energy_prices, anomaly.price_periods, ano
     anomaly.machine_hours, anomaly.machine_days TO anomaly_scorer;
 GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
 
+GRANT SELECT ON anomaly.alerts TO anomaly_scorer, anomaly_trainer;
+
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;
 GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_bi;

@@ -14,8 +14,6 @@ SELECT f.version AS model_version, nullif(f.effective_from, '-infinity') AS effe
   FROM anomaly.model_in_force f
  WHERE f.superseded_at IS NULL;
 
--- Counted as in `anomaly status`: an incident that was told during maintenance and ended in it is
--- no alert, and of several labels the newest counts.
 CREATE OR REPLACE VIEW bi.alerts_weekly WITH (security_barrier) AS
 SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_start, weeks.alerts,
        weeks.budget, weeks.alerts - weeks.budget AS over_budget, weeks.real_alerts,
@@ -43,25 +41,10 @@ SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_st
                SELECT (champion.parameters ->> 'alert_budget')::double precision AS budget
                ) AS in_force
           LEFT JOIN (
-               SELECT i.incident_id, i.machine_id, said.label,
-                      date_trunc('week', i.started_at AT TIME ZONE c.clock)::date AS week_start
-                 FROM anomaly.incidents i
+               SELECT f.incident_id, f.machine_id, f.label,
+                      date_trunc('week', f.started_at AT TIME ZONE c.clock)::date AS week_start
+                 FROM anomaly.alerts f
                  JOIN anomaly.machines c USING (machine_id)
-                 LEFT JOIN LATERAL (
-                      SELECT l.label
-                        FROM anomaly.labels l
-                       WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
-                         AND l.withdrawn_as IS NULL
-                         AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
-                       ORDER BY l.label_id DESC
-                       LIMIT 1
-                      ) AS said ON true
-                WHERE i.kind = 'machine' AND i.state NOT IN ('withdrawn', 'merged')
-                  AND NOT (i.state = 'silenced' AND EXISTS (
-                      SELECT FROM anomaly.labels l
-                       WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
-                         AND l.withdrawn_as IS NULL
-                         AND l.during @> i.told_at - interval '1 microsecond'))
                ) AS a ON a.machine_id = w.machine_id AND a.week_start = w.week_start
          GROUP BY m.machine_id, m.name, s.site_id, m.site, w.week_start, m.alert_budget,
                   in_force.budget) AS weeks;

@@ -1,0 +1,28 @@
+-- What counts as an alert, and what people said of it: `anomaly status`, training, metrics and
+-- bi.alerts_weekly count the same.
+
+CREATE OR REPLACE VIEW anomaly.alerts AS
+SELECT i.incident_id, i.machine_id, i.started_at, said.label
+  FROM anomaly.incidents i
+  LEFT JOIN LATERAL (
+       SELECT l.label
+         FROM anomaly.labels l
+        WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
+          AND l.withdrawn_as IS NULL
+          AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
+        ORDER BY l.label_id DESC
+        LIMIT 1
+       ) AS said ON true
+ WHERE i.kind = 'machine' AND i.state NOT IN ('withdrawn', 'merged')
+   AND NOT (i.state = 'silenced' AND EXISTS (
+       SELECT FROM anomaly.labels l
+        WHERE l.machine_id = i.machine_id AND l.label = 'maintenance'
+          AND l.withdrawn_as IS NULL
+          AND l.during @> i.told_at - interval '1 microsecond'));
+COMMENT ON VIEW anomaly.alerts IS
+    'Incidents of machines (not of meters); one that was told during maintenance and ended in it was silenced all the time, so it is no alert';
+COMMENT ON COLUMN anomaly.alerts.incident_id IS 'The incident';
+COMMENT ON COLUMN anomaly.alerts.machine_id IS 'The machine';
+COMMENT ON COLUMN anomaly.alerts.started_at IS 'Start of the interval in which the deviation began';
+COMMENT ON COLUMN anomaly.alerts.label IS
+    'real or false_alarm: the newest label of these that overlaps it; empty: nobody said';
