@@ -4,21 +4,24 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from anomaly.demo.processes import BackgroundProcess, inherited_environment
+from anomaly.demo.processes import (
+    HOST,
+    BackgroundProcess,
+    free_port,
+    inherited_environment,
+    is_free,
+)
 from anomaly.errors import AnomalyError
 
-HOST = "127.0.0.1"
 USER = "admin"
 POLL_SECONDS = 0.5  # chosen
 HEALTHY_SECONDS = 180  # chosen: time limit for the start
@@ -290,9 +293,10 @@ class AirflowServer:
         """Keep the stored choices; a port that another program has taken is chosen again."""
         known = self._known if self._state.exists() else {}
         if not self.running:
-            known["port"] = _free_port(known.get("port", 8080))
-            known["log_port"] = _free_port()
-            known["trigger_log_port"] = _free_port()
+            wanted = int(known.get("port", 8080))
+            known["port"] = wanted if is_free(wanted) else free_port()
+            known["log_port"] = free_port()
+            known["trigger_log_port"] = free_port()
         for secret in ("password", "jwt", "fernet"):
             known.setdefault(secret, _secret(secret))
         _write_private(self._state, json.dumps(known))
@@ -341,19 +345,6 @@ class AirflowServer:
 
     def _last_lines(self) -> str:
         return self._background.last_lines()
-
-
-def _free_port(wanted: int = 0) -> int:
-    """Return `wanted` if it is free, else any free port."""
-    for port in (wanted, 0):
-        with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise AirflowServerError("there is no free port on 127.0.0.1: end a program that listens")
 
 
 def _secret(kind: str) -> str:

@@ -12,7 +12,6 @@ import pwd
 import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,9 +26,9 @@ from psycopg2 import errors as pg_errors
 from psycopg2 import sql
 from sqlalchemy import URL
 
+from anomaly.demo.processes import HOST, free_port, is_free
 from anomaly.errors import AnomalyError
 
-HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 
 SETTINGS = {
@@ -275,7 +274,7 @@ class EmbeddedPostgres:
                 "Next step: move it away or choose another folder."
             )
         if not self._server_file.exists():
-            self._record(_free_port(), secrets.token_urlsafe(24))
+            self._record(free_port(), secrets.token_urlsafe(24))
         self._run_initdb(lock)
         self._partial_data.rename(self._data)
 
@@ -330,7 +329,7 @@ class EmbeddedPostgres:
     def _worth_retrying(self, log_start: int) -> bool:
         """Whether the port was taken just now, or a killed server is still ending."""
         backends_left = "pre-existing shared memory block" in self._log_after(log_start)
-        return backends_left or not _is_free(self.port)
+        return backends_left or not is_free(self.port)
 
     def _settings(self) -> str:
         settings = {
@@ -395,8 +394,8 @@ class EmbeddedPostgres:
 
     def _move_when_port_is_taken(self) -> None:
         port, password = self._recorded()
-        if not _is_free(port):
-            self._record(_free_port(), password)
+        if not is_free(port):
+            self._record(free_port(), password)
 
     # Files in the folder
 
@@ -683,20 +682,3 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As Postgres does: connections that are still closing after a stop do not block the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True

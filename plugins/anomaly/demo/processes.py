@@ -3,13 +3,40 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from anomaly.errors import AnomalyError
+
+HOST = "127.0.0.1"
 STOP_SECONDS = 30
+
+
+def free_port() -> int:
+    """A port of this computer on which nobody listens."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, 0))
+        except OSError:
+            raise AnomalyError(
+                f"there is no free port on {HOST}: end a program that listens"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port; connections that are still closing do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
 
 
 class BackgroundProcess:

@@ -5,19 +5,22 @@ It runs in an environment of its own, which ``make superset`` makes; what it sto
 
 import json
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import httpx
 
-from anomaly.demo.processes import BackgroundProcess, inherited_environment
+from anomaly.demo.processes import (
+    HOST,
+    BackgroundProcess,
+    free_port,
+    inherited_environment,
+    is_free,
+)
 from anomaly.errors import AnomalyError
 
-HOST = "127.0.0.1"
 USER = "admin"
 DASHBOARD = "plant"
 USUAL_PORT = 8088
@@ -172,11 +175,11 @@ class SupersetServer:
             known = {"password": secrets.token_urlsafe(12), "secret_key": secrets.token_urlsafe(42)}
         if not self.running:
             wanted = port or int(known.get("port", USUAL_PORT))
-            if port and not _is_free(port):
+            if port and not is_free(port):
                 raise SupersetServerError(
                     f"another program listens on port {port}: give another PORT, or none"
                 )
-            known["port"] = wanted if _is_free(wanted) else _free_port()
+            known["port"] = wanted if is_free(wanted) else free_port()
         elif port and port != known["port"]:
             raise SupersetServerError(
                 f"Superset runs on port {known['port']}: run `make superset-stop` first, then"
@@ -187,20 +190,3 @@ class SupersetServer:
 
     def _last_lines(self) -> str:
         return f"{self._background.last_lines()}\nthe whole log is {self._background.log}"
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    """Whether a port can be had."""
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
