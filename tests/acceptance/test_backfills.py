@@ -1,13 +1,13 @@
 """Backfills on a real Airflow: previewed, asked about, cancelled, gone on with, reported."""
 
 import os
-import shutil
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from airflow_questions import wait_for_question
+from browser import chromium
 
 from anomaly.demo.airflow_server import USER, AirflowServerError
 from anomaly.windows import Window
@@ -266,13 +266,7 @@ PICTURES = os.environ.get("PICTURES")  # a folder: the operators' page shows the
 @pytest.fixture
 def page(airflow):
     """A browser that is logged in."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), "")
-    if not chromium:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1350})
         page.set_default_timeout(60_000)
         page.goto(f"{airflow.url}/dags/{DAG}")
@@ -281,7 +275,6 @@ def page(airflow):
         page.keyboard.press("Enter")
         page.wait_for_url(f"**/dags/{DAG}**")
         yield page
-        browser.close()
 
 
 def names_are_offered(airflow):

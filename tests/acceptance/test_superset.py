@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from browser import chromium
 
 from anomaly.database.connection import Database
 from anomaly.database.migrations import migrate
@@ -155,15 +156,9 @@ def charts(api):
 @pytest.fixture(scope="module")
 def seen(superset, tmp_path_factory):
     """What a person sees: the errors on each tab, and the queries that the charts sent."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), "")
-    if not chromium:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
     pictures = Path(PICTURES or tmp_path_factory.mktemp("pictures"))
     errors, queries = {}, {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(90_000)
         page.on("request", lambda request: keep_query(request, queries))
@@ -184,7 +179,6 @@ def seen(superset, tmp_path_factory):
             picture = pictures / f"superset-{tab.split()[0].lower()}.png"
             page.screenshot(path=picture)
             assert 30_000 < picture.stat().st_size < 300_000, tab
-        browser.close()
     return errors, queries
 
 
