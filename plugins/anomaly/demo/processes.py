@@ -23,7 +23,7 @@ def free_port() -> int:
             probe.bind((HOST, 0))
         except OSError:
             raise AnomalyError(
-                f"there is no free port on {HOST}: end a program that listens"
+                "there is no free port on 127.0.0.1: end a program that listens"
             ) from None
         return int(probe.getsockname()[1])
 
