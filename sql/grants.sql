@@ -53,3 +53,4 @@ GRANT SELECT ON anomaly.alerts TO anomaly_scorer, anomaly_trainer;
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;
 GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_bi;
+GRANT EXECUTE ON FUNCTION anomaly.day_start(date, text) TO anomaly_bi; -- views call it

@@ -19,6 +19,25 @@ COMMENT ON COLUMN anomaly.anomaly_results_history.energy_kwh IS
 COMMENT ON COLUMN anomaly.anomaly_results_history.energy_hours IS
     'Hours in which energy_kwh was used; empty where that is not known';
 
+-- The ledger -----------------------------------------------------------------
+
+ALTER TABLE anomaly.scoring_runs
+    ADD COLUMN late bigint NOT NULL DEFAULT 0, ADD COLUMN meter_interval interval;
+UPDATE anomaly.scoring_runs SET late = inserted WHERE origin = 'late';
+COMMENT ON COLUMN anomaly.scoring_runs.late IS
+    'Those of inserted whose reading came after its interval had been covered by a live run';
+COMMENT ON COLUMN anomaly.scoring_runs.meter_interval IS
+    'How long an interval of the meters was then; empty: nobody wrote it down yet';
+
+CREATE VIEW anomaly.metering AS
+SELECT coalesce((SELECT r.meter_interval
+                   FROM anomaly.scoring_runs r
+                  WHERE r.meter_interval IS NOT NULL
+                  ORDER BY r.run_id DESC
+                  LIMIT 1), interval '0') AS meter_interval;
+COMMENT ON VIEW anomaly.metering IS 'One row: how long an interval of the meters lasts now';
+COMMENT ON COLUMN anomaly.metering.meter_interval IS 'As of the newest run; 0 before the first';
+
 DROP FUNCTION anomaly.anomaly_results_as_of(timestamptz);
 CREATE FUNCTION anomaly.anomaly_results_as_of(moment timestamptz)
 RETURNS TABLE (
@@ -96,6 +115,18 @@ COMMENT ON COLUMN anomaly.holidays.calendar IS 'As machines name it, for example
 COMMENT ON COLUMN anomaly.holidays.day IS 'The local day';
 COMMENT ON COLUMN anomaly.holidays.name IS 'Its name';
 
+-- Where clocks go back from 1 to 0, midnight is there twice, and the day begins with the first.
+CREATE FUNCTION anomaly.day_start(day date, zone text)
+RETURNS timestamptz
+LANGUAGE sql STABLE
+RETURN CASE WHEN ((day::timestamp AT TIME ZONE zone - interval '1 hour') AT TIME ZONE zone)::date
+                 >= day
+            THEN day::timestamp AT TIME ZONE zone - interval '1 hour'
+            ELSE day::timestamp AT TIME ZONE zone
+       END;
+COMMENT ON FUNCTION anomaly.day_start(date, text) IS 'When a local day begins';
+REVOKE ALL ON FUNCTION anomaly.day_start(date, text) FROM PUBLIC;
+
 CREATE FUNCTION anomaly.clock_or_utc(zone text)
 RETURNS text
 LANGUAGE plpgsql STABLE
@@ -134,8 +165,8 @@ CREATE TABLE anomaly.machine_hours (
     excess_kwh     double precision,
     PRIMARY KEY (machine_id, hour_start)
 ) WITH (fillfactor = 80);
-CREATE INDEX machine_hours_hour_start ON anomaly.machine_hours USING brin (hour_start)
-    WITH (pages_per_range = 16, autosummarize = on);
+CREATE INDEX machine_hours_when ON anomaly.machine_hours
+    USING brin (hour_start, local_date) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE anomaly.machine_days (
     machine_id     integer NOT NULL,
@@ -197,8 +228,8 @@ DECLARE
     latest   timestamptz := (SELECT max(t) + interval '2 hours' FROM unnest(lasts) t);
 BEGIN
     WITH asked AS MATERIALIZED (
-        SELECT m.machine_id, m.clock, date_trunc('hour', a.first_at, m.clock) AS starts_at,
-               date_trunc('hour', a.last_at, m.clock) + interval '1 hour' AS ends_at
+        SELECT m.machine_id, m.clock, date_trunc('hour', a.first_at, m.clock) AS first_hour,
+               date_trunc('hour', a.last_at, m.clock) AS last_hour
           FROM unnest(machines, firsts, lasts) AS a (machine_id, first_at, last_at)
           JOIN anomaly.machines m ON m.machine_id = a.machine_id
     ), sums AS (
@@ -217,7 +248,8 @@ BEGIN
           FROM asked a
           JOIN anomaly.anomaly_results r
             ON r.machine_id = a.machine_id
-           AND r.utc_timestamp >= a.starts_at AND r.utc_timestamp < a.ends_at
+           AND r.utc_timestamp >= a.first_hour
+           AND r.utc_timestamp < a.last_hour + interval '1 hour'
          WHERE r.utc_timestamp >= earliest AND r.utc_timestamp < latest
          GROUP BY 1, 2
     ), now_so AS MATERIALIZED (
@@ -226,11 +258,13 @@ BEGIN
                s.mean_power_kw, s.power_hours, s.peak_power_kw, s.expected_kwh, s.excess_kwh
           FROM sums s
           JOIN asked a ON a.machine_id = s.machine_id
+         -- Where clocks change by half an hour, two hours overlap: others are not all read.
+         WHERE s.hour_start BETWEEN a.first_hour AND a.last_hour
     ), gone AS (
         DELETE FROM anomaly.machine_hours h
          USING asked a
          WHERE h.machine_id = a.machine_id
-           AND h.hour_start >= a.starts_at AND h.hour_start < a.ends_at
+           AND h.hour_start BETWEEN a.first_hour AND a.last_hour
            AND NOT EXISTS (SELECT FROM now_so n
                             WHERE n.machine_id = h.machine_id AND n.hour_start = h.hour_start)
     )

@@ -34,7 +34,8 @@ SELECT utc_timestamp, machine_id, machine, site, reading, power_kw, power_diff, 
 CREATE OR REPLACE VIEW bi.incidents WITH (security_barrier) AS
 SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, i.severity,
        i.started_at, i.ended_at,
-       round(extract(epoch FROM coalesce(i.ended_at, i.last_at) - i.started_at) / 3600, 2)
+       round(extract(epoch FROM coalesce(i.ended_at, i.last_at + g.meter_interval)
+                                - i.started_at) / 3600, 2)
            AS duration_hours,
        i.reason, round(i.peak_score * 1e9) / 1e9 AS peak_score,
        coalesce(round(i.excess_kwh * 1e3) / 1e3, 0) AS excess_kwh, i.readings,
@@ -62,6 +63,7 @@ SELECT i.incident_id, i.machine_id, m.name AS machine, m.site, i.kind, i.state, 
   FROM anomaly.incidents i
   JOIN anomaly.machines m USING (machine_id)
   JOIN anomaly.sites s ON s.name = m.site
+ CROSS JOIN anomaly.metering g
   LEFT JOIN anomaly.price_periods p
     ON p.site_id = s.site_id
    AND (i.started_at AT TIME ZONE m.clock)::date >= p.starts

@@ -34,10 +34,11 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
        SELECT lasted.machine_id, hours.hour_start,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
-         FROM (SELECT n.machine_id, n.kind, n.started_at, coalesce(n.ended_at, n.last_at) AS ends_at,
-                      c.clock
+         FROM (SELECT n.machine_id, n.kind, n.started_at,
+                      coalesce(n.ended_at, n.last_at + g.meter_interval) AS ends_at, c.clock
                  FROM anomaly.incidents n
                  JOIN anomaly.machines c USING (machine_id)
+                CROSS JOIN anomaly.metering g
                 WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
         CROSS JOIN LATERAL generate_series(
                   date_trunc('hour', lasted.started_at, lasted.clock), lasted.ends_at, '1 hour')
@@ -54,8 +55,8 @@ CREATE OR REPLACE VIEW bi.machine_days AS
 SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        to_char(d.local_date, 'YYYYMMDD')::integer AS date_key,
        date_trunc('week', d.local_date::timestamp)::date AS week_start,
-       extract(epoch FROM (d.local_date + 1)::timestamp AT TIME ZONE m.clock
-                          - d.local_date::timestamp AT TIME ZONE m.clock)::double precision
+       extract(epoch FROM anomaly.day_start(d.local_date + 1, m.clock)
+                          - anomaly.day_start(d.local_date, m.clock))::double precision
            / 3600 AS day_hours,
        (SELECT c.name FROM anomaly.holidays c
          WHERE c.calendar = coalesce(m.holidays, '') AND c.day = d.local_date) AS holiday,
@@ -79,10 +80,11 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        SELECT lasted.machine_id, days.local_date,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
-         FROM (SELECT n.machine_id, n.kind, n.started_at, coalesce(n.ended_at, n.last_at) AS ends_at,
-                      c.clock
+         FROM (SELECT n.machine_id, n.kind, n.started_at,
+                      coalesce(n.ended_at, n.last_at + g.meter_interval) AS ends_at, c.clock
                  FROM anomaly.incidents n
                  JOIN anomaly.machines c USING (machine_id)
+                CROSS JOIN anomaly.metering g
                 WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
         CROSS JOIN LATERAL (
               SELECT generate_series((lasted.started_at AT TIME ZONE lasted.clock)::date,
@@ -92,9 +94,9 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
         CROSS JOIN LATERAL (
               SELECT extract(epoch FROM
                          least(lasted.ends_at,
-                               (days.local_date + 1)::timestamp AT TIME ZONE lasted.clock)
+                               anomaly.day_start(days.local_date + 1, lasted.clock))
                          - greatest(lasted.started_at,
-                                    days.local_date::timestamp AT TIME ZONE lasted.clock)) / 60
+                                    anomaly.day_start(days.local_date, lasted.clock))) / 60
                      AS minutes
               ) AS inside
         GROUP BY lasted.machine_id, days.local_date

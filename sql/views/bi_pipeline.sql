@@ -2,7 +2,7 @@
 
 CREATE OR REPLACE VIEW bi.scoring_runs AS
 SELECT run_id, window_start, window_end, origin::text AS origin, command, dag_run_id, published_at,
-       readings, missing, duplicates, scored, inserted, updated, retracted, anomalies, backfill_id
+       readings, missing, duplicates, scored, inserted, updated, retracted, anomalies, backfill_id, late
   FROM anomaly.scoring_runs;
 
 CREATE OR REPLACE VIEW bi.backfills AS
@@ -33,7 +33,24 @@ SELECT ledger.newest_reading_at,
        (SELECT count(*) FROM bi.machine_health h WHERE h.state = 'silent')::integer
            AS machines_silent,
        day.readings AS readings_24h, day.late AS late_24h, day.repaired AS repaired_24h,
-       day.missing AS missing_24h,
+       (SELECT coalesce(sum(greatest(round(due.intervals) - coalesce(had.readings, 0), 0)), 0)
+          FROM (SELECT m.machine_id,
+                       extract(epoch FROM least(m.active_to, whole.hour_to)
+                                          - greatest(m.active_from, began.hour_start,
+                                                     whole.hour_to - interval '24 hours'))
+                       / nullif(extract(epoch FROM g.meter_interval), 0) AS intervals
+                  FROM anomaly.machines m
+                 CROSS JOIN anomaly.metering g
+                 CROSS JOIN LATERAL (SELECT min(f.hour_start) AS hour_start
+                                       FROM anomaly.machine_hours f
+                                      WHERE f.machine_id = m.machine_id) AS began
+                 WHERE began.hour_start IS NOT NULL) AS due
+          LEFT JOIN (SELECT h.machine_id, sum(h.readings) AS readings
+                       FROM anomaly.machine_hours h
+                      WHERE h.hour_start >= whole.hour_to - interval '24 hours'
+                        AND h.hour_start < whole.hour_to
+                      GROUP BY h.machine_id) AS had USING (machine_id))::bigint
+           AS intervals_without_verdict_24h,
        (SELECT count(*) FROM anomaly.anomaly_results r
          WHERE r.anomaly = 1 AND r.utc_timestamp >= now() - interval '24 hours')::integer
            AS anomalies_24h,
@@ -50,13 +67,13 @@ SELECT ledger.newest_reading_at,
   FROM (SELECT max(r.readings_to) AS newest_reading_at,
                max(r.window_end) FILTER (WHERE r.origin = 'live') AS scored_to
           FROM anomaly.scoring_runs r) AS ledger
+ CROSS JOIN LATERAL (SELECT date_trunc('hour', ledger.scored_to) AS hour_to) AS whole
   LEFT JOIN (SELECT r.published_at, r.command
                FROM anomaly.scoring_runs r
               ORDER BY r.published_at DESC
               LIMIT 1) AS newest ON true
  CROSS JOIN (SELECT coalesce(sum(r.inserted), 0)::bigint AS readings,
-                    coalesce(sum(r.inserted) FILTER (WHERE r.origin = 'late'), 0)::bigint AS late,
-                    coalesce(sum(r.updated + r.retracted), 0)::bigint AS repaired,
-                    coalesce(sum(r.missing) FILTER (WHERE r.origin = 'live'), 0)::bigint AS missing
+                    coalesce(sum(r.late), 0)::bigint AS late,
+                    coalesce(sum(r.updated + r.retracted), 0)::bigint AS repaired
                FROM anomaly.scoring_runs r
               WHERE r.published_at >= now() - interval '24 hours') AS day;

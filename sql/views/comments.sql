@@ -42,7 +42,7 @@ BEGIN
                ('ended_at', 'End of the last abnormal interval, UTC; empty while it lasts'),
                ('local_start', 'started_at by the machine''s clock, without zone'),
                ('local_end', 'ended_at by the machine''s clock, without zone; empty while it lasts'),
-               ('duration_hours', 'Hours from its start to its end, or to the last abnormal interval so far'),
+               ('duration_hours', 'Hours from its start to its end, or to the end of its last abnormal interval so far'),
                ('acknowledged_by', 'Who acknowledged it first'),
                ('label', 'The newest label on its time: real, false_alarm, maintenance or meter_fault'),
                ('holiday', 'Name of the public holiday; empty: none, or no calendar is set'),
@@ -57,7 +57,7 @@ BEGIN
                ('anomalies', 'Readings in it with anomaly = 1'),
                ('meter_fault_readings', 'Readings in it that are faults of the meter'),
                ('anomaly_share', 'anomalies / readings, 0 to 1'),
-               ('incident_minutes', 'Minutes of it in incidents of the machine; of one that lasts, to its last abnormal interval. Where there is no verdict there is no row: bi.incidents has all'),
+               ('incident_minutes', 'Minutes of it in incidents of the machine; of one that lasts, to the end of its last abnormal interval so far. Where there is no verdict there is no row: bi.incidents has all'),
                ('meter_fault_minutes', 'Minutes of it in faults of the meter, counted in the same way'),
                ('price_per_kwh', 'Price of a kWh today, in currency; empty: none is set'),
                ('backfill_id', 'Number of the backfill; empty: none'),
@@ -208,6 +208,7 @@ COMMENT ON COLUMN bi.scoring_runs.readings IS 'Finite readings found in the wind
 COMMENT ON COLUMN bi.scoring_runs.missing IS 'Empty, NaN or infinite readings: they get no verdict';
 COMMENT ON COLUMN bi.scoring_runs.duplicates IS 'Readings left out because another had their machine and time';
 COMMENT ON COLUMN bi.scoring_runs.scored IS 'Verdicts computed';
+COMMENT ON COLUMN bi.scoring_runs.late IS 'Those of inserted whose reading came after its interval had been scored';
 COMMENT ON COLUMN bi.scoring_runs.anomalies IS 'Verdicts with anomaly = 1 among those';
 
 COMMENT ON VIEW bi.backfills IS 'Backfills: one row per backfill. Which past ranges were scored again, and what did that change?';
@@ -231,9 +232,9 @@ COMMENT ON COLUMN bi.pipeline_health.last_run_command IS 'By which DAG or comman
 COMMENT ON COLUMN bi.pipeline_health.machines IS 'Machines in use';
 COMMENT ON COLUMN bi.pipeline_health.machines_silent IS 'Machines without readings';
 COMMENT ON COLUMN bi.pipeline_health.readings_24h IS 'Readings that got their first verdict in the last 24 hours';
-COMMENT ON COLUMN bi.pipeline_health.late_24h IS 'Those of them that a run of its own found; what the next tick finds late counts with it';
+COMMENT ON COLUMN bi.pipeline_health.late_24h IS 'Those of them that came after their interval had been scored';
 COMMENT ON COLUMN bi.pipeline_health.repaired_24h IS 'Verdicts replaced or removed in the last 24 hours';
-COMMENT ON COLUMN bi.pipeline_health.missing_24h IS 'Empty, NaN or infinite readings found in the last 24 hours; counted again by each window that sees them';
+COMMENT ON COLUMN bi.pipeline_health.intervals_without_verdict_24h IS 'Intervals in the 24 whole hours before scored_to that have no verdict, of machines in use, each from its first verdict on: the reading was empty, has not come, or was not judged';
 COMMENT ON COLUMN bi.pipeline_health.anomalies_24h IS 'Abnormal readings of the last 24 hours';
 COMMENT ON COLUMN bi.pipeline_health.open_incidents IS 'Incidents that are open or acknowledged';
 COMMENT ON COLUMN bi.pipeline_health.model_version IS 'The version that judges new readings; empty: none does';

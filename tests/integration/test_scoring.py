@@ -324,3 +324,36 @@ def test_with_many_machines_a_shorter_range_is_read_at_once(trained, settings):
     assert score(trained, small, 0, DAY).inserted == 2 * DAY
     assert rows(trained, "SELECT count(*) FROM anomaly.scoring_runs") == [(2,)]
     assert score(trained, settings, 0, DAY).unchanged == 2 * DAY
+
+
+# The ledger and bi.pipeline_health -------------------------------------------------
+
+
+def test_what_came_late_and_what_has_no_verdict_is_counted_once(database, settings):
+    frame = counters(12 * DAY)
+    insert(database, frame.iloc[: 9 * DAY])
+    train(database, settings)
+    tick(database, settings, 9 * DAY - 1)
+    tick(database, settings, 9 * DAY)  # finds what was there before the first
+    health = "SELECT late_24h, intervals_without_verdict_24h FROM bi.pipeline_health"
+    ((late_before, _),) = rows(database, health)
+    came_late = [9 * DAY + 30, 9 * DAY + 40]  # the second is found by the very next tick
+    empty = 9 * DAY + 50
+    for quarter in range(9 * DAY, 10 * DAY):
+        row = frame.iloc[[quarter]].copy()
+        if quarter == empty:
+            row["machine_2"] = float("nan")
+        if quarter not in came_late:
+            insert(database, row)
+        if quarter - 1 == came_late[1]:
+            insert(database, frame.iloc[[came_late[1]]])
+        tick(database, settings, quarter + 1)
+    before = rows(database, health)
+    insert(database, frame.iloc[[came_late[0]]])
+    tick(database, settings, 10 * DAY + 1)
+
+    assert before == [(late_before + 2, 3)]
+    assert rows(database, health) == [(late_before + 4, 1)]
+    assert rows(
+        database, "SELECT DISTINCT meter_interval FROM anomaly.scoring_runs WHERE readings > 0"
+    ) == [(timedelta(minutes=15),)]

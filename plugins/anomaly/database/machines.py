@@ -29,7 +29,7 @@ def known_machines(transaction: Transaction) -> pd.DataFrame:
         where not set), ``max_power_kw``, ``rolls_over_at`` and ``alert_budget`` (float64, NaN where
         not set).
     """
-    frame = transaction.frame("machines/known")[list(_COLUMNS)]
+    frame = transaction.frame("machines/known", machines=None)[list(_COLUMNS)]
     return frame.astype({"machine_id": int, **dict.fromkeys(_NUMBERS, float)})
 
 
@@ -109,9 +109,12 @@ def count_machines(transaction: Transaction) -> int:
     return int(transaction.value("machines/count"))
 
 
-def list_machines(transaction: Transaction) -> Sequence[RowMapping]:
-    """Every machine with all of its columns, to show to people."""
-    return transaction.rows("machines/known")
+def list_machines(
+    transaction: Transaction, numbers: Sequence[int] | None = None
+) -> Sequence[RowMapping]:
+    """Machines with all of their columns, to show to people; without `numbers` every one."""
+    asked = None if numbers is None else list(numbers)
+    return transaction.rows("machines/known", machines=asked)
 
 
 def register_machines(

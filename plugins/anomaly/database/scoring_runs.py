@@ -149,6 +149,7 @@ def record_run(
     origin: Origin,
     *,
     counts: Mapping[str, int],
+    meter_interval: timedelta,
     published_at: datetime,
     readings_to: datetime | None,
     ingested_through: datetime | None,
@@ -162,8 +163,8 @@ def record_run(
     written : Window
         From the first to the last verdict that was computed again.
     counts : mapping
-        ``readings``, ``missing``, ``duplicates``, ``scored``, ``inserted``, ``updated``,
-        ``unchanged``, ``retracted``, ``retraction_withheld`` and ``anomalies``.
+        ``readings``, ``missing``, ``duplicates``, ``scored``, ``inserted``, ``late``,
+        ``updated``, ``unchanged``, ``retracted``, ``retraction_withheld`` and ``anomalies``.
     machines : sequence of int, optional
         That were scored; default: all.
     """
@@ -177,6 +178,7 @@ def record_run(
         written_from=written.start,
         written_to=written.end,
         origin=origin.value,
+        meter_interval=meter_interval,
         published_at=published_at,
         readings_to=readings_to,
         ingested_through=ingested_through,

@@ -93,15 +93,22 @@ def change_machine(database: Database, machine: str, fields: Mapping[str, str]) 
 
 
 def change_all_machines(database: Database, fields: Mapping[str, str]) -> MachineChanges:
-    """Change what is known of every machine, as `change_machine`; each keeps its own name."""
+    """Change what is known of every machine, as `change_machine`; each keeps its own name.
+
+    Each in its own transaction: with a new time zone a year of hours and days is summed again,
+    and nobody publishes meanwhile. If it dies in between, it can be repeated.
+    """
     if "name" in fields:
         raise MachineError("a name is one machine's: write its id or name instead of --all")
     changes, parsed = MachineChanges(), _parsed(fields)
     with database.transaction(OWNER) as transaction:
-        lock_publishing(transaction)  # the same order as in publishing
-        lock_machines(transaction)
-        for machine in _machines(transaction).values():
-            _change(transaction, machine, parsed, changes)
+        numbers = list(_machines(transaction))
+    for number in numbers:
+        with database.transaction(OWNER) as transaction:
+            lock_publishing(transaction)  # the same order as in publishing
+            lock_machines(transaction)
+            for machine in _machines(transaction, [number]).values():  # none: removed meanwhile
+                _change(transaction, machine, parsed, changes)
     return changes
 
 
@@ -151,8 +158,10 @@ def import_machines(
     return changes
 
 
-def _machines(transaction: Transaction) -> dict[int, Mapping[str, Any]]:
-    return {int(row["machine_id"]): dict(row) for row in list_machines(transaction)}
+def _machines(
+    transaction: Transaction, numbers: Sequence[int] | None = None
+) -> dict[int, Mapping[str, Any]]:
+    return {int(row["machine_id"]): dict(row) for row in list_machines(transaction, numbers)}
 
 
 def _register_new(

@@ -519,6 +519,7 @@ class _Publication:
         counts["readings"] = counts.pop("read")
         for name in ("windows", "new_machines", "to_abnormal", "to_normal", "again"):
             del counts[name]
+        counts["late"] = sum(int((part["origin"] == Origin.LATE.value).sum()) for part in self.new)
         newest = self.attempt.verdicts["utc_timestamp"].max()
         record_run(
             self.transaction,
@@ -528,6 +529,7 @@ class _Publication:
             self.job.requested_by,
             self.job.origin,
             counts=counts,
+            meter_interval=self.interval,
             published_at=self.published_at,
             readings_to=None if pd.isna(newest) else newest.to_pydatetime() + self.interval,
             ingested_through=self.attempt.ingested_through,

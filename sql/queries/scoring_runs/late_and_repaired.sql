@@ -1,6 +1,5 @@
 -- What was written late or repaired since a moment.
-SELECT count(*) FILTER (WHERE origin = 'late') AS late_runs,
-       coalesce(sum(inserted) FILTER (WHERE origin = 'late'), 0)::bigint AS late_verdicts,
+SELECT coalesce(sum(late), 0)::bigint AS late_verdicts,
        coalesce(sum(updated + retracted), 0)::bigint AS repaired_verdicts
   FROM anomaly.scoring_runs
  WHERE published_at >= :since
