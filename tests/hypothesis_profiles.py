@@ -19,7 +19,7 @@ class Profile:
 PROFILES = {
     "quick": Profile(properties=3, machine=20, steps=12, same=True),
     "usual": Profile(properties=5, machine=30, steps=12, same=True),
-    "full": Profile(properties=8, machine=500, steps=12, same=True),
+    "full": Profile(properties=8, machine=250, steps=12, same=True),
     "long": Profile(properties=400, machine=5_000, steps=20, same=False),
 }
 CHOSEN = PROFILES[os.environ.get("PROPERTIES", "usual")]
