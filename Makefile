@@ -43,7 +43,7 @@ test: lint ## Lint, types, tests
 
 test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versions
 	PROPERTIES=full $(BIN)/pytest -n $(WORKERS) --dist loadfile tests/integration/test_stateful.py tests/integration/test_invariants.py
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m slow
 
 test-all: test test-slow ## Both
 

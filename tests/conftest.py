@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,6 +16,7 @@ from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.settings import Settings, load_settings
 from command_line import CommandLine
+from one_airflow import OneAirflowAtATime
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # A crash of the test server costs nothing, so it need not wait for the disk.
@@ -26,6 +28,11 @@ hypothesis.settings.load_profile("no deadline")
 
 for _name in [name for name in os.environ if name.startswith("ANOMALY_")]:
     del os.environ[_name]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAirflowAtATime | None:
+    """Share out the slow tests (``--dist loadgroup``)."""
+    return OneAirflowAtATime(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

@@ -313,6 +313,8 @@ def _verdict(meets: Meets, place: int, number: int) -> Verdict:
         marks.add("stuck")
     quality = max(marks, key=ORDER.index)
     energy_kwh, energy_hours = _energy(meets, place, power_kw, marks)
+    if quality == "catch_up" and power_kw is None:
+        energy_hours = None  # it is not known when it was used
     if quality == "impossible":
         power_kw = power_diff = energy_kwh = energy_hours = None
     score: float | None

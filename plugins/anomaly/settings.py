@@ -368,6 +368,10 @@ class ScoringSettings(Group):
         """How long after the end of the newest reading the source is at fault."""
         return max(timedelta(hours=self.stale_after_hours), 2 * interval)
 
+    def silent_after(self, interval: timedelta) -> timedelta | None:
+        """The same of a machine; None: it never is."""
+        return self.stale_after(interval) if self.stale_after_hours else None
+
 
 class IncidentSettings(Group):
     """When abnormal readings become an incident, and when they are a new normal."""

@@ -22,21 +22,28 @@ COMMENT ON COLUMN anomaly.anomaly_results_history.energy_hours IS
 -- The ledger -----------------------------------------------------------------
 
 ALTER TABLE anomaly.scoring_runs
-    ADD COLUMN late bigint NOT NULL DEFAULT 0, ADD COLUMN meter_interval interval;
+    ADD COLUMN late bigint NOT NULL DEFAULT 0, ADD COLUMN meter_interval interval,
+    ADD COLUMN stale_after interval;
 UPDATE anomaly.scoring_runs SET late = inserted WHERE origin = 'late';
 COMMENT ON COLUMN anomaly.scoring_runs.late IS
     'Those of inserted whose reading came after its interval had been covered by a live run';
 COMMENT ON COLUMN anomaly.scoring_runs.meter_interval IS
     'How long an interval of the meters was then; empty: nobody wrote it down yet';
+COMMENT ON COLUMN anomaly.scoring_runs.stale_after IS
+    'After how long without a reading a machine was silent then; empty: never, or nobody wrote it down yet';
 
 CREATE VIEW anomaly.metering AS
-SELECT coalesce((SELECT r.meter_interval
-                   FROM anomaly.scoring_runs r
-                  WHERE r.meter_interval IS NOT NULL
-                  ORDER BY r.run_id DESC
-                  LIMIT 1), interval '0') AS meter_interval;
-COMMENT ON VIEW anomaly.metering IS 'One row: how long an interval of the meters lasts now';
-COMMENT ON COLUMN anomaly.metering.meter_interval IS 'As of the newest run; 0 before the first';
+SELECT coalesce(newest.meter_interval, interval '0') AS meter_interval, newest.stale_after
+  FROM (VALUES (1)) AS one
+  LEFT JOIN (SELECT r.meter_interval, r.stale_after
+               FROM anomaly.scoring_runs r
+              WHERE r.meter_interval IS NOT NULL
+              ORDER BY r.run_id DESC
+              LIMIT 1) AS newest ON true;
+COMMENT ON VIEW anomaly.metering IS 'One row: settings of the meters, as the newest run had them';
+COMMENT ON COLUMN anomaly.metering.meter_interval IS 'How long an interval lasts; 0 before the first run';
+COMMENT ON COLUMN anomaly.metering.stale_after IS
+    'After how long without a reading a machine is silent; empty: never';
 
 DROP FUNCTION anomaly.anomaly_results_as_of(timestamptz);
 CREATE FUNCTION anomaly.anomaly_results_as_of(moment timestamptz)
@@ -162,6 +169,7 @@ CREATE TABLE anomaly.machine_hours (
     power_hours    double precision,
     peak_power_kw  double precision,
     expected_kwh   double precision,
+    expected_hours double precision,
     excess_kwh     double precision,
     PRIMARY KEY (machine_id, hour_start)
 ) WITH (fillfactor = 80);
@@ -180,6 +188,7 @@ CREATE TABLE anomaly.machine_days (
     power_hours    double precision,
     peak_power_kw  double precision,
     expected_kwh   double precision,
+    expected_hours double precision,
     excess_kwh     double precision,
     PRIMARY KEY (machine_id, local_date)
 ) WITH (fillfactor = 80);
@@ -201,8 +210,9 @@ BEGIN
             COMMENT ON COLUMN anomaly.%1$I.mean_power_kw IS 'Mean of power_kw, weighted by energy_hours';
             COMMENT ON COLUMN anomaly.%1$I.power_hours IS 'Hours of which the power is known';
             COMMENT ON COLUMN anomaly.%1$I.peak_power_kw IS 'Highest power_kw';
-            COMMENT ON COLUMN anomaly.%1$I.expected_kwh IS 'Usual energy, where the usual power is known';
-            COMMENT ON COLUMN anomaly.%1$I.excess_kwh IS 'Energy beyond the usual, where both are known';
+            COMMENT ON COLUMN anomaly.%1$I.expected_kwh IS 'Usual energy of the readings that follow no gap, where the usual power is known';
+            COMMENT ON COLUMN anomaly.%1$I.expected_hours IS 'Hours of expected_kwh';
+            COMMENT ON COLUMN anomaly.%1$I.excess_kwh IS 'Energy beyond the usual of the readings that follow no gap, where both are known';
         $comments$, part);
     END LOOP;
 END
@@ -212,6 +222,47 @@ COMMENT ON TABLE anomaly.machine_hours IS
 COMMENT ON COLUMN anomaly.machine_hours.hour_start IS 'Start of the hour, by the machine''s clock';
 COMMENT ON TABLE anomaly.machine_days IS
     'The same per machine and local day';
+
+-- Verdicts that were dropped are in the sums for ever: those that are left of their hours are not.
+CREATE TABLE anomaly.dropped_results (
+    dropped_to timestamptz NOT NULL,
+    dropped_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE anomaly.dropped_results IS 'Up to when months of results have been dropped';
+COMMENT ON COLUMN anomaly.dropped_results.dropped_to IS 'End of the months, not included';
+COMMENT ON COLUMN anomaly.dropped_results.dropped_at IS 'When they were dropped';
+
+CREATE OR REPLACE FUNCTION anomaly.drop_results_before(moment timestamptz)
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Dropping a month waits for those who read the results, and those who come after wait for it:
+-- it gives up soon, and the next day's run tries again.
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    part    record;
+    dropped integer := 0;
+BEGIN
+    PERFORM anomaly.refuse_young(moment);
+    FOR part IN
+        SELECT c.relname,
+               (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC'
+               AS ends_at
+          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'anomaly.anomaly_results'::regclass
+           AND c.relname ~ '^anomaly_results_[0-9]{4}_[0-9]{2}$'
+         ORDER BY c.relname
+    LOOP
+        CONTINUE WHEN part.ends_at > moment;
+        EXECUTE format('DROP TABLE anomaly.%I', part.relname);
+        INSERT INTO anomaly.dropped_results (dropped_to) VALUES (part.ends_at);
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$$;
 
 CREATE FUNCTION anomaly.refresh_sums(
     machines integer[], firsts timestamptz[], lasts timestamptz[]
@@ -226,6 +277,8 @@ DECLARE
     -- An hour of any clock lies within these; they tell the planner which months are read.
     earliest timestamptz := (SELECT min(t) - interval '2 hours' FROM unnest(firsts) t);
     latest   timestamptz := (SELECT max(t) + interval '2 hours' FROM unnest(lasts) t);
+    kept_from timestamptz := coalesce((SELECT max(dropped_to) FROM anomaly.dropped_results),
+                                      '-infinity');
 BEGIN
     WITH asked AS MATERIALIZED (
         SELECT m.machine_id, m.clock, date_trunc('hour', a.first_at, m.clock) AS first_hour,
@@ -242,9 +295,14 @@ BEGIN
                    AS mean_power_kw,
                sum(r.energy_hours) FILTER (WHERE r.power_kw IS NOT NULL) AS power_hours,
                max(r.power_kw) AS peak_power_kw,
-               sum(r.expected_kw * r.energy_hours) AS expected_kwh,
+               -- After a gap, what is usual at its end says nothing of all of it.
+               sum(r.expected_kw * r.energy_hours) FILTER (WHERE r.quality <> 'gap')
+                   AS expected_kwh,
+               sum(r.energy_hours)
+                   FILTER (WHERE r.expected_kw IS NOT NULL AND r.quality <> 'gap')
+                   AS expected_hours,
                sum(r.energy_kwh - r.expected_kw * r.energy_hours)
-                   FILTER (WHERE r.power_kw IS NOT NULL) AS excess_kwh
+                   FILTER (WHERE r.power_kw IS NOT NULL AND r.quality <> 'gap') AS excess_kwh
           FROM asked a
           JOIN anomaly.anomaly_results r
             ON r.machine_id = a.machine_id
@@ -255,7 +313,8 @@ BEGIN
     ), now_so AS MATERIALIZED (
         SELECT s.machine_id, s.hour_start, (s.hour_start AT TIME ZONE a.clock)::date AS local_date,
                s.readings, s.anomalies, s.meter_faults, s.energy_kwh, s.energy_hours,
-               s.mean_power_kw, s.power_hours, s.peak_power_kw, s.expected_kwh, s.excess_kwh
+               s.mean_power_kw, s.power_hours, s.peak_power_kw, s.expected_kwh, s.expected_hours,
+               s.excess_kwh
           FROM sums s
           JOIN asked a ON a.machine_id = s.machine_id
          -- Where clocks change by half an hour, two hours overlap: others are not all read.
@@ -264,7 +323,7 @@ BEGIN
         DELETE FROM anomaly.machine_hours h
          USING asked a
          WHERE h.machine_id = a.machine_id
-           AND h.hour_start BETWEEN a.first_hour AND a.last_hour
+           AND h.hour_start BETWEEN a.first_hour AND a.last_hour AND h.hour_start >= kept_from
            AND NOT EXISTS (SELECT FROM now_so n
                             WHERE n.machine_id = h.machine_id AND n.hour_start = h.hour_start)
     )
@@ -272,17 +331,36 @@ BEGIN
     SELECT * FROM now_so
         ON CONFLICT (machine_id, hour_start) DO UPDATE
        SET (local_date, readings, anomalies, meter_faults, energy_kwh, energy_hours,
-            mean_power_kw, power_hours, peak_power_kw, expected_kwh, excess_kwh) = ROW(
+            mean_power_kw, power_hours, peak_power_kw, expected_kwh, expected_hours, excess_kwh) = ROW(
             excluded.local_date, excluded.readings, excluded.anomalies, excluded.meter_faults,
             excluded.energy_kwh, excluded.energy_hours, excluded.mean_power_kw,
             excluded.power_hours, excluded.peak_power_kw, excluded.expected_kwh,
-            excluded.excess_kwh)
-     WHERE h.* IS DISTINCT FROM excluded.*;
+            excluded.expected_hours, excluded.excess_kwh)
+     WHERE h.* IS DISTINCT FROM excluded.*
+       AND (h.hour_start >= kept_from OR excluded.readings >= h.readings);
 
+    PERFORM anomaly.refresh_days(array_agg(a.machine_id),
+                                 array_agg((a.first_at AT TIME ZONE m.clock)::date),
+                                 array_agg((a.last_at AT TIME ZONE m.clock)::date))
+       FROM unnest(machines, firsts, lasts) AS a (machine_id, first_at, last_at)
+       JOIN anomaly.machines m ON m.machine_id = a.machine_id;
+END
+$$;
+COMMENT ON FUNCTION anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) IS
+    'Makes machine_hours and machine_days right again for each machine from the first to the last verdict that changed';
+REVOKE ALL ON FUNCTION anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) FROM PUBLIC;
+
+CREATE FUNCTION anomaly.refresh_days(machines integer[], first_days date[], last_days date[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET work_mem = '64MB'
+AS $$
+BEGIN
     WITH asked AS MATERIALIZED (
-        SELECT m.machine_id, m.clock, (a.first_at AT TIME ZONE m.clock)::date AS first_day,
-               (a.last_at AT TIME ZONE m.clock)::date AS last_day
-          FROM unnest(machines, firsts, lasts) AS a (machine_id, first_at, last_at)
+        SELECT m.machine_id, m.clock, a.first_day, a.last_day
+          FROM unnest(machines, first_days, last_days) AS a (machine_id, first_day, last_day)
           JOIN anomaly.machines m ON m.machine_id = a.machine_id
     ), now_so AS MATERIALIZED (
         SELECT h.machine_id, h.local_date, sum(h.readings) AS readings,
@@ -291,7 +369,8 @@ BEGIN
                sum(h.mean_power_kw * h.power_hours) / nullif(sum(h.power_hours), 0)
                    AS mean_power_kw,
                sum(h.power_hours) AS power_hours, max(h.peak_power_kw) AS peak_power_kw,
-               sum(h.expected_kwh) AS expected_kwh, sum(h.excess_kwh) AS excess_kwh
+               sum(h.expected_kwh) AS expected_kwh, sum(h.expected_hours) AS expected_hours,
+               sum(h.excess_kwh) AS excess_kwh
           FROM asked a
           JOIN anomaly.machine_hours h
             ON h.machine_id = a.machine_id
@@ -311,16 +390,17 @@ BEGIN
     SELECT * FROM now_so
         ON CONFLICT (machine_id, local_date) DO UPDATE
        SET (readings, anomalies, meter_faults, energy_kwh, energy_hours, mean_power_kw,
-            power_hours, peak_power_kw, expected_kwh, excess_kwh) = ROW(
+            power_hours, peak_power_kw, expected_kwh, expected_hours, excess_kwh) = ROW(
             excluded.readings, excluded.anomalies, excluded.meter_faults, excluded.energy_kwh,
             excluded.energy_hours, excluded.mean_power_kw, excluded.power_hours,
-            excluded.peak_power_kw, excluded.expected_kwh, excluded.excess_kwh)
+            excluded.peak_power_kw, excluded.expected_kwh,
+            excluded.expected_hours, excluded.excess_kwh)
      WHERE d.* IS DISTINCT FROM excluded.*;
 END
 $$;
-COMMENT ON FUNCTION anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) IS
-    'Makes machine_hours and machine_days right again for each machine from the first to the last verdict that changed';
-REVOKE ALL ON FUNCTION anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) FROM PUBLIC;
+COMMENT ON FUNCTION anomaly.refresh_days(integer[], date[], date[]) IS
+    'Makes machine_days the sums of machine_hours again, for each machine from its first to its last day';
+REVOKE ALL ON FUNCTION anomaly.refresh_days(integer[], date[], date[]) FROM PUBLIC;
 
 CREATE FUNCTION anomaly.refresh_sums_of(machines integer[])
 RETURNS void
@@ -390,10 +470,13 @@ BEGIN
                   WHERE machine_id = NEW.machine_id);
     DELETE FROM anomaly.machine_hours
      WHERE machine_id = NEW.machine_id AND hour_start > first_at - interval '1 hour';
-    DELETE FROM anomaly.machine_days
-     WHERE machine_id = NEW.machine_id
-       AND local_date >= (first_at AT TIME ZONE OLD.clock)::date;
     PERFORM anomaly.refresh_sums_of(ARRAY[NEW.machine_id]);
+    -- The days of both clocks: what was dropped keeps the old one.
+    PERFORM anomaly.refresh_days(ARRAY[NEW.machine_id], ARRAY[min(d.local_date)],
+                                 ARRAY[max(d.local_date)])
+       FROM anomaly.machine_days d
+      WHERE d.machine_id = NEW.machine_id
+        AND d.local_date >= (first_at AT TIME ZONE 'UTC')::date - 1;
     RETURN NULL;
 END
 $$;

@@ -79,19 +79,20 @@ SELECT incident_id, machine_id, machine, site_id, site, state, severity, started
 
 -- Machines now -----------------------------------------------------------------
 
--- A fault of the meter that is closed while it lasts is a meter that stopped for good; a machine's
--- incident that is closed while it lasts is a new normal.
+-- Silent is a matter of time, so that it is said even when nothing is scored any more. A fault of the
+-- meter that is settled while it lasts is a meter that stands still for good; a machine's incident
+-- that is settled is a new normal.
 CREATE OR REPLACE VIEW bi.machine_health WITH (security_barrier) AS
 SELECT m.machine_id, m.name AS machine, s.site_id, m.site,
        CASE WHEN m.active_to <= now() THEN 'retired'
             WHEN newest.utc_timestamp IS NULL THEN 'no verdict yet'
-            WHEN worst.kind = 'meter' AND worst.reason LIKE 'no readings%' THEN 'silent'
+            WHEN newest.utc_timestamp + g.meter_interval + g.stale_after < now() THEN 'silent'
             WHEN worst.kind = 'meter' THEN 'meter fault'
             WHEN worst.kind = 'machine' THEN 'abnormal'
-            WHEN newest.quality = 'learning' THEN 'learning'
+            WHEN coalesce(steady.quality, newest.quality) = 'learning' THEN 'learning'
             ELSE 'normal'
        END AS state,
-       worst.started_at AS since, worst.started_at AT TIME ZONE m.clock AS local_since,
+       since.at AS since, since.at AT TIME ZONE m.clock AS local_since,
        newest.utc_timestamp AS last_reading_at,
        newest.utc_timestamp AT TIME ZONE m.clock AS local_last_reading,
        round(newest.power_kw * 1e4) / 1e4 AS power_kw,
@@ -102,6 +103,7 @@ SELECT m.machine_id, m.name AS machine, s.site_id, m.site,
        worst.incident_id, worst.severity, worst.reason, worst.acknowledged_by
   FROM anomaly.machines m
   JOIN anomaly.sites s ON s.name = m.site
+ CROSS JOIN anomaly.metering g
   LEFT JOIN LATERAL (
        SELECT r.utc_timestamp, r.power_kw, r.expected_kw, r.quality
          FROM anomaly.anomaly_results r
@@ -109,13 +111,22 @@ SELECT m.machine_id, m.name AS machine, s.site_id, m.site,
         ORDER BY r.utc_timestamp DESC
         LIMIT 1
        ) AS newest ON true
+  LEFT JOIN LATERAL (
+       SELECT r.quality -- one that says nothing of gaps: those hide that a machine is learnt
+         FROM anomaly.anomaly_results r
+        WHERE r.machine_id = m.machine_id AND newest.quality IN ('gap', 'irregular', 'duplicate')
+          AND r.quality NOT IN ('gap', 'irregular', 'duplicate')
+          AND r.utc_timestamp > newest.utc_timestamp - interval '1 day'
+        ORDER BY r.utc_timestamp DESC
+        LIMIT 1
+       ) AS steady ON true
   LEFT JOIN (
        SELECT i.machine_id, count(*) FILTER (WHERE i.kind = 'machine') AS incidents,
               count(*) FILTER (WHERE i.kind = 'meter') AS meter_faults
          FROM anomaly.incidents i
         WHERE i.ended_at IS NULL
           AND (i.state IN ('open', 'acknowledged', 'silenced')
-               OR i.kind = 'meter' AND i.state = 'closed')
+               OR i.kind = 'meter' AND i.settled)
         GROUP BY i.machine_id
        ) AS lasting ON lasting.machine_id = m.machine_id
   LEFT JOIN (
@@ -123,10 +134,15 @@ SELECT m.machine_id, m.name AS machine, s.site_id, m.site,
          FROM anomaly.incidents i
         WHERE i.ended_at IS NULL
           AND (i.state IN ('open', 'acknowledged', 'silenced')
-               OR i.kind = 'meter' AND i.state = 'closed')
+               OR i.kind = 'meter' AND i.settled)
         ORDER BY i.machine_id, i.kind = 'machine',
                  array_position(ARRAY['critical', 'warning', 'notice'], i.severity), i.started_at
-       ) AS worst ON worst.machine_id = m.machine_id;
+       ) AS worst ON worst.machine_id = m.machine_id
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN newest.utc_timestamp + g.meter_interval + g.stale_after < now()
+                   THEN newest.utc_timestamp + g.meter_interval
+                   ELSE worst.started_at END AS at
+       ) AS since;
 
 CREATE OR REPLACE VIEW bi.latest WITH (security_barrier) AS
 SELECT newest.utc_timestamp, m.machine_id, m.name AS machine, m.site, newest.reading,

@@ -14,7 +14,8 @@ SELECT s.site_id, s.name AS site,
   LEFT JOIN anomaly.price_periods p
     ON p.site_id = s.site_id AND current_date >= p.starts AND current_date < p.ends;
 
--- From the year of the first verdict to the end of next year.
+-- From the year before the first verdict, incident or run to the end of next year: the week of the
+-- first day may begin in the year before.
 CREATE OR REPLACE VIEW bi.calendar AS
 SELECT to_char(d.day, 'YYYYMMDD')::integer AS date_key, d.day AS date,
        extract(year FROM d.day)::integer AS year, extract(quarter FROM d.day)::integer AS quarter,
@@ -26,7 +27,10 @@ SELECT to_char(d.day, 'YYYYMMDD')::integer AS date_key, d.day AS date,
        extract(isodow FROM d.day) >= 6 AS is_weekend,
        (SELECT h.name FROM anomaly.holidays h WHERE h.calendar = '' AND h.day = d.day) AS holiday
   FROM (SELECT generate_series(
-                   make_date(extract(year FROM coalesce(
-                       (SELECT min(local_date) FROM anomaly.machine_days), current_date))::int, 1, 1),
+                   make_date(extract(year FROM coalesce(least(
+                       (SELECT min(local_date) FROM anomaly.machine_days),
+                       (SELECT min(started_at)::date FROM anomaly.incidents),
+                       (SELECT min(window_start)::date FROM anomaly.scoring_runs
+                         WHERE readings > 0)), current_date))::int - 1, 1, 1),
                    make_date(extract(year FROM current_date)::int + 1, 12, 31),
                    interval '1 day')::date AS day) AS d;

@@ -24,7 +24,9 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
        h.meter_faults AS meter_fault_readings,
        round(h.anomalies * 1e4 / nullif(h.readings, 0))::double precision / 1e4 AS anomaly_share,
        coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
-       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
+       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes,
+       round(h.power_hours * 1e4) / 1e4 AS power_hours,
+       round(h.expected_hours * 1e4) / 1e4 AS expected_hours
   FROM anomaly.machine_hours h
   JOIN anomaly.machines m USING (machine_id)
   JOIN anomaly.sites s ON s.name = m.site
@@ -70,7 +72,9 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        d.meter_faults AS meter_fault_readings,
        round(d.anomalies * 1e4 / nullif(d.readings, 0))::double precision / 1e4 AS anomaly_share,
        coalesce(round(i.machine_minutes), 0)::integer AS incident_minutes,
-       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes
+       coalesce(round(i.meter_minutes), 0)::integer AS meter_fault_minutes,
+       round(d.power_hours * 1e4) / 1e4 AS power_hours,
+       round(d.expected_hours * 1e4) / 1e4 AS expected_hours
   FROM anomaly.machine_days d
   JOIN anomaly.machines m USING (machine_id)
   JOIN anomaly.sites s ON s.name = m.site

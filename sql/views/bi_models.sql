@@ -8,7 +8,7 @@ SELECT v.version AS model_version, v.detector, v.trained_from, v.trained_to, v.r
                   AND f.effective_to IS NULL) AS judges_new_readings
   FROM anomaly.model_versions v;
 
-CREATE OR REPLACE VIEW bi.models_in_force AS
+CREATE OR REPLACE VIEW bi.models_in_force WITH (security_barrier) AS
 SELECT f.version AS model_version, nullif(f.effective_from, '-infinity') AS effective_from,
        f.effective_to, f.decision, f.recorded_at, f.recorded_by, f.reason
   FROM anomaly.model_in_force f

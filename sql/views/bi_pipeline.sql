@@ -44,7 +44,7 @@ SELECT ledger.newest_reading_at,
                  CROSS JOIN LATERAL (SELECT min(f.hour_start) AS hour_start
                                        FROM anomaly.machine_hours f
                                       WHERE f.machine_id = m.machine_id) AS began
-                 WHERE began.hour_start IS NOT NULL) AS due
+                 WHERE began.hour_start IS NOT NULL AND whole.hour_to IS NOT NULL) AS due
           LEFT JOIN (SELECT h.machine_id, sum(h.readings) AS readings
                        FROM anomaly.machine_hours h
                       WHERE h.hour_start >= whole.hour_to - interval '24 hours'

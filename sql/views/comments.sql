@@ -48,12 +48,14 @@ BEGIN
                ('holiday', 'Name of the public holiday; empty: none, or no calendar is set'),
                ('active_from', 'In use from, UTC; empty: always was'),
                ('active_to', 'Retired at, UTC; empty: in use'),
-               ('expected_kwh', 'Usual energy in it, kWh, where the usual power is known'),
-               ('excess_kwh', 'Energy beyond the usual in it, kWh; negative where it was less'),
+               ('expected_kwh', 'Usual energy in it, kWh, of the readings that follow no gap, where the usual power is known'),
+               ('excess_kwh', 'Energy beyond the usual in it, kWh, of the readings that follow no gap; negative where it was less'),
                ('cost', 'energy_kwh at the price of the site on that day, in currency; empty where no price is set'),
                ('mean_power_kw', 'Mean power in it, kW, weighted by time'),
                ('peak_power_kw', 'Highest power_kw of a reading in it, kW'),
                ('metered_hours', 'Hours in which energy_kwh was used; more than are in it after a gap, fewer where readings are missing'),
+               ('power_hours', 'Hours of which the power is known: weight of mean_power_kw'),
+               ('expected_hours', 'Hours of expected_kwh: divided by them it is the usual mean power'),
                ('anomalies', 'Readings in it with anomaly = 1'),
                ('meter_fault_readings', 'Readings in it that are faults of the meter'),
                ('anomaly_share', 'anomalies / readings, 0 to 1'),
@@ -78,7 +80,7 @@ END
 $$;
 
 COMMENT ON VIEW bi.verdicts IS 'Every current verdict: one row per reading of a machine. What did a machine draw at each time, and was it usual?';
-COMMENT ON COLUMN bi.verdicts.energy_kwh IS 'Energy since the last reading that counts, kWh: those of a span add up to what was used in it, over gaps, resets, roll-overs and meters that catch up';
+COMMENT ON COLUMN bi.verdicts.energy_kwh IS 'Energy since the last reading that counts, kWh. Of a counter those of a span add up to what it counted, over gaps, roll-overs and meters that catch up; what was used in a gap longer than ANOMALY_MAX_GAP_DAYS or in the interval of a reset is not known. Of power, or energy per interval, those of a gap are missing';
 
 COMMENT ON VIEW bi.anomalies IS 'The verdicts with anomaly = 1: one row per abnormal reading. Which readings were abnormal, and why?';
 COMMENT ON COLUMN bi.anomalies.energy_kwh IS 'Energy since the last reading that counts, kWh';
@@ -111,7 +113,7 @@ COMMENT ON COLUMN bi.meter_faults.local_date IS 'The day by the machine''s clock
 COMMENT ON COLUMN bi.meter_faults.week_start IS 'Monday of the week in which it began';
 
 COMMENT ON VIEW bi.machine_health IS 'How each machine is now: one row per machine. How is every machine now?';
-COMMENT ON COLUMN bi.machine_health.state IS 'normal; abnormal (an incident lasts); meter fault; silent (no readings); learning (no model knows it yet); no verdict yet; retired';
+COMMENT ON COLUMN bi.machine_health.state IS 'normal; abnormal (an incident lasts); meter fault; silent (its newest verdict is older than ANOMALY_STALE_AFTER_HOURS); learning (no model knows it yet); no verdict yet; retired';
 COMMENT ON COLUMN bi.machine_health.since IS 'Since when it is abnormal, at fault or silent, UTC; empty otherwise';
 COMMENT ON COLUMN bi.machine_health.local_since IS 'The same by the machine''s clock, without zone';
 COMMENT ON COLUMN bi.machine_health.last_reading_at IS 'Start of the interval of its newest reading, UTC';

@@ -18,20 +18,7 @@ from anomaly.windows import floor_to_interval
 from deployment import QUARTER, own_log_in
 from integration_settings import SMALL
 
-# Their Airflows run one after the other, on one worker; what needs none runs beside them.
-WITH_AIRFLOW = {
-    "test_backfills", "test_compose_services", "test_demo", "test_killed_worker",
-    "test_observability", "test_scheduler", "test_weekly_model",
-}  # fmt: skip
-
 APP, PASSWORD = "acceptance_app", "secret"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the modules with an Airflow into one group of pytest-xdist."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.stem in WITH_AIRFLOW:
-            item.add_marker(pytest.mark.xdist_group("airflow"))
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,7 @@ MACHINES = {
 }  # fmt: skip
 WEEKS = 10
 
-# One group: else each worker of `make test-slow` would make an environment, a plant and a Superset.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.xdist_group("superset"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 # A plant with ten weeks of verdicts, in which something is wrong now --------------------

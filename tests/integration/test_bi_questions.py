@@ -22,6 +22,7 @@ DAY = 96
 TRAINED, END = 28 * DAY, 40 * DAY
 TODAY = date(2026, 4, 10)  # a Friday; clocks in Berlin were changed on 29 March
 SINCE = TODAY - timedelta(days=28)
+SINCE_MONDAY = SINCE - timedelta(days=SINCE.weekday())
 ZONES = {1: "Europe/Berlin", 2: "Asia/Kolkata", 3: "America/New_York"}
 SITES = {1: "Hall 1", 2: "Hall 2", 3: "Hall 2"}
 RESET = 33 * DAY + 30
@@ -50,7 +51,8 @@ def raw() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def deployed(postgres, migrated, raw, tmp_path_factory):
-    settings = load_settings(models_url=str(tmp_path_factory.mktemp("models")))
+    models = str(tmp_path_factory.mktemp("models"))
+    settings = load_settings(models_url=models, stale_after_hours=0)  # its readings are old
     postgres.create_database("questions", template=migrated)
     database = Database(postgres.url("questions"), settings.database)
     insert(database, raw)
@@ -106,25 +108,35 @@ def local_days(machine: int, stamps: pd.Series) -> pd.Series:
 
 
 @pytest.fixture(scope="module")
-def energy(raw) -> pd.Series:
-    """Difference of the counter from the end of a local day to that of the next, kWh."""
-    parts = {}
+def counted(raw) -> dict[int, pd.Series]:
+    """The counter of each machine as if it had never started again, kWh."""
+    series = {}
     for machine in ZONES:
         counter = raw.set_index("utc_timestamp")[f"machine_{machine}"].dropna()
-        counted = counter.copy()
+        series[machine] = counter.copy()
         if machine == 2:  # what was used in the quarter-hour of the reset is not known
             at = START + RESET * QUARTER
-            counted[counted.index >= at] += counter[START + (RESET - 1) * QUARTER] - counter[at]
-        days = pd.Series(counted.index, index=counted.index).dt.tz_convert(ZONES[machine]).dt.date
-        ends = counted.groupby(days).last()
-        used = ends.diff().fillna(ends.iloc[0] - counted.iloc[0])
-        for day, kwh in used.items():
+            series[machine][counter.index >= at] += (
+                counter[START + (RESET - 1) * QUARTER] - counter[at]
+            )
+    return series
+
+
+@pytest.fixture(scope="module")
+def energy(counted) -> pd.Series:
+    """Difference of the counter from the end of a local day to that of the next, kWh."""
+    parts = {}
+    for machine, counter in counted.items():
+        days = pd.Series(counter.index, index=counter.index).dt.tz_convert(ZONES[machine]).dt.date
+        ends = counter.groupby(days).last()
+        drawn = ends.diff().fillna(ends.iloc[0] - counter.iloc[0])
+        for day, kwh in drawn.items():
             parts[machine, day] = kwh
     return pd.Series(parts)
 
 
-def recent(energy) -> pd.Series:
-    return energy[[day >= SINCE for _, day in energy.index]]
+def recent(energy, since: date = SINCE) -> pd.Series:
+    return energy[[day >= since for _, day in energy.index]]
 
 
 def test_energy_per_machine_and_day(deployed, energy):
@@ -149,7 +161,7 @@ def test_cost_per_week(deployed, energy):
     found = answer(deployed, 2)
 
     expected: dict[tuple, float] = {}
-    for (machine, day), kwh in recent(energy).items():
+    for (machine, day), kwh in recent(energy, SINCE_MONDAY).items():
         each, currency = price(machine, day)
         key = (day - timedelta(days=day.weekday()), SITES[machine], currency)
         expected[key] = expected.get(key, 0.0) + kwh * each
@@ -177,7 +189,7 @@ def test_anomalies_per_week(deployed):
     found = answer(deployed, 3)
 
     every = verdicts(deployed)
-    every = every[every["day"] >= SINCE]
+    every = every[every["day"] >= SINCE_MONDAY]
     every["week"] = [day - timedelta(days=day.weekday()) for day in every["day"]]
     expected = every.groupby(["week", "machine"])["anomaly"].agg(["sum", "size"])
     assert [
@@ -244,20 +256,26 @@ def test_incidents_with_most_excess_energy(deployed):
     assert first["excess_cost"] == pytest.approx(first["excess_kwh"] * 0.3, abs=0.01)
 
 
-def test_this_week_against_last(deployed, energy):
+def test_this_week_against_the_same_hours_of_the_last(deployed, counted):
     found = answer(deployed, 6)
 
-    monday = date(2026, 4, 6)
+    now, week = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC), timedelta(days=7)
     for row in found.itertuples():
         machine = int(row.machine[-1])
-        mine = {day: kwh for (number, day), kwh in energy.items() if number == machine}
-        this = sum(kwh for day, kwh in mine.items() if day >= monday)
-        last = sum(
-            kwh
-            for day, kwh in mine.items()
-            if monday - timedelta(days=7) <= day <= TODAY - timedelta(days=7)
-        )
-        assert (row.this_week_kwh, row.last_week_kwh) == pytest.approx((this, last))
+        zone = ZoneInfo(ZONES[machine])
+        monday, before = (datetime(2026, *day, tzinfo=zone) for day in ((4, 6), (3, 30)))
+        # In Kolkata an hour of the clock begins half an hour later.
+        minute = monday.astimezone(UTC).minute
+        until = now + timedelta(minutes=minute) if minute else now
+        this = used(counted[machine], monday, until)
+        last = used(counted[machine], before, until - week)
+        assert (row.this_week_kwh, row.last_week_kwh) == pytest.approx((this, last)), zone
+    assert len(found) == len(ZONES)
+
+
+def used(counter: pd.Series, start: datetime, end: datetime) -> float:
+    """What a counter counted in readings from `start` to before `end`."""
+    return counter[counter.index < end].iloc[-1] - counter[counter.index < start].iloc[-1]
 
 
 def test_precision(deployed):

@@ -2,12 +2,14 @@
 
 import json
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 
+import numpy as np
 import psycopg2
 import pytest
 
 from anomaly.database.connection import SCORER
+from anomaly.database.results import Origin
 from anomaly.database.scoring_runs import lock_publishing
 from anomaly.database.sites import list_prices
 from anomaly.errors import SiteError
@@ -15,9 +17,14 @@ from anomaly.operations.machine_changes import change_machine
 from anomaly.operations.machine_removal import remove_machine
 from anomaly.operations.purging import purge
 from anomaly.operations.site_changes import change_price, change_shifts, forget_price
-from deployment import at, counters, execute, insert, rows, score, train
+from anomaly.scoring.publishing import Job
+from anomaly.scoring.scorer import Scorer
+from anomaly.windows import Window
+from deployment import TESTS, at, counters, execute, insert, rows, score, train, train_in_force
 
 DAY = 96
+MOVED = at(0) - datetime(2026, 1, 1, tzinfo=UTC)
+"""So that the first verdict is on New Year's Day, a Thursday."""
 
 
 @pytest.fixture
@@ -205,6 +212,85 @@ def test_sums_go_with_their_machine_and_stay_when_verdicts_are_purged(database, 
         assert rows(
             database, f"SELECT DISTINCT machine_id FROM anomaly.{table}"
         ) == [(2,)]  # fmt: skip
+
+
+def purged_to_march(database, settings) -> None:
+    """Ten weeks from 2 March on, of which those of March are deleted."""
+    insert(database, counters(70 * DAY))
+    train(database, settings)
+    score(database, settings, 0, 70 * DAY)
+    kept = settings.changed(keep_results_months=1, reconcile_days=1).retention
+    assert purge(database, kept, at(70 * DAY)).months_of_results == 1
+
+
+SUMS = (
+    "SELECT machine_id, count(*), sum(readings), round(CAST(sum(energy_kwh) AS numeric), 6)"
+    " FROM bi.{} GROUP BY machine_id ORDER BY machine_id"
+)
+
+
+def sums(database) -> list[list[tuple]]:
+    return [rows(database, SUMS.format(view)) for view in ("machine_hours", "machine_days")]
+
+
+def test_scoring_a_part_of_a_purged_hour_again_leaves_its_sums(database, settings):
+    purged_to_march(database, settings)
+    before = sums(database)
+
+    score(database, settings, 10 * DAY + 42, 10 * DAY + 50)  # from 10:30 to 12:30
+
+    assert sums(database) == before
+
+
+def test_another_clock_loses_no_day_at_the_edge_of_what_was_purged(database, settings):
+    purged_to_march(database, settings)
+
+    for zone in ("America/New_York", "Asia/Kolkata", "Pacific/Auckland", "UTC"):
+        change_machine(database, "1", {"time_zone": zone})
+        hours, days = sums(database)
+        assert [row[2:] for row in hours] == [row[2:] for row in days], zone
+        assert hours[0][2] == 70 * DAY
+
+
+def test_the_usual_energy_of_a_day_does_not_take_a_gap_at_the_power_of_its_end(database, settings):
+    frame = counters(20 * DAY)
+    quarter = np.arange(20 * DAY) % DAY
+    power = np.where((quarter >= 32) & (quarter < 64), 50.0, 2.0)  # from 8 to 16 h
+    noise = np.random.default_rng(4).normal(1, 0.02, len(power))
+    frame["machine_1"] = (power * noise / 4).cumsum().round(3)
+    frame.loc[18 * DAY + 65 : 19 * DAY + 36, "machine_1"] = np.nan  # from 16:15 to 9:15
+    insert(database, frame)
+    settings = settings.changed(detector="signals")
+    train(database, settings, 17 * DAY)
+    score(database, settings, 17 * DAY, 20 * DAY)
+
+    ((energy, expected, hours, excess, power_hours),) = rows(
+        database,
+        "SELECT energy_kwh, expected_kwh, expected_hours, excess_kwh, power_hours"
+        " FROM bi.machine_days WHERE machine_id = 1 AND local_date = '2026-03-21'",
+    )
+    assert energy == pytest.approx(8 * 50 + 16 * 2 + 8 * 2, abs=15)
+    assert expected == pytest.approx((16 - 9.5) * 50 + 8 * 2, abs=15)
+    assert hours == pytest.approx(14.5, abs=0.3)
+    assert power_hours > 24
+    assert abs(excess) < 15
+
+
+def test_every_day_of_a_fact_is_in_the_calendar(database, settings):
+    insert(database, counters(10 * DAY).assign(utc_timestamp=lambda f: f["utc_timestamp"] - MOVED))
+    train_in_force(database, settings, Window(at(0) - MOVED, at(8 * DAY) - MOVED))
+    Scorer(database, settings).score_range(
+        Window(at(0) - MOVED, at(10 * DAY) - MOVED), Job(Origin.BACKFILL, TESTS)
+    )
+
+    for view in ("machine_hours", "machine_days", "alerts_weekly", "incidents", "verdicts"):
+        lost = rows(
+            database,
+            f"SELECT DISTINCT date_key FROM bi.{view}"
+            " WHERE date_key NOT IN (SELECT date_key FROM bi.calendar)",
+        )
+        assert lost == [], view
+    assert (20251229,) in rows(database, "SELECT date_key FROM bi.alerts_weekly")
 
 
 # Holidays -----------------------------------------------------------------------

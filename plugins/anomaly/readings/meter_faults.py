@@ -160,7 +160,9 @@ def _mark_contradictions(
     run_start = np.searchsorted(rows, run_starts(_equals_row_before(judged.measured))[rows])
     settled = settle_breaks(course, breaks, run_start)
     stopped = _is_after_long_stop(judged.measured, profiles, place, meter)[rows] & breaks.leaps
-    judged.mark(rows[stopped | settled.moves_again], Quality.CATCH_UP, np.nan)
+    leapt = rows[stopped | settled.moves_again]
+    judged.mark(leapt, Quality.CATCH_UP, np.nan)
+    judged.energy_hours[leapt] = np.nan
     # A reading that came back is marked after the leaps, because it has a power: the mean since
     # the last reading that counts. Contradicted readings are marked last and lose their power.
     back = np.flatnonzero(settled.follows >= 0)

@@ -257,8 +257,7 @@ class Publisher:
             published_at = lock_publishing(transaction)
             if attempt.new_machines:  # of a dry run: they go with everything else
                 register_machines(transaction, attempt.new_machines)
-            interval = self.settings.meter.interval
-            work = _Publication(transaction, attempt, shape, job, published_at, interval)
+            work = _Publication(transaction, attempt, shape, job, published_at, self.settings)
             found = work.compare(attempt.verdicts, attempt.current)
             written_from = self._judge_before(work, found)
             attempt.current.clear()  # of many machines, the largest thing in memory
@@ -388,14 +387,15 @@ class _Publication:
         shape: SourceShape,
         job: Job,
         published_at: datetime,
-        interval: timedelta,
+        settings: Settings,
     ) -> None:
         self.transaction = transaction
         self.attempt = attempt
         self.shape = shape
         self.job = job
         self.published_at = published_at
-        self.interval = interval
+        self.interval = settings.meter.interval
+        self.silent_after = settings.scoring.silent_after(self.interval)
         self.new: list[pd.DataFrame] = []
         self.changed: list[pd.DataFrame] = []
         self.gone = pd.DataFrame({"machine_id": [], "utc_timestamp": []})
@@ -530,6 +530,7 @@ class _Publication:
             self.job.origin,
             counts=counts,
             meter_interval=self.interval,
+            stale_after=self.silent_after,
             published_at=self.published_at,
             readings_to=None if pd.isna(newest) else newest.to_pydatetime() + self.interval,
             ingested_through=self.attempt.ingested_through,
