@@ -219,7 +219,7 @@ def test_a_clock_that_is_set_a_minute_past_midnight_loses_no_reading(trained):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @given(night=nights())
-@hypothesis_settings(PROPERTY, max_examples=60, derandomize=False)
+@hypothesis_settings(PROPERTY, max_examples=40, derandomize=False)
 def test_nor_does_any_of_many_more_nights(trained, night):
     with trained(night) as (database, settings):
         check_all_there(database, settings, night)
