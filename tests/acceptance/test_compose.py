@@ -9,7 +9,6 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from containers import PROJECT, configuration, copied_files, last_stage
 
 from anomaly.settings import GROUPS
@@ -191,6 +190,9 @@ KUBERNETES = PROJECT / "docker" / "kubernetes"
 
 
 def test_the_pod_template_is_a_pod_for_kubernetes_and_for_airflow():
+    # Not above: Airflow would be imported before tests/dags/conftest.py says where its home is.
+    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
     template = KUBERNETES / "pod-template.yaml"
     pod = yaml.safe_load(template.read_text())
 

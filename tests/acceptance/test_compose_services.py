@@ -150,14 +150,15 @@ def scored(airflow, run_id):
 
 def kill_a_worker_at_work(compose, airflow, run_id):
     """Kill the worker that runs a task, at once; the engine starts it again."""
+    found = []  # hosts of running tasks: a moment later there may be none, or another
 
-    def host():
+    def runs():
         tasks = airflow.tasks("backfill_scores", run_id)
-        hosts = [task["hostname"] for task in tasks if task["state"] == "running"]
-        return next((name for name in hosts if name), None)
+        found.extend(t["hostname"] for t in tasks if t["state"] == "running" and t["hostname"])
+        return found
 
-    wait_until(host, "a task runs")
-    name = {"worker-1": "worker"}.get(host(), host())
+    wait_until(runs, "a task runs")
+    name = "worker" if found[0] == "worker-1" else found[0]
     compose[name].kill()
     assert "does not answer" in compose[name].check_health().stderr
     compose[name].start()
