@@ -232,8 +232,10 @@ def test_work_goes_on_whatever_is_restarted_and_no_verdict_is_lost(
     ]:
         began = time.monotonic()
         compose[name].stop()
-        # The feeder's is about the newest reading; a worker's was seen to fail above.
-        assert name in ("feeder", "worker") or compose[name].check_health().returncode != 0
+        # The feeder's is about the newest reading; a worker's was seen to fail above. Of one that had
+        # to be killed, the last heartbeat is young for half a minute.
+        if name not in ("feeder", "worker"):
+            wait_until(lambda n=name: compose[n].check_health().returncode, f"{name} is missed")
         compose[name].start()
         compose[name].wait_until_healthy()
         record_property(f"restart of {name}", f"{time.monotonic() - began:.0f} s")
