@@ -232,8 +232,8 @@ def test_work_goes_on_whatever_is_restarted_and_no_verdict_is_lost(
     ]:
         began = time.monotonic()
         compose[name].stop()
-        # The feeder's is about the newest reading; a worker's was seen to fail above. Of one that had
-        # to be killed, the last heartbeat is young for half a minute.
+        # The feeder's is about the newest reading; a worker's was seen to fail above. Of one that
+        # had to be killed, the last heartbeat is young for half a minute.
         if name not in ("feeder", "worker"):
             wait_until(lambda n=name: compose[n].check_health().returncode, f"{name} is missed")
         compose[name].start()
