@@ -46,6 +46,7 @@ GRANT EXECUTE ON FUNCTION
     anomaly.refresh_sums(integer[], timestamptz[], timestamptz[]) TO anomaly_scorer;
 GRANT SELECT ON anomaly.sites, anomaly.energy_prices, anomaly.price_periods, anomaly.shifts,
     anomaly.machine_hours, anomaly.machine_days TO anomaly_scorer;
+GRANT INSERT ON anomaly.dropped_results TO anomaly_scorer;
 GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
 
 GRANT SELECT ON anomaly.alerts TO anomaly_scorer, anomaly_trainer;

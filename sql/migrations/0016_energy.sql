@@ -232,38 +232,6 @@ COMMENT ON TABLE anomaly.dropped_results IS 'Up to when months of results have b
 COMMENT ON COLUMN anomaly.dropped_results.dropped_to IS 'End of the months, not included';
 COMMENT ON COLUMN anomaly.dropped_results.dropped_at IS 'When they were dropped';
 
-CREATE OR REPLACE FUNCTION anomaly.drop_results_before(moment timestamptz)
-RETURNS integer
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
--- Dropping a month waits for those who read the results, and those who come after wait for it:
--- it gives up soon, and the next day's run tries again.
-SET lock_timeout = '5s'
-AS $$
-DECLARE
-    part    record;
-    dropped integer := 0;
-BEGIN
-    PERFORM anomaly.refuse_young(moment);
-    FOR part IN
-        SELECT c.relname,
-               (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC'
-               AS ends_at
-          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'anomaly.anomaly_results'::regclass
-           AND c.relname ~ '^anomaly_results_[0-9]{4}_[0-9]{2}$'
-         ORDER BY c.relname
-    LOOP
-        CONTINUE WHEN part.ends_at > moment;
-        EXECUTE format('DROP TABLE anomaly.%I', part.relname);
-        INSERT INTO anomaly.dropped_results (dropped_to) VALUES (part.ends_at);
-        dropped := dropped + 1;
-    END LOOP;
-    RETURN dropped;
-END
-$$;
-
 CREATE FUNCTION anomaly.refresh_sums(
     machines integer[], firsts timestamptz[], lasts timestamptz[]
 )
