@@ -30,6 +30,7 @@ for _name in [name for name in os.environ if name.startswith("ANOMALY_")]:
     del os.environ[_name]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAirflowAtATime | None:
     """Share out the slow tests (``--dist loadgroup``)."""
     return OneAirflowAtATime(config, log) if config.getoption("dist") == "loadgroup" else None

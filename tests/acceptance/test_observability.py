@@ -134,15 +134,19 @@ def wait_for(condition, seconds=90):
 
 
 def test_a_run_that_misses_its_deadline_calls_the_callback_and_one_in_time_does_not(
-    airflow, late, alarms, today
+    airflow, late, alarms
 ):
-    told = wait_for(lambda: alarms.exists() and alarms.read_text().splitlines())
-    assert [json.loads(line) for line in told] == [late]
+    def told():
+        return [json.loads(line) for line in alarms.read_text().splitlines()]
 
+    wait_for(lambda: alarms.exists() and late in told())
+
+    # The scheduler's own run of the last quarter-hour may be late as well.
     now = datetime.now(UTC)
     in_time = airflow.trigger("score_readings", interval=(now - QUARTER, now))
     assert airflow.wait_for_run("score_readings", in_time) == "success"
-    assert len(alarms.read_text().splitlines()) == 1
+    assert in_time not in told()
+    assert told().count(late) == 1
 
 
 def test_the_tasks_log_has_run_window_and_version_as_fields(airflow, database, late):
