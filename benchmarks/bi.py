@@ -33,6 +33,9 @@ _MONTH_QUESTIONS = {
     " GROUP BY hour",
     "machine_hours of a machine": "SELECT * FROM bi.machine_hours WHERE machine_id = 500"
     " AND hour_start >= '2026-11-01' AND hour_start < '2026-12-01'",
+    "machine_hours, minutes in incident per site": "SELECT site, sum(incident_minutes)"
+    " FROM bi.machine_hours WHERE hour_start >= '2026-11-01' AND hour_start < '2026-12-01'"
+    " GROUP BY site",
     "machine_days, energy and cost per machine": "SELECT machine, sum(energy_kwh), sum(cost)"
     f" FROM bi.machine_days WHERE local_date {_MONTH} GROUP BY machine",
     "machine_days, minutes in incident per site": "SELECT site, sum(incident_minutes)"

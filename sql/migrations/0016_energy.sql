@@ -125,7 +125,7 @@ COMMENT ON COLUMN anomaly.holidays.name IS 'Its name';
 -- Where clocks go back from 1 to 0, midnight is there twice, and the day begins with the first.
 CREATE FUNCTION anomaly.day_start(day date, zone text)
 RETURNS timestamptz
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN ((day::timestamp AT TIME ZONE zone - interval '1 hour') AT TIME ZONE zone)::date
                  >= day
             THEN day::timestamp AT TIME ZONE zone - interval '1 hour'

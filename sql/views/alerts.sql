@@ -4,15 +4,15 @@
 CREATE OR REPLACE VIEW anomaly.alerts AS
 SELECT i.incident_id, i.machine_id, i.started_at, said.label
   FROM anomaly.incidents i
-  LEFT JOIN LATERAL (
-       SELECT l.label
+  LEFT JOIN ( -- from the labels on: they are few
+       SELECT DISTINCT ON (o.incident_id) o.incident_id, l.label
          FROM anomaly.labels l
-        WHERE l.machine_id = i.machine_id AND l.label IN ('real', 'false_alarm')
-          AND l.withdrawn_as IS NULL
-          AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, 'infinity'))
-        ORDER BY l.label_id DESC
-        LIMIT 1
-       ) AS said ON true
+         JOIN anomaly.incidents o
+           ON o.machine_id = l.machine_id
+          AND l.during && tstzrange(o.started_at, coalesce(o.ended_at, 'infinity'))
+        WHERE l.label IN ('real', 'false_alarm') AND l.withdrawn_as IS NULL
+        ORDER BY o.incident_id, l.label_id DESC
+       ) AS said USING (incident_id)
  WHERE i.kind = 'machine' AND i.state NOT IN ('withdrawn', 'merged')
    AND NOT (i.state = 'silenced' AND EXISTS (
        SELECT FROM anomaly.labels l

@@ -33,7 +33,8 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
   LEFT JOIN anomaly.price_periods p
     ON p.site_id = s.site_id AND h.local_date >= p.starts AND h.local_date < p.ends
   LEFT JOIN (
-       SELECT lasted.machine_id, hours.hour_start,
+       SELECT lasted.machine_id,
+              date_trunc('hour', pieces.starts_at, lasted.clock) AS hour_start,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
          FROM (SELECT n.machine_id, n.kind, n.started_at,
@@ -42,15 +43,22 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
                  JOIN anomaly.machines c USING (machine_id)
                 CROSS JOIN anomaly.metering g
                 WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
+        CROSS JOIN LATERAL ( -- where the clock changes, it may be by half an hour
+              SELECT CASE WHEN (lasted.ends_at AT TIME ZONE lasted.clock)
+                               - (lasted.started_at AT TIME ZONE lasted.clock)
+                               = lasted.ends_at - lasted.started_at
+                          THEN interval '1 hour' ELSE interval '30 minutes' END AS length
+              ) AS step
         CROSS JOIN LATERAL generate_series(
-                  date_trunc('hour', lasted.started_at, lasted.clock), lasted.ends_at, '1 hour')
-               AS hours (hour_start)
+                  date_trunc('hour', lasted.started_at, lasted.clock), lasted.ends_at,
+                  step.length) AS pieces (starts_at)
         CROSS JOIN LATERAL (
-              SELECT extract(epoch FROM
-                         least(lasted.ends_at, hours.hour_start + interval '1 hour')
-                         - greatest(lasted.started_at, hours.hour_start)) / 60 AS minutes
+              SELECT greatest(extract(epoch FROM
+                         least(lasted.ends_at, pieces.starts_at + step.length)
+                         - greatest(lasted.started_at, pieces.starts_at))::double precision
+                     / 60, 0) AS minutes
               ) AS inside
-        GROUP BY lasted.machine_id, hours.hour_start
+        GROUP BY lasted.machine_id, date_trunc('hour', pieces.starts_at, lasted.clock)
        ) AS i ON i.machine_id = h.machine_id AND i.hour_start = h.hour_start;
 
 CREATE OR REPLACE VIEW bi.machine_days AS
@@ -100,8 +108,8 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
                          least(lasted.ends_at,
                                anomaly.day_start(days.local_date + 1, lasted.clock))
                          - greatest(lasted.started_at,
-                                    anomaly.day_start(days.local_date, lasted.clock))) / 60
-                     AS minutes
+                                    anomaly.day_start(days.local_date, lasted.clock)))
+                     ::double precision / 60 AS minutes
               ) AS inside
         GROUP BY lasted.machine_id, days.local_date
        ) AS i ON i.machine_id = d.machine_id AND i.local_date = d.local_date;

@@ -22,29 +22,31 @@ SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_st
            ::double precision / 1e4 AS precision,
        to_char(weeks.week_start, 'YYYYMMDD')::integer AS date_key
   FROM (SELECT m.machine_id, m.name AS machine, s.site_id, m.site, w.week_start,
-               coalesce(m.alert_budget, in_force.budget) AS budget,
-               count(a.incident_id)::integer AS alerts,
-               (count(*) FILTER (WHERE a.label = 'real'))::integer AS real_alerts,
-               (count(*) FILTER (WHERE a.label = 'false_alarm'))::integer AS false_alarms
-          FROM (SELECT DISTINCT d.machine_id,
-                       date_trunc('week', d.local_date::timestamp)::date AS week_start
-                  FROM anomaly.machine_days d) AS w
+               coalesce(m.alert_budget, champion.budget) AS budget,
+               w.alerts, w.real_alerts, w.false_alarms
+          FROM (SELECT told.machine_id, told.week_start,
+                       count(told.incident_id)::integer AS alerts,
+                       (count(*) FILTER (WHERE told.label = 'real'))::integer AS real_alerts,
+                       (count(*) FILTER (WHERE told.label = 'false_alarm'))::integer
+                           AS false_alarms
+                  FROM (SELECT d.machine_id,
+                               date_trunc('week', d.local_date::timestamp)::date AS week_start,
+                               NULL::bigint AS incident_id, NULL::text AS label
+                          FROM anomaly.machine_days d
+                         UNION ALL
+                        SELECT a.machine_id,
+                               date_trunc('week', a.started_at AT TIME ZONE c.clock)::date,
+                               a.incident_id, a.label
+                          FROM anomaly.alerts a
+                          JOIN anomaly.machines c USING (machine_id)) AS told
+                 GROUP BY told.machine_id, told.week_start
+                HAVING count(*) > count(told.incident_id)) AS w
           JOIN anomaly.machines m ON m.machine_id = w.machine_id
           JOIN anomaly.sites s ON s.name = m.site
           LEFT JOIN (
-               SELECT v.parameters
+               SELECT (v.parameters ->> 'alert_budget')::double precision AS budget
                  FROM anomaly.model_in_force f
                  JOIN anomaly.model_versions v USING (version)
                 WHERE f.superseded_at IS NULL AND f.effective_to IS NULL
                ) AS champion ON true
-         CROSS JOIN LATERAL (
-               SELECT (champion.parameters ->> 'alert_budget')::double precision AS budget
-               ) AS in_force
-          LEFT JOIN (
-               SELECT f.incident_id, f.machine_id, f.label,
-                      date_trunc('week', f.started_at AT TIME ZONE c.clock)::date AS week_start
-                 FROM anomaly.alerts f
-                 JOIN anomaly.machines c USING (machine_id)
-               ) AS a ON a.machine_id = w.machine_id AND a.week_start = w.week_start
-         GROUP BY m.machine_id, m.name, s.site_id, m.site, w.week_start, m.alert_budget,
-                  in_force.budget) AS weeks;
+       ) AS weeks;

@@ -129,21 +129,26 @@ def quarters_of_days(zone: str) -> Counter[date]:
 
 
 def test_minutes_of_incidents_over_such_a_night_belong_to_their_days_and_hours(judged):
-    (start, end) = NIGHTS[-1]
-    began, ended = start + 3 * QUARTER, end - 5 * QUARTER
+    incidents = [(start + 3 * QUARTER, end - 5 * QUARTER) for start, end in NIGHTS]
+    stamps = [
+        began + place * QUARTER
+        for began, ended in incidents
+        for place in range((ended - began) // QUARTER)
+    ]
     for number, zone in enumerate(ZONES, start=1):
         summed(judged, number, STAMPS[0], STAMPS[-1])
         execute(
             judged,
             "INSERT INTO anomaly.incidents (machine_id, kind, started_at, ended_at, last_at,"
             " told_at, severity, reason, state, origin, opened_at, updated_at)"
-            " VALUES (:number, 'machine', :began, :ended, :began, :began, 'notice', 'odd',"
-            " 'closed', 'live', now(), now())",
+            " SELECT :number, 'machine', began, ended, began, began, 'notice', 'odd',"
+            " 'closed', 'live', now(), now()"
+            " FROM unnest(CAST(:began AS timestamptz[]), CAST(:ended AS timestamptz[]))"
+            " AS i (began, ended)",
             number=number,
-            began=began,
-            ended=ended,
+            began=[began for began, _ in incidents],
+            ended=[ended for _, ended in incidents],
         )
-        stamps = [began + place * QUARTER for place in range((ended - began) // QUARTER)]
         for view, key, of in (
             ("machine_days", "local_date", lambda t, z=zone: t.astimezone(ZoneInfo(z)).date()),
             ("machine_hours", "hour_start", lambda t, z=zone: local_hour(t, z)),
