@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 VUS := .venv-vus
 SUPERSET := .venv-superset
 WORKERS ?= 2
+# A thread per worker: more would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 # uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
 UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
@@ -39,11 +41,11 @@ superset-stop: $(STAMP) ## Stop Superset; what it holds stays
 	@$(BIN)/python -m anomaly.demo superset-stop
 
 test: lint ## Lint, types, tests
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations 15 -m "not slow"
 
 test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versions
-	PROPERTIES=full $(BIN)/pytest -n $(WORKERS) --dist loadfile tests/integration/test_stateful.py tests/integration/test_invariants.py
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m slow
+	PROPERTIES=full $(PYTEST) --dist loadfile --durations 5 tests/integration/test_stateful.py tests/integration/test_invariants.py
+	$(PYTEST) --dist loadgroup --no-loadscope-reorder --durations 30 -m slow
 
 test-all: test test-slow ## Both
 

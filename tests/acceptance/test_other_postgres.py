@@ -1,4 +1,4 @@
-"""The same integration tests on the oldest Postgres that is supported: Debian's 15."""
+"""The integration tests on the oldest Postgres that is supported: Debian's 15."""
 
 import os
 import subprocess
@@ -10,19 +10,25 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+# They bring their own versions, or try many histories with statements that the others run as well.
+LEFT_OUT = (
+    "embedded_postgres", "stateful", "invariants", "killed_commands", "clocks", "meter_reality",
+    "promoting", "incident_commands", "your_own_file_page", "files_to_verdicts",
+    "weekly_on_real_readings", "vus_pr",
+)  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.skipif(not BINARIES.is_dir(), reason="Debian's postgresql-15 is not installed")
 def test_the_integration_tests_pass_on_postgres_15():
-    # The embedded server's own tests bring their own versions.
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow"]
-    own = "tests/integration/test_embedded_postgres.py"
+    files = [f"tests/integration/test_{name}.py" for name in LEFT_OUT]
+    assert all((PROJECT / file).exists() for file in files)
     result = subprocess.run(
-        [*command, "tests/integration", "--ignore", own],
+        [*command, "tests/integration", *(f"--ignore={file}" for file in files)],
         cwd=PROJECT,
-        # Random histories hold on any version: a few of them show that the SQL runs.
-        env=os.environ | {"POSTGRES_BINARIES": str(BINARIES), "PROPERTIES": "quick"},
+        env=os.environ | {"POSTGRES_BINARIES": str(BINARIES)},
         capture_output=True,
         text=True,
         check=False,
