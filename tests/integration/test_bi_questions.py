@@ -222,10 +222,10 @@ def test_hours_in_incidents(deployed):
             expected[incident["machine_id"]][incident["kind"]] += lasted / timedelta(hours=1)
     told = {
         int(row.machine[-1]): (
-            float(row.hours_in_incident or 0),
-            float(row.hours_of_meter_faults or 0),
+            float(row.hours_in_incident),
+            float(row.hours_of_meter_faults),
         )
-        for row in found.fillna(0).itertuples()
+        for row in found.itertuples()
     }
     for machine, hours in expected.items():
         assert told.get(machine, (0, 0)) == pytest.approx(
