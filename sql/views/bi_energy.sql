@@ -37,12 +37,7 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
               date_trunc('hour', pieces.starts_at, lasted.clock) AS hour_start,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
-         FROM (SELECT n.machine_id, n.kind, n.started_at,
-                      coalesce(n.ended_at, n.last_at + g.meter_interval) AS ends_at, c.clock
-                 FROM anomaly.incidents n
-                 JOIN anomaly.machines c USING (machine_id)
-                CROSS JOIN anomaly.metering g
-                WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
+         FROM anomaly.incident_spans lasted
         CROSS JOIN LATERAL ( -- where the clock changes, it may be by half an hour
               SELECT CASE WHEN (lasted.ends_at AT TIME ZONE lasted.clock)
                                - (lasted.started_at AT TIME ZONE lasted.clock)
@@ -92,12 +87,7 @@ SELECT d.machine_id, m.name AS machine, s.site_id, m.site, d.local_date,
        SELECT lasted.machine_id, days.local_date,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
-         FROM (SELECT n.machine_id, n.kind, n.started_at,
-                      coalesce(n.ended_at, n.last_at + g.meter_interval) AS ends_at, c.clock
-                 FROM anomaly.incidents n
-                 JOIN anomaly.machines c USING (machine_id)
-                CROSS JOIN anomaly.metering g
-                WHERE n.state NOT IN ('withdrawn', 'merged')) AS lasted
+         FROM anomaly.incident_spans lasted
         CROSS JOIN LATERAL (
               SELECT generate_series((lasted.started_at AT TIME ZONE lasted.clock)::date,
                                      (lasted.ends_at AT TIME ZONE lasted.clock)::date,

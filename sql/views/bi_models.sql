@@ -15,38 +15,36 @@ SELECT f.version AS model_version, nullif(f.effective_from, '-infinity') AS effe
  WHERE f.superseded_at IS NULL;
 
 CREATE OR REPLACE VIEW bi.alerts_weekly WITH (security_barrier) AS
-SELECT weeks.machine_id, weeks.machine, weeks.site_id, weeks.site, weeks.week_start, weeks.alerts,
-       weeks.budget, weeks.alerts - weeks.budget AS over_budget, weeks.real_alerts,
-       weeks.false_alarms, weeks.alerts - weeks.real_alerts - weeks.false_alarms AS unlabelled,
-       round(weeks.real_alerts * 1e4 / nullif(weeks.real_alerts + weeks.false_alarms, 0))
+SELECT m.machine_id, m.name AS machine, s.site_id, m.site, w.week_start, w.alerts,
+       bearable.budget, w.alerts - bearable.budget AS over_budget, w.real_alerts, w.false_alarms,
+       w.alerts - w.real_alerts - w.false_alarms AS unlabelled,
+       round(w.real_alerts * 1e4 / nullif(w.real_alerts + w.false_alarms, 0))
            ::double precision / 1e4 AS precision,
-       to_char(weeks.week_start, 'YYYYMMDD')::integer AS date_key
-  FROM (SELECT m.machine_id, m.name AS machine, s.site_id, m.site, w.week_start,
-               coalesce(m.alert_budget, champion.budget) AS budget,
-               w.alerts, w.real_alerts, w.false_alarms
-          FROM (SELECT told.machine_id, told.week_start,
-                       count(told.incident_id)::integer AS alerts,
-                       (count(*) FILTER (WHERE told.label = 'real'))::integer AS real_alerts,
-                       (count(*) FILTER (WHERE told.label = 'false_alarm'))::integer
-                           AS false_alarms
-                  FROM (SELECT d.machine_id,
-                               date_trunc('week', d.local_date::timestamp)::date AS week_start,
-                               NULL::bigint AS incident_id, NULL::text AS label
-                          FROM anomaly.machine_days d
-                         UNION ALL
-                        SELECT a.machine_id,
-                               date_trunc('week', a.started_at AT TIME ZONE c.clock)::date,
-                               a.incident_id, a.label
-                          FROM anomaly.alerts a
-                          JOIN anomaly.machines c USING (machine_id)) AS told
-                 GROUP BY told.machine_id, told.week_start
-                HAVING count(*) > count(told.incident_id)) AS w
-          JOIN anomaly.machines m ON m.machine_id = w.machine_id
-          JOIN anomaly.sites s ON s.name = m.site
-          LEFT JOIN (
-               SELECT (v.parameters ->> 'alert_budget')::double precision AS budget
-                 FROM anomaly.model_in_force f
-                 JOIN anomaly.model_versions v USING (version)
-                WHERE f.superseded_at IS NULL AND f.effective_to IS NULL
-               ) AS champion ON true
-       ) AS weeks;
+       to_char(w.week_start, 'YYYYMMDD')::integer AS date_key
+  FROM (SELECT told.machine_id, told.week_start, count(told.incident_id)::integer AS alerts,
+               (count(*) FILTER (WHERE told.label = 'real'))::integer AS real_alerts,
+               (count(*) FILTER (WHERE told.label = 'false_alarm'))::integer AS false_alarms
+          FROM (SELECT d.machine_id,
+                       date_trunc('week', d.local_date::timestamp)::date AS week_start,
+                       NULL::bigint AS incident_id, NULL::text AS label
+                  FROM anomaly.machine_days d
+                 UNION ALL
+                SELECT a.machine_id,
+                       date_trunc('week', a.started_at AT TIME ZONE c.clock)::date,
+                       a.incident_id, a.label
+                  FROM anomaly.alerts a
+                  JOIN anomaly.machines c USING (machine_id)) AS told
+         GROUP BY told.machine_id, told.week_start
+        HAVING count(*) > count(told.incident_id)) AS w -- weeks with a verdict
+  JOIN anomaly.machines m USING (machine_id)
+  JOIN anomaly.sites s ON s.name = m.site
+  LEFT JOIN (
+       SELECT v.parameters
+         FROM anomaly.model_in_force f
+         JOIN anomaly.model_versions v USING (version)
+        WHERE f.superseded_at IS NULL AND f.effective_to IS NULL
+       ) AS champion ON true
+ CROSS JOIN LATERAL (
+       SELECT coalesce(m.alert_budget, (champion.parameters ->> 'alert_budget')::double precision)
+                  AS budget
+       ) AS bearable;

@@ -228,9 +228,7 @@ def test_hours_in_incidents(deployed):
         for row in found.itertuples()
     }
     for machine, hours in expected.items():
-        assert told.get(machine, (0, 0)) == pytest.approx(
-            (hours["machine"], hours["meter"]), abs=0.06
-        )
+        assert told[machine] == pytest.approx((hours["machine"], hours["meter"]), abs=0.06)
     assert told[1][0] > 10
 
 

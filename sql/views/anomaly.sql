@@ -1,5 +1,4 @@
--- What counts as an alert, and what people said of it: `anomaly status`, training, metrics and
--- bi.alerts_weekly count the same.
+-- What views of bi, `anomaly status`, training and metrics share, so that all count the same.
 
 CREATE OR REPLACE VIEW anomaly.alerts AS
 SELECT i.incident_id, i.machine_id, i.started_at, said.label
@@ -26,3 +25,20 @@ COMMENT ON COLUMN anomaly.alerts.machine_id IS 'The machine';
 COMMENT ON COLUMN anomaly.alerts.started_at IS 'Start of the interval in which the deviation began';
 COMMENT ON COLUMN anomaly.alerts.label IS
     'real or false_alarm: the newest label of these that overlaps it; empty: nobody said';
+
+CREATE OR REPLACE VIEW anomaly.incident_spans AS
+SELECT i.incident_id, i.machine_id, i.kind, i.started_at,
+       coalesce(i.ended_at, i.last_at + g.meter_interval) AS ends_at, m.clock
+  FROM anomaly.incidents i
+  JOIN anomaly.machines m USING (machine_id)
+ CROSS JOIN anomaly.metering g
+ WHERE i.state NOT IN ('withdrawn', 'merged');
+COMMENT ON VIEW anomaly.incident_spans IS
+    'When each incident lasts; those that were withdrawn or merged into another are left out';
+COMMENT ON COLUMN anomaly.incident_spans.incident_id IS 'The incident';
+COMMENT ON COLUMN anomaly.incident_spans.machine_id IS 'The machine';
+COMMENT ON COLUMN anomaly.incident_spans.kind IS 'machine or meter';
+COMMENT ON COLUMN anomaly.incident_spans.started_at IS 'Start of the interval in which the deviation began';
+COMMENT ON COLUMN anomaly.incident_spans.ends_at IS
+    'Its end; of one that lasts, the end of its last abnormal interval';
+COMMENT ON COLUMN anomaly.incident_spans.clock IS 'Time zone of the machine';
