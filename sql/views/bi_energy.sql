@@ -38,18 +38,12 @@ SELECT h.machine_id, m.name AS machine, s.site_id, m.site, h.hour_start,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'machine') AS machine_minutes,
               sum(inside.minutes) FILTER (WHERE lasted.kind = 'meter') AS meter_minutes
          FROM anomaly.incident_spans lasted
-        CROSS JOIN LATERAL ( -- where the clock changes, it may be by half an hour
-              SELECT CASE WHEN (lasted.ends_at AT TIME ZONE lasted.clock)
-                               - (lasted.started_at AT TIME ZONE lasted.clock)
-                               = lasted.ends_at - lasted.started_at
-                          THEN interval '1 hour' ELSE interval '30 minutes' END AS length
-              ) AS step
-        CROSS JOIN LATERAL generate_series(
+        CROSS JOIN LATERAL generate_series( -- some clocks change by half an hour
                   date_trunc('hour', lasted.started_at, lasted.clock), lasted.ends_at,
-                  step.length) AS pieces (starts_at)
+                  interval '30 minutes') AS pieces (starts_at)
         CROSS JOIN LATERAL (
               SELECT greatest(extract(epoch FROM
-                         least(lasted.ends_at, pieces.starts_at + step.length)
+                         least(lasted.ends_at, pieces.starts_at + interval '30 minutes')
                          - greatest(lasted.started_at, pieces.starts_at))::double precision
                      / 60, 0) AS minutes
               ) AS inside

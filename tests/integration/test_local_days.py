@@ -165,6 +165,35 @@ def test_minutes_of_incidents_over_such_a_night_belong_to_their_days_and_hours(j
             assert found == {place: 15 * total for place, total in expected.items()}, (view, zone)
 
 
+def test_an_incident_over_two_changes_of_a_clock_fills_each_of_its_hours(judged):
+    zone = "Australia/Lord_Howe"
+    number = ZONES.index(zone) + 1
+    (began, _), (_, ended) = NIGHTS[1], NIGHTS[3]  # April and October, each by half an hour
+    summed(judged, number, STAMPS[0], STAMPS[-1])
+    execute(
+        judged,
+        "INSERT INTO anomaly.incidents (machine_id, kind, started_at, ended_at, last_at, told_at,"
+        " severity, reason, state, origin, opened_at, updated_at)"
+        " VALUES (:number, 'machine', :began, :ended, :began, :began, 'notice', 'odd', 'closed',"
+        " 'live', now(), now())",
+        number=number,
+        began=began,
+        ended=ended,
+    )
+    within = Counter(
+        local_hour(began + place * QUARTER, zone) for place in range((ended - began) // QUARTER)
+    )
+
+    found = rows(
+        judged,
+        "SELECT hour_start, incident_minutes FROM bi.machine_hours WHERE machine_id = :number",
+        number=number,
+    )
+
+    assert dict(found) == {hour: 15 * within[hour] for hour, _ in found}
+    assert set(within.values()) >= {2, 4}
+
+
 def test_an_incident_that_lasts_counts_to_the_end_of_its_last_abnormal_interval(judged):
     summed(judged, 1, STAMPS[0], STAMPS[-1])
     last = STAMPS[0] + 7 * QUARTER
