@@ -41,7 +41,8 @@ SELECT timestamptz '{YEAR.start}' + tick * interval '15 minutes',
 """
 FORGET = (
     "TRUNCATE anomaly.anomaly_results, anomaly.anomaly_results_history, anomaly.scoring_runs,"
-    " anomaly.incidents, anomaly.acknowledgements, anomaly.backfill_pieces, anomaly.backfills"
+    " anomaly.incidents, anomaly.acknowledgements, anomaly.backfill_pieces, anomaly.backfills,"
+    " anomaly.alert_events, anomaly.alert_messages, anomaly.alert_message_events"
 )
 
 

@@ -130,7 +130,7 @@ FORM = {
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=settings.dags.longest_run + approval,
-    default_args=default_args(settings.dags, settings.dags.longest_run)
+    default_args=default_args(settings, settings.dags.longest_run)
     | {"pool": settings.dags.dag_backfill_pool, "priority_weight": 1, "weight_rule": "absolute"},
     params=FORM,
     tags=["anomaly", "scoring"],

@@ -48,7 +48,7 @@ settings = load_settings()
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=settings.dags.longest_run,
-    default_args=default_args(settings.dags, settings.dags.longest_run),
+    default_args=default_args(settings, settings.dags.longest_run),
     params={
         "version": Param(type="integer", minimum=1, title="Version"),
         "reason": Param(type="string", minLength=1, title="Reason", description="For the record"),

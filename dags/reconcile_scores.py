@@ -55,7 +55,7 @@ settings = load_settings()
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=settings.dags.longest_run,
-    default_args=default_args(settings.dags, settings.dags.longest_run),
+    default_args=default_args(settings, settings.dags.longest_run, tells=True),
     params={
         "start": Param(None, type=["null", "string"], title="Start", description="Empty: 30 days"),
         "end": Param(None, type=["null", "string"], title="End", description="Empty: now"),

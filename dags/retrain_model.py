@@ -32,7 +32,7 @@ why in its log; `anomaly models show N` tells more, `promote_model` overrules.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -42,6 +42,7 @@ from anomaly.settings import load_settings
 from anomaly_wiring import (
     FIRST_DAY,
     MODELS,
+    ToldAnywayError,
     announce_promotion,
     default_args,
     deployment,
@@ -60,7 +61,7 @@ approval = timedelta(hours=settings.gate.approval_timeout_hours)
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=settings.dags.longest_run + approval,
-    default_args=default_args(settings.dags, settings.dags.longest_run),
+    default_args=default_args(settings, settings.dags.longest_run, tells=True),
     tags=["anomaly", "training"],
     doc_md=__doc__,
 )
@@ -73,6 +74,7 @@ def retrain_model() -> None:
         from anomaly.lifecycle.model_card import comparison_table, verdict_in_words
         from anomaly.lifecycle.promotion import needs_a_person, next_step
         from anomaly.lifecycle.training import Trainer
+        from anomaly.operations.alert_checks import tell_question
 
         context = get_current_context()
         run, instance = context["dag_run"], context["ti"]
@@ -82,8 +84,10 @@ def retrain_model() -> None:
             by = f"{run.dag_id} {run.run_id}"
             report = trainer.challenge(trainer.default_window(due), by=by, due=due)
             tell_lineage(context, database, settings, folder=report.card.rpartition("/")[0])
-        judgement, refused = report.judgement, report.refused_in_a_row
-        step = next_step(judgement, settings.gate, refused)
+            judgement, refused = report.judgement, report.refused_in_a_row
+            step = next_step(judgement, settings.gate, refused)
+            if judgement.passed and step != "promote":
+                tell_question(database, settings, report.version, datetime.now(UTC))
         decide = needs_a_person(judgement, settings.gate, refused)
         words = f"{verdict_in_words(judgement)}\n\n{comparison_table(judgement)}"
         print(f"version {report.version}, model card {report.card}\n{words}")
@@ -133,13 +137,11 @@ def retrain_model() -> None:
     @task
     def check_gate() -> None:
         """Fail, so that somebody is told: a person must decide which version judges."""
-        from airflow.sdk.exceptions import AirflowFailException
-
         instance = get_current_context()["ti"]
         version, decide = (
             instance.xcom_pull(task_ids="train", key=key) for key in ("version", "decide")
         )
-        raise AirflowFailException(
+        raise ToldAnywayError(
             f"a person must decide on version {version}: {decide}. Answer the task `ask` under"
             f" Required Actions, or run `anomaly models promote {version}`"
         )

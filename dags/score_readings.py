@@ -34,7 +34,7 @@ neither lose nor double a verdict: a window is published whole, in one transacti
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context, CronDataIntervalTimetable, dag, get_current_context, task
@@ -43,6 +43,7 @@ from anomaly.settings import load_settings
 from anomaly_wiring import (
     FIRST_DAY,
     SCORES,
+    ToldAnywayError,
     announce_scores,
     deadline,
     default_args,
@@ -67,7 +68,9 @@ EVERY = timedelta(minutes=15)
     allowed_run_types=["scheduled", "manual"],
     dagrun_timeout=settings.dags.scoring_run(settings.meter.interval),
     deadline=deadline(settings.dags, EVERY),
-    default_args=default_args(settings.dags, settings.dags.scoring_run(settings.meter.interval))
+    default_args=default_args(
+        settings, settings.dags.scoring_run(settings.meter.interval), tells=True
+    )
     | {"priority_weight": 1000, "weight_rule": "absolute"},  # before any backfill
     tags=["anomaly", "scoring"],
     doc_md=__doc__,
@@ -99,17 +102,17 @@ def score_readings() -> None:
 
 def fail_when_stale(context: Context) -> str:
     """Fail the task when the newest reading ended longer ago than the settings allow."""
-    from airflow.sdk.exceptions import AirflowFailException
-
+    from anomaly.operations.alert_checks import note_freshness_check
     from anomaly.operations.status import is_stale, newest_reading
 
     with deployment(settings) as database:
         measure_ages(database, settings)
+        note_freshness_check(database, datetime.now(UTC))
         as_of = interval_of(context, settings.meter.interval).end
         newest = newest_reading(database, settings.meter_table, settings.meter, as_of)
         if is_stale(newest, settings.meter, settings.scoring, as_of):
             stale_after = settings.scoring.stale_after(settings.meter.interval)
-            raise AirflowFailException(
+            raise ToldAnywayError(
                 f"the newest reading in {settings.meter_table.source_name} is of {newest}, and"
                 f" ended more than {stale_after / timedelta(hours=1):g} h before {as_of}: look at"
                 " what fills the table"

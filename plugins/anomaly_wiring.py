@@ -22,6 +22,8 @@ from airflow.sdk import (
     DeadlineReference,
     SyncCallback,
 )
+from airflow.sdk.bases.notifier import BaseNotifier
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from anomaly.errors import SettingsError
 from anomaly.installation import conflict
@@ -41,6 +43,10 @@ MACHINES = "anomaly_machines"
 """Airflow's variable with the machines' names, for the form of backfills: a DAG file that asked the
 database itself would do so whenever it is parsed."""
 MOST_NAMES = 1000
+SENDER = "send_alerts"
+"""Sends what waits in the outbox."""
+TOLD = "anomaly_told_at_once"
+"""Airflow's variable with the newest failure that was told past the outbox."""
 # Airflow leaves out the tasks of a run before this day, and calls it a success.
 FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 SCORES = Asset("anomaly_scores", uri="x-anomaly://results/scores")
@@ -51,22 +57,88 @@ if two_versions := conflict():  # the import error of every DAG, and not a silen
     raise SettingsError(two_versions)
 
 
-def default_args(dag_settings: DagSettings, run_timeout: timedelta) -> dict[str, Any]:
+def default_args(
+    settings: Settings, run_timeout: timedelta, *, tells: bool = False
+) -> dict[str, Any]:
     """What every task carries: owner, pool, retries, its end and what to call when it fails.
 
-    A task has half of its run's time, so that a retry of one that hangs still fits in.
+    A task has half of its run's time, so that a retry of one that hangs still fits in. With
+    `tells`, people are told when it has failed.
     """
-    task_timeout = run_timeout / 2
+    dag_settings = settings.dags
+    callbacks: list[Callable[[Context], None]] = []
+    if dag_settings.dag_failure_callback:
+        callbacks.append(_callback("FAILURE", dag_settings.dag_failure_callback))
+    if tells and settings.alerts.alert_routes:
+        callbacks.append(FailedTask(settings))
     arguments: dict[str, Any] = {
         "owner": dag_settings.dag_owner,
         "pool": dag_settings.dag_pool,
         "retries": dag_settings.dag_retries,
         "retry_delay": timedelta(seconds=dag_settings.dag_retry_delay_seconds),
+        "execution_timeout": run_timeout / 2,
     }
-    arguments["execution_timeout"] = task_timeout
-    if dag_settings.dag_failure_callback:
-        arguments["on_failure_callback"] = _callback("FAILURE", dag_settings.dag_failure_callback)
+    if callbacks:
+        arguments["on_failure_callback"] = callbacks
     return arguments
+
+
+class ToldAnywayError(AirflowFailException):
+    """Fails a task for a reason of which `send_alerts` tells by itself."""
+
+
+class FailedTask(BaseNotifier):  # type: ignore[misc]
+    """An Airflow notifier: writes the failure of a task into the outbox, once per task and day.
+
+    Where the database cannot be used, or the sender itself has failed, the routes of the pipeline
+    are told at once, once a day.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def notify(self, context: Context) -> None:
+        """Tell of the task in `context`."""
+        from anomaly.operations.task_failures import FailedRun, tell_at_once, tell_failure
+
+        error = context.get("exception")
+        if isinstance(error, ToldAnywayError):
+            return
+        task = context["ti"]
+        failed = FailedRun(task.dag_id, task.task_id, task.run_id, str(error or "it was killed"))
+        now = datetime.now(UTC)
+        trouble = ""
+        if task.dag_id == self.settings.dags.dag_prefix + SENDER:
+            trouble = "what sends its messages is what has failed"
+        else:
+            try:
+                with deployment(self.settings) as database:
+                    tell_failure(database, failed, now)
+            except AirflowException as unusable:
+                trouble = str(unusable)
+        if trouble and not _is_told(now) and tell_at_once(self.settings, failed, trouble, now):
+            _note_told(now)
+
+
+def _is_told(now: datetime) -> bool:
+    """Whether people were told past the outbox today."""
+    from airflow.sdk import Variable
+
+    try:
+        return bool(Variable.get(TOLD, default=None) == now.date().isoformat())
+    except Exception as error:  # rather twice than never
+        log.warning("it is not known whether people were told today: %s", error)
+        return False
+
+
+def _note_told(now: datetime) -> None:
+    from airflow.sdk import Variable
+
+    try:
+        Variable.set(TOLD, now.date().isoformat(), "When a failure was last told past the outbox")
+    except Exception as error:
+        log.warning("people may be told again today: %s", error)
 
 
 def deadline(dag_settings: DagSettings, schedule: timedelta) -> DeadlineAlert | None:
@@ -94,11 +166,7 @@ def deployment(settings: Settings) -> Iterator[Database]:
     help, else to be retried.
     """
     from airflow.sdk import Connection
-    from airflow.sdk.exceptions import (
-        AirflowException,
-        AirflowFailException,
-        AirflowNotFoundException,
-    )
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     from anomaly.database.connection import Database
     from anomaly.database.explained_errors import EXPLAINED, explained

@@ -50,6 +50,20 @@ GRANT INSERT ON anomaly.dropped_results TO anomaly_scorer;
 GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
 
 GRANT SELECT ON anomaly.alerts TO anomaly_scorer, anomaly_trainer;
+GRANT SELECT ON anomaly.alert_facts TO anomaly_scorer;
+
+-- Events are written with what they are about; a sender writes the rest.
+GRANT SELECT, INSERT ON anomaly.alert_events, anomaly.alert_messages, anomaly.alert_message_events,
+    anomaly.alert_silences, anomaly.checks TO anomaly_scorer;
+GRANT UPDATE (held_until, decided_at, decision) ON anomaly.alert_events TO anomaly_scorer;
+GRANT UPDATE (attempts, next_attempt, sent_at, given_up_at, dropped_at, error, channel)
+    ON anomaly.alert_messages TO anomaly_scorer;
+GRANT UPDATE (channel, message_id, severity, is_over) ON anomaly.alert_message_events
+    TO anomaly_scorer;
+GRANT DELETE ON anomaly.alert_events, anomaly.alert_messages TO anomaly_scorer; -- by `anomaly purge`
+GRANT UPDATE (ends_at) ON anomaly.alert_silences TO anomaly_scorer;
+GRANT UPDATE (checked_at) ON anomaly.checks TO anomaly_scorer;
+GRANT SELECT, INSERT ON anomaly.alert_events TO anomaly_trainer;
 
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;

@@ -255,7 +255,8 @@ class Deployment:
             TRUNCATE {self.layout.table}, anomaly.anomaly_results, anomaly.scoring_runs,
                      anomaly.anomaly_results_history, anomaly.model_in_force, anomaly.incidents,
                      anomaly.acknowledgements, anomaly.labels, anomaly.machine_hours,
-                     anomaly.machine_days;
+                     anomaly.machine_days, anomaly.alert_events, anomaly.alert_messages,
+                     anomaly.alert_message_events;
             DELETE FROM anomaly.model_versions WHERE version > 3;
             DELETE FROM anomaly.machines WHERE source_key <> ALL (%s)
             """,

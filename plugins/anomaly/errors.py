@@ -49,6 +49,10 @@ class LabelError(AnomalyError):
     """An acknowledgement names an incident that is not there, or is over."""
 
 
+class AlertError(AnomalyError):
+    """A route, a template or a silence makes no sense, or names what is not there."""
+
+
 class TrainingError(AnomalyError):
     """The training window does not hold enough readings."""
 

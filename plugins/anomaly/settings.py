@@ -10,15 +10,24 @@ case: ``meter.interval_minutes`` is ``ANOMALY_INTERVAL_MINUTES``.
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from anomaly.config_file import (
     VARIABLE,
@@ -91,6 +100,28 @@ class StatusSeverity(StrEnum):
     WARNING = "warning"
     CRITICAL = "critical"
     NEVER = "never"
+
+
+class AlertSeverity(StrEnum):
+    """How severe what a message is about is, in rising order."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0 for the least severe."""
+        return list(AlertSeverity).index(self)
+
+
+class AlertKind(StrEnum):
+    """What a message is about."""
+
+    MACHINE = "machine"
+    METER = "meter"
+    PIPELINE = "pipeline"
+    MODEL = "model"
 
 
 class Promotion(StrEnum):
@@ -500,6 +531,131 @@ class GateSettings(Group):
         return timedelta(weeks=self.gate_champion_weeks)
 
 
+class AlertRoute(BaseModel):
+    """Channels, and which messages go to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w.-]{1,50}$")
+    urls: tuple[SecretStr, ...] = Field(min_length=1)
+    severities: tuple[AlertSeverity, ...] = Field(tuple(AlertSeverity), min_length=1)
+    kinds: tuple[AlertKind, ...] = Field(tuple(AlertKind), min_length=1)
+    sites: tuple[str, ...] = ()
+    """Empty: every site. What is about no machine goes to every route of its kind."""
+    escalation: bool = False
+    """Only for critical incidents that nobody has acknowledged."""
+
+
+_ROUTES_FORM = (
+    'write URLs of apprise, separated by spaces, or JSON such as [{"name": "ops", "urls":'
+    ' ["mailto://..."], "severities": ["critical"], "kinds": ["machine"], "sites": ["Hall 1"]}]'
+)
+
+
+class AlertSettings(Group):
+    """Whom messages go to, when, and what keeps them back."""
+
+    alert_routes: tuple[AlertRoute, ...] = Field(
+        (),
+        description="where messages go: URLs of apprise, or JSON with a route per severity, kind"
+        " and site; empty: nobody is told",
+    )
+    alert_age_hours: float = Field(
+        24.0,
+        gt=0,
+        le=24 * 31,
+        description="what is older when it is found, or when it could be sent, is not sent",
+    )
+    alert_retry_hours: float = Field(
+        24.0,
+        gt=0,
+        le=24 * 31,
+        description="how long a message is tried before it is given up",
+    )
+    alert_group_from: int = Field(
+        4, ge=2, le=1000, description="from how many machines on there is one message for all"
+    )
+    alert_quiet_hours: str = Field(
+        "",
+        pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        description="by the machine's clock, as 22:00-06:00: what is not critical waits",
+    )
+    alert_escalate_minutes: float = Field(
+        0.0,
+        ge=0,
+        le=60 * 24 * 31,
+        description="after how long a critical incident that nobody has acknowledged goes to the"
+        " routes with escalation; 0: never",
+    )
+    alert_unscored_minutes: float = Field(
+        60.0,
+        gt=0,
+        le=60 * 24 * 31,
+        description="after how long without a scored window, or without a check of the meters'"
+        " freshness, somebody is told",
+    )
+    alert_over_budget: float = Field(
+        3.0,
+        ge=1,
+        le=1000,
+        description="how many times their budget the alerts of a week may be before somebody is"
+        " told",
+    )
+    alert_templates: str = Field(
+        "", description="folder with your own templates of messages; empty: the shipped ones"
+    )
+
+    @field_validator("alert_routes", mode="before")
+    @classmethod
+    def _routes_are_urls_or_json(cls, routes: object) -> object:
+        if not isinstance(routes, str):
+            return routes
+        if not routes.lstrip().startswith(("[", "{")):
+            return [{"name": "everything", "urls": routes.split()}] if routes.strip() else []
+        try:
+            found = json.loads(routes)
+        except ValueError:
+            raise ValueError(f"this is no JSON: {_ROUTES_FORM}") from None
+        return [found] if isinstance(found, dict) else found
+
+    @field_validator("alert_routes")
+    @classmethod
+    def _routes_have_their_own_names(cls, routes: tuple[AlertRoute, ...]) -> tuple[AlertRoute, ...]:
+        names = [route.name for route in routes]
+        if len(set(names)) != len(names):
+            raise ValueError("two routes have the same name; give each its own")
+        return routes
+
+    @property
+    def age(self) -> timedelta:
+        """How old what is told may be."""
+        return timedelta(hours=self.alert_age_hours)
+
+    @property
+    def retry(self) -> timedelta:
+        """How long a message is tried again."""
+        return timedelta(hours=self.alert_retry_hours)
+
+    @property
+    def escalate_after(self) -> timedelta | None:
+        """After how long a critical incident is escalated; None: never."""
+        minutes = self.alert_escalate_minutes
+        return timedelta(minutes=minutes) if minutes else None
+
+    @property
+    def unscored(self) -> timedelta:
+        """How long nothing may be scored or checked."""
+        return timedelta(minutes=self.alert_unscored_minutes)
+
+    @property
+    def quiet_hours(self) -> tuple[time, time] | None:
+        """From when to when what is not critical waits, by a local clock; None: never."""
+        if not self.alert_quiet_hours:
+            return None
+        start, end = (time.fromisoformat(part) for part in self.alert_quiet_hours.split("-"))
+        return start, end
+
+
 class LogSettings(Group):
     """What the command line logs on standard error; tasks always log into Airflow's own log."""
 
@@ -518,7 +674,10 @@ class RetentionSettings(Group):
         0, ge=0, le=1200, description="verdicts that were replaced, since they were"
     )
     keep_ledger_months: int = Field(
-        0, ge=0, le=1200, description="rows of the ledger; no shorter than verdicts and history"
+        0,
+        ge=0,
+        le=1200,
+        description="rows of the ledger, and alerts; no shorter than verdicts and history",
     )
 
     @model_validator(mode="after")
@@ -640,6 +799,7 @@ class Settings(BaseModel):
     incidents: IncidentSettings = IncidentSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    alerts: AlertSettings = AlertSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     dags: DagSettings = DagSettings()
@@ -692,6 +852,9 @@ GROUPS: dict[str, type[Group]] = {
     name: group for name, group in get_type_hints(Settings).items() if name in Settings.model_fields
 }
 """The groups of `Settings`, by name."""
+
+_SECRET = {"alert_routes"}
+"""Fields whose values no message shows: their URLs hold tokens."""
 
 _GROUP_OF = {field: name for name, group in GROUPS.items() for field in group.model_fields}
 
@@ -785,13 +948,24 @@ def _refuse_misspelt_names(environment: Mapping[str, str]) -> None:
                 raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
 
 
+def _is_name(part: int | str) -> bool:
+    """Whether part of a place may be shown: a number, or a name that is no URL."""
+    return isinstance(part, int) or re.fullmatch("[a-z_]{1,20}", part) is not None
+
+
 def _explain(issue: Any, sources: Mapping[str, str] = MappingProxyType({})) -> str:
     """Say a problem of pydantic's, whose place is a group and a field, or a group alone."""
     message = str(issue["msg"]).removeprefix("Value error, ")
+    if issue["type"] == "extra_forbidden":
+        message = "there is no such field"
     place = issue["loc"]
     if len(place) < 2:
         return message
     field = str(place[1])
     file = sources.get(field)
     name = f"{field} in {file}" if file else _variable(field)
+    if field in _SECRET:
+        inside = "".join(f"[{part}]" for part in place[2:] if _is_name(part))
+        form = "" if _ROUTES_FORM in message else f"; {_ROUTES_FORM}"
+        return f"{name}{inside}, which is not shown here: {message}{form}"
     return f"{name} is {issue['input']!r}: {message}"

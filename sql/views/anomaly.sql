@@ -42,3 +42,55 @@ COMMENT ON COLUMN anomaly.incident_spans.started_at IS 'Start of the interval in
 COMMENT ON COLUMN anomaly.incident_spans.ends_at IS
     'Its end; of one that lasts, the end of its last abnormal interval';
 COMMENT ON COLUMN anomaly.incident_spans.clock IS 'Time zone of the machine';
+
+CREATE OR REPLACE VIEW anomaly.alert_facts AS
+SELECT e.event_id, e.about, e.event, e.kind, e.severity, e.says, e.created_at, e.held_until,
+       e.decided_at, e.decision, e.incident_id, m.machine_id, m.name AS machine,
+       coalesce(m.site, '') AS site, m.clock, i.state, i.started_at, i.last_at, i.ended_at,
+       i.settled, i.reason, coalesce(i.severity, e.severity) AS severity_now, i.excess_kwh,
+       i.acknowledged_by, said.label, said.labelled_by, p.price_per_kwh, p.currency
+  FROM anomaly.alert_events e
+  LEFT JOIN anomaly.incidents i ON i.incident_id = e.incident_id
+  LEFT JOIN anomaly.machines m ON m.machine_id = i.machine_id
+  LEFT JOIN LATERAL (
+       SELECT l.label, l.labelled_by
+         FROM anomaly.labels l
+        WHERE l.machine_id = i.machine_id AND l.withdrawn_as IS NULL AND l.label <> 'maintenance'
+          AND l.during && tstzrange(i.started_at, coalesce(i.ended_at, i.last_at), '[]')
+        ORDER BY l.label_id DESC
+        LIMIT 1) AS said ON true
+  LEFT JOIN anomaly.sites s ON s.name = m.site
+  LEFT JOIN anomaly.price_periods p
+    ON p.site_id = s.site_id
+   AND (i.started_at AT TIME ZONE m.clock)::date >= p.starts
+   AND (i.started_at AT TIME ZONE m.clock)::date < p.ends;
+COMMENT ON VIEW anomaly.alert_facts IS
+    'What people are to be told, with the incident as it is now, and the price at its site';
+COMMENT ON COLUMN anomaly.alert_facts.event_id IS 'Its number';
+COMMENT ON COLUMN anomaly.alert_facts.about IS 'What it is about';
+COMMENT ON COLUMN anomaly.alert_facts.event IS 'What happened';
+COMMENT ON COLUMN anomaly.alert_facts.kind IS 'machine, meter, pipeline or model';
+COMMENT ON COLUMN anomaly.alert_facts.severity IS 'How severe it was when it happened';
+COMMENT ON COLUMN anomaly.alert_facts.says IS 'What is told, where no incident says it';
+COMMENT ON COLUMN anomaly.alert_facts.created_at IS 'When it happened';
+COMMENT ON COLUMN anomaly.alert_facts.held_until IS 'It waits until then';
+COMMENT ON COLUMN anomaly.alert_facts.decided_at IS 'When it was decided; empty: not yet';
+COMMENT ON COLUMN anomaly.alert_facts.decision IS 'What was decided, and why';
+COMMENT ON COLUMN anomaly.alert_facts.incident_id IS 'The incident; empty: it is about none';
+COMMENT ON COLUMN anomaly.alert_facts.machine_id IS 'The machine';
+COMMENT ON COLUMN anomaly.alert_facts.machine IS 'Its name';
+COMMENT ON COLUMN anomaly.alert_facts.site IS 'Its site; empty: none';
+COMMENT ON COLUMN anomaly.alert_facts.clock IS 'Time zone of the machine';
+COMMENT ON COLUMN anomaly.alert_facts.state IS 'State of the incident';
+COMMENT ON COLUMN anomaly.alert_facts.started_at IS 'Start of the incident';
+COMMENT ON COLUMN anomaly.alert_facts.last_at IS 'Start of its last abnormal interval';
+COMMENT ON COLUMN anomaly.alert_facts.ended_at IS 'Its end; empty: it lasts';
+COMMENT ON COLUMN anomaly.alert_facts.settled IS 'Whether it counts as the new normal';
+COMMENT ON COLUMN anomaly.alert_facts.reason IS 'What is unusual';
+COMMENT ON COLUMN anomaly.alert_facts.severity_now IS 'How severe it is';
+COMMENT ON COLUMN anomaly.alert_facts.excess_kwh IS 'Energy beyond the usual';
+COMMENT ON COLUMN anomaly.alert_facts.acknowledged_by IS 'Who has taken it on';
+COMMENT ON COLUMN anomaly.alert_facts.label IS 'What people said it was, last; maintenance aside';
+COMMENT ON COLUMN anomaly.alert_facts.labelled_by IS 'Who said so';
+COMMENT ON COLUMN anomaly.alert_facts.price_per_kwh IS 'Price of a kWh at its site then';
+COMMENT ON COLUMN anomaly.alert_facts.currency IS 'Of the price';

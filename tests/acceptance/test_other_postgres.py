@@ -10,11 +10,13 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 
-# They bring their own versions, or try many histories with statements that the others run as well
-# (as the server's log of all statements showed; only two of the demo are run by none).
+# They bring their own versions, or try much with statements that the others run as well (as the
+# server's log of all statements showed; only two of the demo, and what tests ask themselves, are
+# run by none).
 LEFT_OUT = (
     "embedded_postgres", "stateful", "invariants", "killed_commands", "meter_reality", "promoting",
-    "your_own_file_page", "files_to_verdicts", "weekly_on_real_readings", "vus_pr",
+    "your_own_file_page", "files_to_verdicts", "weekly_on_real_readings", "vus_pr", "cli", "alerts",
+    "incidents", "training", "backfill_command",
 )  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -87,6 +87,8 @@ def test_scoring_and_training_announce_assets(dags):
         "reconcile_scores": {"anomaly_scores"},
         "retrain_model": {"anomaly_models"},
         "promote_model": {"anomaly_models"},
+        "send_alerts": set(),
+        "label_incident": set(),
     }
 
 

@@ -123,7 +123,7 @@ def test_a_reason_says_what_the_counter_says_of_its_hours_on_the_machines_clock(
     for incident in incidents(deployed, machine):
         measured, side, usual, hours, moment = re.match(
             r"(\S+) kW, \S+ (?:%|kW) (above|below) the usual (\S+) kW, on average over (\S+) h"
-            r" from \w{3} (.{16}); worst reading: ",
+            r" from \w{3} (.{16}); most unusual: ",
             incident["reason"],
         ).groups()
         inside = frame[

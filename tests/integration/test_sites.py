@@ -73,7 +73,7 @@ def test_without_a_price_there_is_no_cost_and_a_price_can_be_replaced_and_forgot
 @pytest.mark.parametrize(
     ("site", "price", "currency", "message"),
     [
-        ("Hal 1", 0.2, "EUR", r"no machine has the site 'Hal 1': write 'Hall 1'"),
+        ("Hal 1", 0.2, "EUR", r"no machine has the site 'Hal 1': write one of 'Hall 1'"),
         ("", 0.2, "EUR", r"no machine has the site ''"),
         ("Hall 1", float("nan"), "EUR", r"the price is nan"),
         ("Hall 1", 1e9, "EUR", r"the price is 1000000000.0"),

@@ -304,7 +304,7 @@ def test_every_number_of_a_reason_is_that_of_the_incident(usual, times, first, d
 
     measured, apart, unit, side, normal, hours, moment, worst = re.fullmatch(
         r"(\S+) kW, (\S+) (%|kW) (above|below) the usual (\S+) kW, on average over (\S+) h"
-        r" from \w{3} (.{16}); worst reading: (.*)",
+        r" from \w{3} (.{16}); most unusual: (.*)",
         found.reason,
     ).groups()
     lasted = found.last_at + QUARTER - found.started_at

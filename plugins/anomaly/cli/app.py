@@ -19,7 +19,7 @@ COMMANDS = {
     "config": ("config", "Show the settings in force, and where each comes from."),
     "ingest": ("ingest", "Load a file of readings into the meter table, all of it or nothing."),
     "train": ("training", "Train a model version, compare it with the one in force, register it."),
-    "score": ("scoring", "Score a range of readings."),
+    "score": ("scoring", "Score a range of readings; alerts nobody."),
     "backfill": ("backfill", "Score a past range again; alerts nobody."),
     "reconcile": ("scoring", "Compare readings with verdicts, and score again where they differ."),
     "status": ("status", "Show the state of the deployment, problems first."),
@@ -27,12 +27,13 @@ COMMANDS = {
     "incidents": ("incidents", "List incidents, and show, acknowledge, silence or label one."),
     "label": ("incidents", "Say what an incident, or a time of a machine, was."),
     "labels": ("labels", "List what people said about machines, and take it back."),
+    "alerts": ("alerts", "Send, list, try out and silence alerts."),
     "machines": ("machines", "List, describe and remove the machines of the deployment."),
     "sites": ("sites", "Say what energy costs at a site, and what its shifts are."),
     "models": ("models", "List, show, promote, roll back and verify model versions."),
     "evaluate": ("evaluation", "Measure how well faults are found."),
     "dags": ("dags", "Say where the DAG files are, and put them where Airflow looks."),
-    "purge": ("purge", "Delete verdicts, history and ledger that are older than is kept."),
+    "purge": ("purge", "Delete verdicts, history, ledger and alerts that are older than is kept."),
 }
 """Each command's module below ``anomaly.cli``, and its line in ``anomaly --help``."""
 

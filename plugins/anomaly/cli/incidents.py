@@ -19,7 +19,7 @@ from anomaly.cli.console import (
     print_rows,
     say,
 )
-from anomaly.cli.readings_around import HISTORY, lines_around
+from anomaly.cli.readings_around import lines_around
 from anomaly.current_user import current_user
 from anomaly.database.connection import SCORER, Transaction
 from anomaly.database.incidents import acknowledgements, list_incidents
@@ -32,6 +32,7 @@ from anomaly.incidents.labels import LabelName
 from anomaly.incidents.operator_feedback import acknowledge as acknowledge_incident
 from anomaly.incidents.operator_feedback import is_incident, label_incident
 from anomaly.incidents.operator_feedback import label as write_label
+from anomaly.incidents.usual_band import HISTORY
 from anomaly.readings.local_clocks import zone_or_utc
 from anomaly.settings import IncidentSettings
 from anomaly.windows import Window, parse_moment

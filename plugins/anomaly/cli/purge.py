@@ -17,7 +17,7 @@ def purge(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete verdicts, history and ledger that are older than is kept.
+    """Delete verdicts, history, ledger and alerts that are older than is kept.
 
     The DAG reconcile_scores does it each day.
 

@@ -1,32 +1,14 @@
 """Draw the readings around an incident as lines of text, each with the usual band."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
-from anomaly.readings.quality import QUALITY_NAMES, Quality
+from anomaly.incidents.usual_band import Band, UsualBands, Verdicts
 from anomaly.windows import Window
 
-HISTORY = timedelta(weeks=4)
-"""Time before the incident from which the band is computed. Chosen."""
-
-_LEAST, _MOST = 10, 90  # percentiles of the band's ends; chosen: four of five readings are inside
-_ENOUGH = 8  # chosen: with fewer readings of an hour no band is drawn
 _WIDTH = 24  # characters of a strip, so that a line fits into 80
-_SOUND = QUALITY_NAMES[: Quality.STUCK]
-
-Verdicts = Sequence[Mapping[str, Any]]
-
-
-class Band(NamedTuple):
-    """The range of power, kW, in which most readings of an hour lie."""
-
-    low: float
-    high: float
 
 
 def lines_around(
@@ -49,7 +31,7 @@ def lines_around(
     most : int
         Most readings to draw. If there are more, the first and the last are drawn.
     """
-    bands = _usual_bands(history, inside.start, zone)
+    bands = UsualBands(history, inside.start, zone)
     powers = [reading[name] for reading in readings for name in ("power_kw", "expected_kw")]
     known = [power for power in powers if power is not None and isfinite(power)]
     if not known:
@@ -59,7 +41,7 @@ def lines_around(
     ends = f"{scale.low:.4g}".ljust(_WIDTH // 2) + f"{scale.high:.4g} kW".rjust(_WIDTH // 2)
     drawn = [
         f"{_line_mark(reading, inside)} {_reading_text(reading, zone)}"
-        f"{_drawn_strip(reading, _band_of(bands, reading, zone), scale)}".rstrip()
+        f"{_drawn_strip(reading, bands.at(reading['utc_timestamp']), scale)}".rstrip()
         for reading in readings
     ]
     if len(drawn) > most:
@@ -88,34 +70,6 @@ def _reading_text(reading: Mapping[str, Any], zone: ZoneInfo) -> str:
     )  # fmt: skip
     local = reading["utc_timestamp"].astimezone(zone)
     return f"{local:%a %m-%d %H:%M}  {power:>8}{usual:>8}{score:>7}  {reading['quality']:<12}"
-
-
-def _usual_bands(
-    history: Verdicts, until: datetime, zone: ZoneInfo
-) -> dict[tuple[bool, int], Band]:
-    """Usual band per hour and kind of day, from sound readings without alarms."""
-    powers: dict[tuple[bool, int], list[float]] = {}
-    for reading in history:
-        sound = reading["quality"] in _SOUND and not reading["anomaly"]
-        if sound and reading["power_kw"] is not None and reading["utc_timestamp"] < until:
-            hour = _hour_and_weekend(reading["utc_timestamp"], zone)
-            powers.setdefault(hour, []).append(reading["power_kw"])
-    return {
-        hour: Band(*map(float, np.percentile(found, [_LEAST, _MOST])))
-        for hour, found in powers.items()
-        if len(found) >= _ENOUGH
-    }
-
-
-def _band_of(
-    bands: Mapping[tuple[bool, int], Band], reading: Mapping[str, Any], zone: ZoneInfo
-) -> Band | None:
-    return bands.get(_hour_and_weekend(reading["utc_timestamp"], zone))
-
-
-def _hour_and_weekend(moment: datetime, zone: ZoneInfo) -> tuple[bool, int]:
-    local = moment.astimezone(zone)
-    return local.weekday() >= 5, local.hour
 
 
 def _drawn_strip(reading: Mapping[str, Any], band: Band | None, scale: Band) -> str:

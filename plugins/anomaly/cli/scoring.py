@@ -38,7 +38,7 @@ def score(
     allow_retract: AllowRetract = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a range of readings.
+    """Score a range of readings; as a backfill does, it alerts nobody.
 
     Example: anomaly score --start 2026-11-01 --end 2026-11-02 --dry-run
     """

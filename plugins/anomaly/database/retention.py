@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from anomaly.database.alerts import forget_empty_messages
 from anomaly.database.connection import Transaction
 
 
@@ -16,6 +17,16 @@ def drop_results_before(transaction: Transaction, moment: datetime) -> int:
 def delete_history_before(transaction: Transaction, moment: datetime, most: int) -> int:
     """Delete at most so many verdicts that were replaced before `moment`; return how many."""
     return int(transaction.value("retention/delete_history", moment=moment, most=most))
+
+
+def delete_alerts_before(transaction: Transaction, moment: datetime, most: int) -> int:
+    """Delete at most so many events of alerts from before `moment`; return how many.
+
+    Those of incidents that last stay. Messages that tell nothing any more go, too.
+    """
+    deleted = transaction.run("retention/delete_alerts", moment=moment, most=most)
+    forget_empty_messages(transaction)
+    return deleted
 
 
 def delete_ledger_before(transaction: Transaction, moment: datetime, most: int) -> int:

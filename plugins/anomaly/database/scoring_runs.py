@@ -114,6 +114,12 @@ def live_coverage(transaction: Transaction) -> LiveCoverage:
     return LiveCoverage(**transaction.row("scoring_runs/live_coverage"))
 
 
+def last_live_run(transaction: Transaction) -> datetime | None:
+    """When a live run has published last; None: never."""
+    found: datetime | None = transaction.value("scoring_runs/last_live")
+    return found
+
+
 def last_runs(transaction: Transaction) -> Sequence[RowMapping]:
     """The last published windows that held readings or changed something, newest first."""
     return transaction.rows("scoring_runs/last_runs")

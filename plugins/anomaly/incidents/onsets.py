@@ -212,7 +212,7 @@ def _full_reason(episode: Episode, sums: _Sums | None, zone: str, meter: MeterSe
     hours = (episode.last_at + meter.interval - episode.started_at) / timedelta(hours=1)
     return (
         f"{beside_usual(sums.measured_kw, sums.usual_kw)}, on average over {hours:.1f} h"
-        f" from {local:%a %Y-%m-%d %H:%M}; worst reading: {episode.reason}"
+        f" from {local:%a %Y-%m-%d %H:%M}; most unusual: {episode.reason}"
     )
 
 

@@ -2,7 +2,9 @@
 
 `backfilling` scores past ranges, and `backfill_report` says what that changed. `status` reports the
 state of the deployment to people and `metrics` to Prometheus, `doctor` looks for what is set up
-wrongly. `machine_changes` describes machines, `site_changes` says what energy costs and what
+wrongly, `alert_checks` finds what of the pipeline people are to be told, `task_failures` tells of
+failed tasks.
+`machine_changes` describes machines, `site_changes` says what energy costs and what
 the shifts are, `machine_removal` removes a machine, `purging` deletes what is older than is kept.
 It may import every room except the entry points `cli` and `demo`.
 """

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from anomaly.database.alerts import forget_empty_messages
 from anomaly.database.connection import OWNER, Database
 from anomaly.database.machines import (
     count_rows_of,
@@ -64,4 +65,5 @@ def remove_machine(database: Database, machine: str, *, with_verdicts: bool = Fa
             )
         record_removal(transaction, machine_id, REACH, _COMMAND)
         delete_machine(transaction, machine_id)
+        forget_empty_messages(transaction)
     return Removed(machine_id, name, **counts)

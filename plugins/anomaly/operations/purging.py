@@ -1,4 +1,4 @@
-"""Delete verdicts, replaced verdicts and ledger rows that are older than is kept."""
+"""Delete verdicts, replaced verdicts, ledger rows and alerts that are older than is kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from datetime import datetime
 
 from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.retention import (
+    delete_alerts_before,
     delete_history_before,
     delete_ledger_before,
     drop_results_before,
@@ -27,6 +28,7 @@ class Purged:
     months_of_results: int = 0
     replaced_verdicts: int = 0
     ledger_rows: int = 0
+    alert_events: int = 0
 
 
 def purge(
@@ -39,7 +41,7 @@ def purge(
     A range that is scored again after its verdicts were deleted has verdicts until the next purge.
     A dry run deletes all at once and rolls back.
     """
-    months = history = ledger = 0
+    months = history = ledger = alerts = 0
     if moment := retention.oldest(retention.keep_results_months, as_of):
         with database.transaction(SCORER) as transaction:
             lock_publishing(transaction)
@@ -50,7 +52,8 @@ def purge(
         history = _all(database, delete_history_before, moment, dry_run)
     if moment := retention.oldest(retention.keep_ledger_months, as_of):
         ledger = _all(database, delete_ledger_before, moment, dry_run)
-    return Purged(months, history, ledger)
+        alerts = _all(database, delete_alerts_before, moment, dry_run)
+    return Purged(months, history, ledger, alerts)
 
 
 def _all(

@@ -1,6 +1,5 @@
 """What energy costs at a site, and its shifts: said by people, shown by the views of ``bi``."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from datetime import date, time
@@ -47,7 +46,7 @@ def change_price(
             f"the price is {price_per_kwh}: write that of a kWh, from -{MOST:.0f} to {MOST:.0f}"
         )
     with database.transaction(OWNER) as transaction:
-        name = _known(transaction, site)
+        name = known_site(transaction, site)
         set_price(transaction, name, since, price_per_kwh, currency)
 
 
@@ -90,7 +89,7 @@ def change_shifts(database: Database, site: str | None, shifts: Sequence[str]) -
             raise SiteError(f"the shift {printable(name)!r} is there twice: give each a name")
         parsed[name] = (starts, ends)
     with database.transaction(OWNER) as transaction:
-        replace_shifts(transaction, _known(transaction, site), parsed)
+        replace_shifts(transaction, known_site(transaction, site), parsed)
 
 
 def _shift(text: str) -> tuple[str, time, time]:
@@ -108,15 +107,21 @@ def _shift(text: str) -> tuple[str, time, time]:
     return found["name"], starts, ends
 
 
-def _known(transaction: Transaction, site: str | None) -> str:
-    """Name of a site that a machine has or had; of None, what stands for every site."""
+def known_site(transaction: Transaction, site: str | None) -> str:
+    """Name of a site that a machine has or had; of None, what stands for every site.
+
+    Raises
+    ------
+    SiteError
+        When no machine has that site.
+    """
     if site is None:
         return EVERY_SITE
     names = site_names(transaction)
     if site and site in names:
         return site
-    close = difflib.get_close_matches(site, [name for name in names if name], n=1)
-    hint = f"write {printable(close[0])!r}" if close else "see `anomaly sites list`"
+    known = ", ".join(repr(printable(name)) for name in names[:10] if name)
+    hint = f"write one of {known}" if 0 < len(names) <= 10 else "see `anomaly sites list`"
     raise SiteError(
         f"no machine has the site {printable(site)!r}: {hint}, or give it to one by `anomaly"
         " machines set --site`"

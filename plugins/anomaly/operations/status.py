@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from anomaly.database.alerts import undelivered
 from anomaly.database.backfills import stopped_backfills
 from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.incidents import alert_rates, open_incidents
@@ -20,6 +21,7 @@ from anomaly.scoring.chunks import longest_chunk
 from anomaly.scoring.mismatches import count_mismatches
 from anomaly.scoring.window_reader import WindowReader
 from anomaly.settings import (
+    GateSettings,
     MeterSettings,
     MeterTableSettings,
     ScoringSettings,
@@ -27,6 +29,7 @@ from anomaly.settings import (
     StatusSeverity,
 )
 from anomaly.windows import Window, floor_to_interval
+from anomaly.wording import counted
 
 RATED = timedelta(weeks=4)
 """Time before ``as_of`` in which alerts are counted. Chosen."""
@@ -106,6 +109,8 @@ class Status:
         So many of them, and a person must decide.
     oldest_training : timedelta
         One of them is enough, if the training in force ended so long before the newest reading.
+    undelivered : dict of str to int
+        Alerts of the last week that were given up, by their route.
     exit_severity : StatusSeverity
         Lowest severity at which an open incident is a problem.
     """
@@ -133,6 +138,7 @@ class Status:
     runs: list[dict[str, Any]]
     incidents: list[dict[str, Any]]
     stopped_backfills: list[int]
+    undelivered: dict[str, int]
     exit_severity: StatusSeverity
 
     @property
@@ -171,6 +177,11 @@ class Status:
             f" range: clear its run in Airflow, or run `anomaly backfill --resume {number}`"
             for number in self.stopped_backfills
         ]
+        found += [
+            f"{counted(number, 'alert')} could not be delivered by the route {route}: try it by"
+            " `anomaly alerts test`, and see `anomaly alerts list --failed`"
+            for route, number in self.undelivered.items()
+        ]
         if self.without_reading:
             found.append(
                 f"{self.without_reading} verdicts have lost their reading: the next"
@@ -184,18 +195,14 @@ class Status:
         return order.index(StatusSeverity(incident["severity"])) >= order.index(self.exit_severity)
 
     def _refused(self) -> str:
-        """Why a person must decide on a refused version, as a refusal says it; empty: nobody."""
-        if self.refused_in_a_row >= self.most_refusals:
-            return f"the gate refused {self.refused_in_a_row} versions in a row"
-        if not (self.refused_in_a_row and self.model_trained_to and self.newest_reading):
-            return ""
-        age = self.newest_reading - self.model_trained_to
-        if age <= self.oldest_training:
-            return ""
-        return (
-            f"the gate refused version {self.newest_refused}, and the training of version"
-            f" {self.model_version} ended {age / timedelta(weeks=1):.1f} weeks before the newest"
-            " reading"
+        return _why_a_person_decides(
+            self.refused_in_a_row,
+            self.newest_refused,
+            self.model_version,
+            self.model_trained_to,
+            self.newest_reading,
+            self.most_refusals,
+            self.oldest_training,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -203,6 +210,50 @@ class Status:
         facts = asdict(self) | {"problems": self.problems}
         del facts["exit_severity"], facts["most_refusals"], facts["oldest_training"]
         return facts
+
+
+def refusal(transaction: Transaction, gate: GateSettings, newest: datetime | None) -> str:
+    """Why a person must decide on a refused version; empty: nobody must.
+
+    Parameters
+    ----------
+    newest : datetime or None
+        The newest reading.
+    """
+    in_force = champion(transaction)
+    refused, version = refused_in_a_row(transaction)
+    return _why_a_person_decides(
+        refused,
+        version,
+        in_force.version if in_force else None,
+        in_force.trained_to if in_force else None,
+        newest,
+        gate.gate_refusals,
+        gate.champion_age,
+    )
+
+
+def _why_a_person_decides(
+    in_a_row: int,
+    newest_refused: int | None,
+    in_force: int | None,
+    trained_to: datetime | None,
+    newest_reading: datetime | None,
+    most_refusals: int,
+    oldest_training: timedelta,
+) -> str:
+    """Why, as a refusal says it; empty: nobody."""
+    if in_a_row >= most_refusals:
+        return f"the gate refused {in_a_row} versions in a row"
+    if not (in_a_row and trained_to and newest_reading):
+        return ""
+    age = newest_reading - trained_to
+    if age <= oldest_training:
+        return ""
+    return (
+        f"the gate refused version {newest_refused}, and the training of version {in_force} ended"
+        f" {age / timedelta(weeks=1):.1f} weeks before the newest reading"
+    )
 
 
 STOPPED = timedelta(hours=1)
@@ -233,6 +284,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         machines = _machine_statuses(transaction, settings, as_of, incidents)
         runs = [dict(row) for row in last_runs(transaction)]
         stopped = stopped_backfills(transaction, as_of - STOPPED)
+        lost = undelivered(transaction, as_of - timedelta(weeks=1))
     horizon = settings.scoring.reconcile_horizon
     unscored, outdated, without_reading = mismatch_counts(database, settings, as_of, horizon)
     return Status(
@@ -259,6 +311,7 @@ def status(database: Database, settings: Settings, as_of: datetime) -> Status:
         runs=runs,
         incidents=incidents,
         stopped_backfills=stopped,
+        undelivered={row["route"]: row["messages"] for row in lost},
         exit_severity=settings.incidents.status_exit_severity,
     )
 

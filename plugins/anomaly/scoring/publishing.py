@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anomaly.alerts.events import write_incident_events
 from anomaly.arrays import Bools
 from anomaly.database.connection import SCORER, Database, Transaction
 from anomaly.database.machines import register_machines
@@ -274,6 +275,14 @@ class Publisher:
             changes = IncidentChanges()
             if report.changed or readings_to(transaction) != newest:
                 changes = self._refresh_incidents(work)
+                write_incident_events(
+                    transaction,
+                    changes,
+                    job.origin,
+                    published_at,
+                    self.settings.meter,
+                    self.settings.alerts,
+                )
             if job.backfill_id is not None and (changes or report.flips.of_machine or report.again):
                 record_changes(
                     transaction,
