@@ -50,7 +50,7 @@ GRANT INSERT ON anomaly.dropped_results TO anomaly_scorer;
 GRANT SELECT, INSERT, DELETE ON anomaly.holidays TO anomaly_trainer;
 
 GRANT SELECT ON anomaly.alerts TO anomaly_scorer, anomaly_trainer;
-GRANT SELECT ON anomaly.alert_facts TO anomaly_scorer;
+GRANT SELECT ON anomaly.incident_facts, anomaly.alert_facts TO anomaly_scorer;
 
 -- Events are written with what they are about; a sender writes the rest.
 GRANT SELECT, INSERT ON anomaly.alert_events, anomaly.alert_messages, anomaly.alert_message_events,

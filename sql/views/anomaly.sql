@@ -43,15 +43,13 @@ COMMENT ON COLUMN anomaly.incident_spans.ends_at IS
     'Its end; of one that lasts, the end of its last abnormal interval';
 COMMENT ON COLUMN anomaly.incident_spans.clock IS 'Time zone of the machine';
 
-CREATE OR REPLACE VIEW anomaly.alert_facts AS
-SELECT e.event_id, e.about, e.event, e.kind, e.severity, e.says, e.created_at, e.held_until,
-       e.decided_at, e.decision, e.incident_id, m.machine_id, m.name AS machine,
-       coalesce(m.site, '') AS site, m.clock, i.state, i.started_at, i.last_at, i.ended_at,
-       i.settled, i.reason, coalesce(i.severity, e.severity) AS severity_now, i.excess_kwh,
+CREATE OR REPLACE VIEW anomaly.incident_facts AS
+SELECT i.incident_id, i.kind, i.severity, m.machine_id, m.name AS machine,
+       coalesce(m.site, '') AS site, m.clock,
+       i.state, i.started_at, i.last_at, i.ended_at, i.settled, i.reason, i.excess_kwh,
        i.acknowledged_by, said.label, said.labelled_by, p.price_per_kwh, p.currency
-  FROM anomaly.alert_events e
-  LEFT JOIN anomaly.incidents i ON i.incident_id = e.incident_id
-  LEFT JOIN anomaly.machines m ON m.machine_id = i.machine_id
+  FROM anomaly.incidents i
+  JOIN anomaly.machines m USING (machine_id)
   LEFT JOIN LATERAL (
        SELECT l.label, l.labelled_by
          FROM anomaly.labels l
@@ -64,6 +62,36 @@ SELECT e.event_id, e.about, e.event, e.kind, e.severity, e.says, e.created_at, e
     ON p.site_id = s.site_id
    AND (i.started_at AT TIME ZONE m.clock)::date >= p.starts
    AND (i.started_at AT TIME ZONE m.clock)::date < p.ends;
+COMMENT ON VIEW anomaly.incident_facts IS
+    'Incidents with what a message says of them, and the price at their site';
+COMMENT ON COLUMN anomaly.incident_facts.incident_id IS 'Its number';
+COMMENT ON COLUMN anomaly.incident_facts.kind IS 'machine or meter';
+COMMENT ON COLUMN anomaly.incident_facts.severity IS 'How severe it is';
+COMMENT ON COLUMN anomaly.incident_facts.machine_id IS 'The machine';
+COMMENT ON COLUMN anomaly.incident_facts.machine IS 'Its name';
+COMMENT ON COLUMN anomaly.incident_facts.site IS 'Its site; empty: none';
+COMMENT ON COLUMN anomaly.incident_facts.clock IS 'Time zone of the machine';
+COMMENT ON COLUMN anomaly.incident_facts.state IS 'Its state';
+COMMENT ON COLUMN anomaly.incident_facts.started_at IS 'Its start';
+COMMENT ON COLUMN anomaly.incident_facts.last_at IS 'Start of its last abnormal interval';
+COMMENT ON COLUMN anomaly.incident_facts.ended_at IS 'Its end; empty: it lasts';
+COMMENT ON COLUMN anomaly.incident_facts.settled IS 'Whether it counts as the new normal';
+COMMENT ON COLUMN anomaly.incident_facts.reason IS 'What is unusual';
+COMMENT ON COLUMN anomaly.incident_facts.excess_kwh IS 'Energy beyond the usual';
+COMMENT ON COLUMN anomaly.incident_facts.acknowledged_by IS 'Who has taken it on';
+COMMENT ON COLUMN anomaly.incident_facts.label IS 'What people said it was, last; maintenance aside';
+COMMENT ON COLUMN anomaly.incident_facts.labelled_by IS 'Who said so';
+COMMENT ON COLUMN anomaly.incident_facts.price_per_kwh IS 'Price of a kWh at its site then';
+COMMENT ON COLUMN anomaly.incident_facts.currency IS 'Of the price';
+
+CREATE OR REPLACE VIEW anomaly.alert_facts AS
+SELECT e.event_id, e.about, e.event, e.kind, e.severity, e.says, e.created_at, e.held_until,
+       e.decided_at, e.decision, e.incident_id, i.machine_id, i.machine,
+       coalesce(i.site, '') AS site, i.clock, i.state, i.started_at, i.last_at, i.ended_at,
+       i.settled, i.reason, coalesce(i.severity, e.severity) AS severity_now, i.excess_kwh,
+       i.acknowledged_by, i.label, i.labelled_by, i.price_per_kwh, i.currency
+  FROM anomaly.alert_events e
+  LEFT JOIN anomaly.incident_facts i USING (incident_id);
 COMMENT ON VIEW anomaly.alert_facts IS
     'What people are to be told, with the incident as it is now, and the price at its site';
 COMMENT ON COLUMN anomaly.alert_facts.event_id IS 'Its number';

@@ -103,7 +103,8 @@ def test_alert_budgets_that_are_none_are_unset_when_they_are_bounded(database, s
 def test_what_incidents_and_people_said_before_is_kept_in_columns_of_its_own(database, settings):
     execute(
         database,
-        "DROP SCHEMA bi CASCADE; DROP VIEW anomaly.alerts, anomaly.alert_facts;"
+        "DROP SCHEMA bi CASCADE; DROP VIEW anomaly.alerts, anomaly.alert_facts,"
+        " anomaly.incident_facts;"
         " DROP TABLE anomaly.acknowledgements;"
         " ALTER TABLE anomaly.incidents DROP COLUMN told_at, DROP COLUMN settled;"
         " ALTER TABLE anomaly.labels DROP COLUMN withdrawn_at, DROP COLUMN withdrawn_by,"

@@ -311,7 +311,7 @@ def _why(error: Exception, message_id: int) -> str:
 def _pause(attempts: int) -> timedelta:
     """How long to wait after so many attempts: longer each time, and never quite the same."""
     pause = min(timedelta(minutes=2 ** min(attempts - 1, 10)), _LONGEST_PAUSE)
-    return pause * random.uniform(0.8, 1.2)  # noqa: S311
+    return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads waits, hides nothing
 
 
 def compose(
@@ -362,15 +362,14 @@ def compose_preview(
     AlertError
         When there is no such incident.
     """
-    found = outbox.told_incident(transaction, min(incident_id, 2**63 - 1), event, now)
-    rows = [dict(row) for row in found]
-    if not rows:
+    row = outbox.told_incident(transaction, min(incident_id, 2**63 - 1), event, now)
+    if row is None:
         raise AlertError(
             f"there is no incident {incident_id}: `anomaly incidents --all` lists them"
         )
-    facts = [facts_of(row, now, settings.meter, settings.incidents) for row in rows]
-    message = write_message(facts, None, settings.alerts)
-    return replace(message, picture=_picture(transaction, rows[0], settings, message.title))
+    facts = facts_of(row, now, settings.meter, settings.incidents)
+    message = write_message([facts], None, settings.alerts)
+    return replace(message, picture=_picture(transaction, row, settings, message.title))
 
 
 def _picture(

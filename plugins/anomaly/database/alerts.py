@@ -85,9 +85,10 @@ def message_events(transaction: Transaction, message_id: int) -> Sequence[RowMap
 
 def told_incident(
     transaction: Transaction, incident_id: int, event: str, at: datetime
-) -> Sequence[RowMapping]:
-    """An incident as `message_events` would give it for an event; empty if there is none."""
-    return transaction.rows("alerts/told_incident", incident_id=incident_id, event=event, at=at)
+) -> dict[str, Any] | None:
+    """An incident as `message_events` would give it for an event; None: there is none."""
+    rows = transaction.rows("alerts/told_incident", incident_id=incident_id, event=event, at=at)
+    return dict(rows[0]) if rows else None
 
 
 def list_events(
