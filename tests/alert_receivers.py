@@ -41,7 +41,7 @@ class Mailbox:
     def url(self) -> str:
         return f"mailto://{HOST}:{self.port}?from=plant@example.com&to=ops@example.com"
 
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd calls it by this name
         self, server: Any, session: Any, envelope: Any, address: str, options: Any
     ) -> str:
         if address in self.refuses:
@@ -49,7 +49,9 @@ class Mailbox:
         envelope.rcpt_tos.append(address)
         return "250 taken"
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(  # noqa: N802 - aiosmtpd calls it by this name
+        self, server: Any, session: Any, envelope: Any
+    ) -> str:
         if self.answer.startswith("2"):
             self.messages.append(message_from_bytes(envelope.content, policy=policy.default))
         await asyncio.sleep(self.delay)

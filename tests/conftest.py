@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from alert_receivers import Mailbox, Webhook
 
 from anomaly.database.connection import Database
 from anomaly.database.migrations import migrate
@@ -76,6 +77,20 @@ def database(postgres: EmbeddedPostgres, migrated: str, settings: Settings) -> I
     yield database
     database.dispose()
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    """Start a real webhook."""
+    with Webhook() as server:
+        yield server
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    """Start a real mail server."""
+    with Mailbox() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

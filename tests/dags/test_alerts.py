@@ -4,18 +4,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from alert_receivers import Webhook
 
 from anomaly.demo.processes import free_port
 from deployment import execute, rows
 
 SCHEDULED = {"score_readings", "reconcile_scores", "retrain_model", "send_alerts"}
-
-
-@pytest.fixture
-def webhook():
-    with Webhook() as server:
-        yield server
 
 
 @pytest.fixture

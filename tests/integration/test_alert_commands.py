@@ -5,25 +5,12 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from alert_receivers import Mailbox, Webhook
 from typer.testing import CliRunner
 
 from anomaly.cli.app import app
 from deployment import execute, rows
 
 SECRET = "pass-word-4711"
-
-
-@pytest.fixture
-def webhook():
-    with Webhook() as server:
-        yield server
-
-
-@pytest.fixture
-def mailbox():
-    with Mailbox() as server:
-        yield server
 
 
 @pytest.fixture

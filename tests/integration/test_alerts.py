@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from alert_receivers import Mailbox, Webhook
 
 from anomaly.alerts.sending import send_alerts
 from anomaly.database.alerts import add_silence
@@ -25,18 +24,6 @@ DAY = 96
 TRAINED, QUARTERS = 8 * DAY, 10 * DAY
 ODD = 9 * DAY + 8
 """From this quarter on machine 1 draws much more than usual, for three hours."""
-
-
-@pytest.fixture
-def mailbox():
-    with Mailbox() as server:
-        yield server
-
-
-@pytest.fixture
-def webhook():
-    with Webhook() as server:
-        yield server
 
 
 def readings(end: datetime, odd: tuple[int, ...] = (1,), lasts: int = 12) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from alert_receivers import Mailbox, Webhook
+from alert_receivers import Webhook
 
 from anomaly.alerts.sending import send_alerts
 from anomaly.database.alerts import add_events, add_incident_events, add_silence, end_silence
@@ -20,20 +20,8 @@ MINUTES_LATER = timedelta(minutes=10)
 
 
 @pytest.fixture
-def webhook():
-    with Webhook() as server:
-        yield server
-
-
-@pytest.fixture
 def second():
     with Webhook() as server:
-        yield server
-
-
-@pytest.fixture
-def mailbox():
-    with Mailbox() as server:
         yield server
 
 
