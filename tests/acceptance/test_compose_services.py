@@ -103,7 +103,8 @@ def secrets(compose):
 def airflow(compose, secrets):
     """Return the REST API, once every DAG is known to it."""
     airflow = ComposeAirflow(secrets["AIRFLOW_ADMIN_PASSWORD"])
-    wait_until(lambda: len(airflow.dags()) == 5, "all DAGs are known")
+    every = {path.stem for path in (PROJECT / "dags").glob("*.py")}
+    wait_until(lambda: {dag["dag_id"] for dag in airflow.dags()} == every, "all DAGs are known")
     return airflow
 
 

@@ -612,6 +612,32 @@ def test_what_nobody_heard_of_has_opened_when_it_lasts_and_never_ends(story, web
     assert rows(story.database, "SELECT event FROM anomaly.alert_events") == [("opened",)]
 
 
+@pytest.mark.parametrize(
+    ("written", "origin", "told"),
+    [
+        (False, "live", ["Notice: Saw was not as usual"]),
+        (False, "late", ["Notice: Saw was not as usual"]),
+        (False, "backfill", []),
+        (True, "live", []),
+    ],
+)
+def test_what_is_over_and_nobody_heard_of_is_told_once_unless_a_backfill_found_it(
+    story, webhook, written, origin, told
+):
+    number = story.incident()
+    if written:
+        story.over(number)
+        story.send()
+        webhook.received.clear()
+    else:  # it was taken for a new normal when it was found
+        execute(story.database, "DELETE FROM anomaly.alert_events")
+    story.published(number, "found over", state="closed", ended_at="now()", origin=origin)
+    story.published(number, "found over")
+    story.send()
+
+    assert titles(webhook) == told
+
+
 def test_a_purge_deletes_old_alerts_and_nothing_of_what_lasts(story):
     ended, lasts, young = (story.incident(name) for name in ("Saw", "Press", "Lathe"))
     story.over(ended)

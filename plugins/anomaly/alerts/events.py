@@ -16,6 +16,8 @@ OPENED, WORSENED, ENDED, ESCALATED = "opened", "worsened", "ended", "escalated"
 """What happens to an incident."""
 LASTS = "lasts"
 """Written as `OPENED` or `WORSENED`, if nothing written says so yet."""
+FOUND_OVER = "found over"
+"""Written as `OPENED`, if nothing was written of it and no backfill found it."""
 ENDS_FOR = timedelta(weeks=1)
 """That something is over is told so long afterwards, if scoring was down say. Chosen."""
 OVER = "_over"
@@ -81,21 +83,18 @@ def write_incident_events(
 def events_of_change(change: IncidentChange, at: datetime) -> Iterator[dict[str, Any]]:
     """The event of one changed incident: it opened, lasts, or is over.
 
-    An incident that was over when it was found has opened, too: nobody has heard of it.
+    An incident that is over and that nobody has heard of has opened, too: it was over when it was
+    found, or it was taken for the machine's new normal at first.
     """
     now = change.now
-    if change.is_opened or _is_found_over(change):
+    if change.is_opened:
         yield _event(now, OPENED, at)
     elif change.is_closed and now.state in (State.CLOSED, State.WITHDRAWN):
         yield _event(now, ENDED, at)
     elif now.state in (State.OPEN, State.ACKNOWLEDGED):
         yield _event(now, LASTS, at)
-
-
-def _is_found_over(change: IncidentChange) -> bool:
-    now = change.now
-    is_over = now.state is State.CLOSED and now.ended_at is not None and not now.settled
-    return change.before is None and is_over
+    elif now.state is State.CLOSED and now.ended_at is not None and not now.settled:
+        yield _event(now, FOUND_OVER, at)
 
 
 def _event(incident: Incident, event: str, at: datetime) -> dict[str, Any]:

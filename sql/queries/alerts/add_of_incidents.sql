@@ -1,5 +1,6 @@
 -- Write that incidents opened, became more severe, or are over, where nothing written says so yet.
 -- An incident of which nothing was written, or that it is over, opens now: a backfill opened it.
+-- What was found when it was over opens too, unless something was written or a backfill found it.
 INSERT INTO anomaly.alert_events (key, about, event, kind, severity, incident_id, created_at)
 SELECT concat_ws(':', 'incident', new.incident_id, old.times + opens::int,
                  CASE WHEN new.event = 'ended' THEN 'ended' ELSE new.severity END),
@@ -15,11 +16,14 @@ SELECT concat_ws(':', 'incident', new.incident_id, old.times + opens::int,
          FROM anomaly.alert_events e
         WHERE e.incident_id = new.incident_id) AS old
  CROSS JOIN LATERAL (
-       SELECT new.event = 'opened'
+       SELECT new.event IN ('opened', 'found over')
            OR (new.event = 'lasts' AND (old.times = 0 OR old.ended > old.opened)) AS opens) AS how
  WHERE CASE new.event
        WHEN 'opened' THEN true
        WHEN 'ended' THEN old.times > 0
+       WHEN 'found over' THEN old.times = 0 AND EXISTS (
+            SELECT FROM anomaly.incidents i
+             WHERE i.incident_id = new.incident_id AND i.origin <> 'backfill')
        ELSE how.opens OR NOT EXISTS (
             SELECT FROM anomaly.alert_events e
              WHERE e.incident_id = new.incident_id AND e.event_id >= old.opened
