@@ -44,7 +44,7 @@ test: lint ## Lint, types, tests
 	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations 15 -m "not slow"
 
 test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versions
-	PROPERTIES=full $(PYTEST) --dist loadfile --durations 5 tests/integration/test_stateful.py tests/integration/test_invariants.py
+	PROPERTIES=full $(PYTEST) --dist loadfile --durations 5 tests/integration/test_stateful.py
 	$(PYTEST) --dist loadgroup --no-loadscope-reorder --durations 30 -m slow
 
 test-all: test test-slow ## Both

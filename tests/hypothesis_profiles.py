@@ -18,7 +18,7 @@ class Profile:
 
 PROFILES = {
     "usual": Profile(properties=3, machine=12, steps=12, same=True),
-    "full": Profile(properties=6, machine=60, steps=12, same=True),
+    "full": Profile(properties=6, machine=40, steps=12, same=True),
     "long": Profile(properties=400, machine=5_000, steps=20, same=False),
 }
 CHOSEN = PROFILES[os.environ.get("PROPERTIES", "usual")]

@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).parents[1] / "live_month.py"
 DAY = 96
 TRAINED, MONTH = 8 * DAY, 24 * DAY
 """A week less than alerts are told at most, as `end` may be a week ago."""
+TICK = 32
 MACHINES = 3
 KILLS = 12
 KILLED_AT_REQUESTS = (2, 7, 11, 19, 23)
@@ -35,16 +36,22 @@ KILLED_AT_REQUESTS = (2, 7, 11, 19, 23)
 
 
 def month(end: datetime):
-    """Readings of the training and of the month, in which each machine deviates a dozen times."""
+    """Readings of the training and of the month, in which each machine deviates seven times.
+
+    Twice it begins two hours before a tick and lasts: the next tick finds that it became worse.
+    """
     random_spans = random.Random(3)
     frame = counters(TRAINED + MONTH, machines=MACHINES)
     frame["utc_timestamp"] = [end - (len(frame) - n) * QUARTER for n in range(len(frame))]
     for machine in range(1, MACHINES + 1):
         steps = frame[f"machine_{machine}"].diff().fillna(1.0)
-        for _ in range(12):
+        for number in range(7):
             start = random_spans.randrange(TRAINED + DAY, len(frame) - DAY)
             lasts = random_spans.choice([4, 12, 30])
-            steps.iloc[start : start + lasts] += random_spans.choice([-1, 3, 10]) * machine / 4
+            change = random_spans.choice([-1, 3, 10])
+            if number > 4:
+                start, lasts, change = start - start % TICK - 10, 40, -1
+            steps.iloc[start : start + lasts] += change * machine / 4
         frame[f"machine_{machine}"] = steps.clip(lower=0).cumsum().round(3)
     return frame
 
