@@ -16,8 +16,7 @@ BINARIES = Path("/usr/lib/postgresql/15/bin")
 LEFT_OUT = (
     "embedded_postgres", "stateful", "invariants", "killed_commands", "meter_reality", "promoting",
     "your_own_file_page", "files_to_verdicts", "weekly_on_real_readings", "vus_pr", "cli", "alerts",
-    "incidents", "training", "backfill_command", "alerts_heard", "alert_commands", "clocks",
-    "local_days",
+    "incidents", "training", "backfill_command",
 )  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -38,7 +38,7 @@ KILLED_AT_REQUESTS = (2, 7, 11, 19, 23)
 def month(end: datetime):
     """Readings of the training and of the month, in which each machine deviates seven times.
 
-    Twice it begins two hours before a tick and lasts: the next tick finds that it became worse.
+    Twice it begins two and a half hours before a tick and lasts ten: the next tick finds it worse.
     """
     random_spans = random.Random(3)
     frame = counters(TRAINED + MONTH, machines=MACHINES)
@@ -49,7 +49,7 @@ def month(end: datetime):
             start = random_spans.randrange(TRAINED + DAY, len(frame) - DAY)
             lasts = random_spans.choice([4, 12, 30])
             change = random_spans.choice([-1, 3, 10])
-            if number > 4:
+            if number > 4:  # the two that become worse
                 start, lasts, change = start - start % TICK - 10, 40, -1
             steps.iloc[start : start + lasts] += change * machine / 4
         frame[f"machine_{machine}"] = steps.clip(lower=0).cumsum().round(3)
