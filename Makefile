@@ -18,7 +18,7 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill bench-bi vus lock
+.PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill bench-bi bench-api vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ bench-backfill: $(STAMP) ## A year of five machines by one backfill (five minute
 
 bench-bi: $(STAMP) ## The views of bi on 35 million verdicts, a year of 1,000 machines (half an hour, 20 GB)
 	$(BIN)/python -m benchmarks.bi
+
+bench-api: $(STAMP) ## Calls of the API by HTTP, beside the prototype's shape (two minutes)
+	$(BIN)/python -m benchmarks.api
 
 vus: $(VUS)/.installed ## VUS-PR of an evaluation (SCORES=file.npz, from `anomaly evaluate --scores file.npz`)
 	@test -f "$(SCORES)" || { echo "No file SCORES=$(SCORES): run anomaly evaluate --scores FILE.npz, then make vus SCORES=FILE.npz"; exit 1; }

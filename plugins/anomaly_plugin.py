@@ -1,4 +1,4 @@
-"""What the product adds to Airflow itself: the report of a backfill in the note of its run.
+"""What the product adds to Airflow itself: notes of backfills, and the API below ``/anomaly``.
 
 A task cannot write the note of its run, so this listener of the scheduler does. It imports nothing
 heavy: Airflow loads it in every process.
@@ -6,8 +6,10 @@ heavy: Airflow loads it in every process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import time
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -18,6 +20,14 @@ NOTE = "anomaly_note"
 """Key of the XCom that holds what a run's note is to say."""
 MOST_CHARACTERS = 1000  # of a note
 OURS = ("Preview: ", "Backfill ")
+
+LIVE = "/health/live"
+"""The one path that needs no log-in: whether the API server answers."""
+SCORING = "score_readings"  # who may see this DAG may ask, and who may run it may label
+CONNECTION = "anomaly_db"
+CALLER = "anomaly.user"
+"""Where a request's scope says which of Airflow's users asks."""
+TRY_AGAIN_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +104,108 @@ def is_half_cleared(dag_run: Any, session: Any, answer: str | None) -> bool:
     return wanted and states.get("report") == "skipped"
 
 
+class Api:
+    """The API in Airflow's API server: made when the first user who may ask does so.
+
+    Airflow says who asks, by its token or cookie, before anything else is done.
+    """
+
+    def __init__(self) -> None:
+        self._app: Any = None
+        self._lock: asyncio.Lock | None = None
+        self._trouble = ("", 0.0)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            return
+        from fastapi import HTTPException
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse
+
+        try:
+            if scope["path"].removeprefix(scope.get("root_path", "")) == LIVE:
+                await JSONResponse({"status": "ok"})(scope, receive, send)
+                return
+            scope[CALLER] = await caller_of(Request(scope, receive))
+            app = await self._made()
+        except HTTPException as error:
+            refused = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+            await refused(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    async def _made(self) -> Any:
+        """The application; making it is tried again only after some seconds."""
+        from fastapi import HTTPException
+
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            said, until = self._trouble
+            if self._app is None and time.monotonic() > until:
+                try:
+                    self._app = await asyncio.to_thread(make_api)
+                except Exception as error:
+                    said = f"the API cannot start ({type(error).__name__}), the log says why"
+                    log.exception("the API cannot start")
+                    self._trouble = said, time.monotonic() + TRY_AGAIN_SECONDS
+            if self._app is None:
+                raise HTTPException(503, said, {"Retry-After": f"{TRY_AGAIN_SECONDS:.0f}"})
+            return self._app
+
+
+async def caller_of(request: Any) -> dict[str, Any]:
+    """Who asks, and what he may do; refused where Airflow does not know him."""
+    from airflow.api_fastapi.core_api.security import bearer_scheme, get_user
+    from fastapi import HTTPException
+
+    user = await get_user(request, None, await bearer_scheme(request))
+    may_see, may_run = await asyncio.to_thread(rights_of, user)
+    if not may_see:
+        raise HTTPException(403, f"this user may not see the DAG {SCORING}")
+    return {"name": user.get_name(), "identity": f"user {user.get_id()}", "can_label": may_run}
+
+
+def rights_of(user: Any) -> tuple[bool, bool]:
+    """Whether a user may see the scoring DAG, and whether he may run it."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import (
+        DagAccessEntity,
+        DagDetails,
+    )
+    from airflow.models.dag import DagModel
+
+    from anomaly.settings import load_settings
+
+    dag = load_settings().dags.dag_prefix + SCORING
+    details = DagDetails(id=dag, team_name=DagModel.get_team_name(dag))
+    manager = get_auth_manager()
+    may_see = manager.is_authorized_dag(method="GET", details=details, user=user)
+    may_run = may_see and manager.is_authorized_dag(
+        method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
+    )
+    return may_see, may_run
+
+
+def make_api() -> Any:
+    """The application on the database of the connection, as tasks use it."""
+    from airflow.models.connection import Connection
+
+    from anomaly.api.app import create_app, open_database
+    from anomaly.api.door import Caller
+    from anomaly.database.migrations import check_migrated
+    from anomaly.settings import load_settings
+
+    settings = load_settings()
+    uri = Connection.get_connection_from_secrets(CONNECTION).get_uri()
+    database = open_database(uri, settings)
+    check_migrated(database)
+    return create_app(database, settings, lambda request: Caller(**request.scope[CALLER]))
+
+
 class AnomalyPlugin(AirflowPlugin):
     """The product's plugin."""
 
     name = "anomaly"
     listeners = [sys.modules[__name__]]
+    fastapi_apps = [{"app": Api(), "url_prefix": "/anomaly", "name": "anomaly"}]

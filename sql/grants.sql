@@ -1,6 +1,6 @@
 -- What each role may do; run by `anomaly migrate` as anomaly_owner, safe to repeat.
 
-GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer;
+GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
 
 -- To lock a row, a role needs the right to update it. BI log-ins do not have it, so only these
@@ -64,6 +64,15 @@ GRANT DELETE ON anomaly.alert_events, anomaly.alert_messages TO anomaly_scorer; 
 GRANT UPDATE (ends_at) ON anomaly.alert_silences TO anomaly_scorer;
 GRANT UPDATE (checked_at) ON anomaly.checks TO anomaly_scorer;
 GRANT SELECT, INSERT ON anomaly.alert_events TO anomaly_trainer;
+
+-- The API only reads: what it judges by, its keys, and what BI tools see.
+GRANT SELECT ON anomaly.machines, anomaly.model_versions, anomaly.model_in_force,
+    anomaly.anomaly_results, anomaly.scoring_runs, anomaly.api_keys TO anomaly_api;
+GRANT USAGE ON SCHEMA bi TO anomaly_api;
+GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_api;
+-- Keys are made and revoked by the command line.
+GRANT SELECT, INSERT ON anomaly.api_keys TO anomaly_scorer;
+GRANT UPDATE (revoked_at, revoked_by) ON anomaly.api_keys TO anomaly_scorer;
 
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;

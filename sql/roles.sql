@@ -20,7 +20,8 @@ BEGIN
     END IF;
 
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_bi'
+        'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api',
+        'anomaly_bi'
     ] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
@@ -42,7 +43,7 @@ BEGIN
     -- The log-in that migrates may act as the roles that tasks use. If an administrator has
     -- granted them already, there is nothing to do.
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer'
+        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
     ] LOOP
         IF NOT pg_has_role(current_user, role_name, acting) THEN
             BEGIN
@@ -53,8 +54,8 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The right to read the meter table is granted to one role, and two roles are members of it.
-    FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer'] LOOP
+    -- The right to read the meter table is granted to one role, and three roles are members of it.
+    FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer', 'anomaly_api'] LOOP
         IF NOT pg_has_role(role_name, 'anomaly_source', 'MEMBER') THEN
             BEGIN
                 EXECUTE format('GRANT anomaly_source TO %I', role_name);

@@ -10,7 +10,7 @@ import pandas as pd
 from psycopg2.errors import UndefinedObject
 from sqlalchemy import text
 
-from anomaly.database.connection import OWNER, SCORER, TRAINER, Database
+from anomaly.database.connection import API, OWNER, SCORER, TRAINER, Database
 from anomaly.database.results import VERDICT_COLUMNS, Origin
 from anomaly.database.scoring_runs import RequestedBy
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
@@ -33,7 +33,7 @@ def own_log_in(postgres: EmbeddedPostgres, name: str, password: str) -> None:
     Roles belong to the server, and only who made them may grant them.
     """
     postgres.create_user(name, password, may_create_roles=True)
-    for role in (OWNER, SCORER, TRAINER):
+    for role in (OWNER, SCORER, TRAINER, API):
         with suppress(UndefinedObject):
             postgres.grant_role(role, name)
 

@@ -49,6 +49,10 @@ class LabelError(AnomalyError):
     """An acknowledgement names an incident that is not there, or is over."""
 
 
+class KeyNameError(AnomalyError):
+    """A key of the API is not there, or its name is taken or no name."""
+
+
 class AlertError(AnomalyError):
     """A route, a template or a silence makes no sense, or names what is not there."""
 

@@ -664,6 +664,21 @@ class LogSettings(Group):
     )
 
 
+class ApiSettings(Group):
+    """What the API takes, and how much of it."""
+
+    api_strict: bool = Field(
+        False, description="predictions have the prototype's three fields and no others"
+    )
+    api_most_records: int = Field(10_000, ge=1, le=1_000_000, description="records of a request")
+    api_most_megabytes: float = Field(20.0, gt=0, le=1000, description="size of a request")
+    api_seconds: float = Field(30.0, ge=0.1, le=3600, description="longest time of a request")
+    api_requests_per_minute: int = Field(
+        1200, ge=1, le=1_000_000, description="requests per minute with one key, or of one user"
+    )
+    api_at_once: int = Field(2, ge=1, le=100, description="requests worked on at once")
+
+
 class RetentionSettings(Group):
     """How long rows are kept; 0 months: for ever. Readings, models, incidents and labels stay."""
 
@@ -800,6 +815,7 @@ class Settings(BaseModel):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     alerts: AlertSettings = AlertSettings()
+    api: ApiSettings = ApiSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     dags: DagSettings = DagSettings()

@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from datetime import datetime
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
 # To the last @ before another URL: an unescaped one, or a space, may be part of the password.
@@ -74,6 +75,17 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+def csv_cell(value: object) -> object:
+    """A value as a cell of CSV; times in ISO 8601, lists separated by commas."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        return printable(", ".join(map(str, value)))
+    return printable(str(value))
 
 
 def without_secrets(text: str) -> str:

@@ -19,6 +19,7 @@ from deployment import QUARTER, own_log_in
 from integration_settings import SMALL
 
 APP, PASSWORD = "acceptance_app", "secret"
+USERS = "admin:admin,looker:viewer"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def airflow(
         project=Path(__file__).parents[2],
         metadata_url=postgres.url(metadata, metadata, PASSWORD),
         anomaly_url=anomaly_url,
-        environment=environment,
+        environment={"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": USERS, **environment},
     )
     server.start()
     try:

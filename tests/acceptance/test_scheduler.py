@@ -1,5 +1,6 @@
 """A real standalone Airflow on a real Postgres: schedule, REST API, assets, log-in."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -169,3 +170,36 @@ def test_nobody_gets_in_without_the_password(airflow):
 
     assert answer.status_code == 401
     assert wrong.status_code == 401
+
+
+def test_the_api_below_anomaly_knows_airflows_users_and_nobody_else(airflow, history):
+    """All-admins is off: a viewer may ask, only who runs DAGs may label."""
+    api = f"{airflow.url}/anomaly"
+    passwords = json.loads((airflow.folder / "passwords.json").read_text())
+
+    def of(user):
+        log_in = {"username": user, "password": passwords[user]}
+        token = httpx.post(f"{airflow.url}/auth/token", json=log_in, timeout=30).json()
+        return {"Authorization": f"Bearer {token['access_token']}"}
+
+    assert httpx.get(f"{api}/health/live", timeout=60).json() == {"status": "ok"}
+    described = httpx.get(f"{api}/openapi.json", headers=of("looker"), timeout=120).json()
+    calls = {(verb, path) for path, verbs in described["paths"].items() for verb in verbs}
+    assert ("post", "/predict_real_time") in calls
+    pages = [("get", path) for path in ("/openapi.json", "/docs", "/redoc", "/nothing")]
+    for verb, path in [*(calls - {("get", "/health/live")}), *pages]:
+        for headers in ({}, {"Authorization": "Bearer x"}, {"X-API-Key": "x"}):
+            refused = httpx.request(verb, api + path, headers=headers, json={}, timeout=60)
+            assert refused.status_code in (401, 403), (path, headers, refused.text)
+
+    record = {"utc_timestamp": history["utc_timestamp"].max().isoformat(), "machine_1": 1.0}
+    found = httpx.post(f"{api}/predict_real_time", json=record, headers=of("looker"), timeout=60)
+    assert [row["machine_id"] for row in found.json()["prediction_result"]] == [1], found.text
+    label = {"machine": "1", "start": "2026-01-01", "end": "2026-01-02", "label": "real"}
+    said = [
+        httpx.post(f"{api}/labels", json=label, headers=of(user), timeout=60).status_code
+        for user in ("looker", "admin")
+    ]
+    assert said == [403, 201]
+    measured = httpx.get(f"{api}/metrics", headers=of("looker"), timeout=60).text
+    assert 'path="/predict_real_time",status="200"} 1.0' in measured

@@ -153,7 +153,7 @@ def test_migrate_says_which_grants_the_owner_has_to_run(postgres, plant, setting
     owner = f"owner_{name}"
     postgres.create_user(owner, "secret", may_create_roles=True)
     with database.engine.begin() as connection:
-        for role in ("anomaly_owner", "anomaly_scorer", "anomaly_trainer"):
+        for role in ("anomaly_owner", "anomaly_scorer", "anomaly_trainer", "anomaly_api"):
             connection.execute(text(f"GRANT {role} TO {owner} WITH ADMIN OPTION"))
         connection.execute(text(f"ALTER DATABASE {name} OWNER TO {owner}"))
     ours = Database(postgres.url(name, owner, "secret"), settings.database)

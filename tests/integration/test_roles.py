@@ -35,7 +35,23 @@ FORBIDDEN = {
         "UPDATE anomaly.model_in_force SET version = 1",
         "SELECT anomaly.ensure_partitions(now(), now())",
     ],
+    "anomaly_api": [
+        "UPDATE anomaly.meter_readings SET machine_1 = 0",
+        "UPDATE anomaly.anomaly_results SET anomaly = 0",
+        "INSERT INTO anomaly.labels (machine_id, during, label, labelled_by)"
+        " VALUES (1, tstzrange(now(), now() + interval '1 h'), 'real', 'x')",
+        "INSERT INTO anomaly.api_keys (name, digest, created_by)"
+        " VALUES ('x', repeat('0', 64), 'x')",
+        "UPDATE anomaly.api_keys SET can_label = true",
+        "UPDATE anomaly.api_keys SET revoked_at = NULL",
+        "UPDATE anomaly.model_in_force SET version = 1",
+        "SELECT * FROM anomaly.alert_messages",
+        "SELECT * FROM anomaly.locks FOR UPDATE",
+        "SELECT anomaly.ensure_partitions(now(), now())",
+        "CREATE TABLE anomaly.mine ()",
+    ],
     "anomaly_bi": [
+        "SELECT * FROM anomaly.api_keys",
         "SELECT * FROM anomaly.anomaly_results",
         "SELECT * FROM anomaly.meter_readings",
         "SELECT * FROM anomaly.scoring_runs",

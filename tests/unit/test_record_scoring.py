@@ -183,6 +183,30 @@ def test_record_scoring_without_a_reading_give_no_verdict(models):
     assert judge_records(records, models["prototype"], SETTINGS.meter_table, SETTINGS.meter).empty
 
 
+def test_a_number_may_be_a_text_as_it_might_for_the_prototype(models):
+    records = [FIRST | {"machine_1": "1200.5", "ev": "0"}]
+
+    found = judge_records(records, models["prototype"], SETTINGS.meter_table, SETTINGS.meter)
+
+    assert found["reading"].tolist() == [1200.5]
+
+
+def test_fields_that_no_verdict_needs_change_nothing(models):
+    record = FIRST | {"id": "x", "ingested_at": None, "remark": ["any"]}
+
+    found = judge_records([record], models["prototype"], SETTINGS.meter_table, SETTINGS.meter)
+
+    assert found["machine_id"].tolist() == [1]
+
+
+def test_of_two_records_of_one_time_the_higher_reading_is_judged_and_marked(models):
+    records = [FIRST | {"machine_1": value} for value in (7.0, 9.0, 8.0)]
+
+    found = judge_records(records, models["prototype"], SETTINGS.meter_table, SETTINGS.meter)
+
+    assert found["reading"].tolist() == [9.0]
+
+
 def test_a_field_that_is_mapped_to_a_machine_is_one(models):
     settings = load_settings({}, source_machines={"Pump A": 2, "ev": 7})
     record = {"utc_timestamp": "2024-02-10T14:30:00Z", "Pump A": 4.0, "ev": 1.0}
@@ -199,12 +223,24 @@ def test_a_field_that_is_mapped_to_a_machine_is_one(models):
         ([FIRST, 3], "record 2 is 3: send an object"),
         ([{"machine_1": 1.0}], "record 1 has no utc_timestamp: send it"),
         ([FIRST | {"machine_2": 1}, FIRST], "record 2 has no machine_2: send it, null where"),
-        ([FIRST, FIRST | {"machine_1": "12"}], "record 2: machine_1 is '12': send a number"),
+        ([FIRST, FIRST | {"machine_1": "1,2"}], "record 2: machine_1 is '1,2': send a number"),
         ([FIRST | {"machine_1": True}], "record 1: machine_1 is True: send a number"),
         ([FIRST | {"machine_1": 10**400}], "record 1: machine_1 is too large"),
         ([FIRST | {"ev": [1]}], r"record 1: ev is \[1\]: send a number"),
         ([FIRST | {"cet_cest_timestamp": 4}], "record 1: cet_cest_timestamp is 4: send ISO 8601"),
-        ([FIRST | {"machnie_2": 1.0}], "field 'machnie_2' is not known: send utc_timestamp and"),
+        ([FIRST | {"machnie_2": 1.0}], "field 'machnie_2' is not known: did you mean machine_2?"),
+        ([FIRST | {"Machine_2": 1.0}], "field 'Machine_2' is not known: did you mean machine_2?"),
+        ([FIRST | {"machine_01": 1.0}], "machine_1 and machine_01 are the same machine: send one"),
+        ([FIRST | {"machine_9999999999": 1.0}], "'machine_9999999999' is no machine: the largest"),
+        ([{"utc_timestamp": "2024", "ev": 1.0}], "no field of the records is a machine: send mach"),
+        (
+            [FIRST | {"utc_timestamp": "1969-12-31"}],
+            "record 1: .*'1969-12-31': send a time from",
+        ),
+        (
+            [FIRST | {"utc_timestamp": "9999-12-31"}],
+            "record 1: .*'9999-12-31': send a time from",
+        ),
         ([FIRST, FIRST | {"utc_timestamp": 17}], "record 2: utc_timestamp is 17: send ISO 8601"),
         ([FIRST, FIRST | {"utc_timestamp": "noon"}], "record 2: utc_timestamp is 'noon': send"),
         ([FIRST | {"utc_timestamp": ""}], "record 1: utc_timestamp is '': send ISO 8601"),

@@ -28,6 +28,8 @@ COMMANDS = {
     "label": ("incidents", "Say what an incident, or a time of a machine, was."),
     "labels": ("labels", "List what people said about machines, and take it back."),
     "alerts": ("alerts", "Send, list, try out and silence alerts."),
+    "serve": ("serve", "Serve the API: judge records by HTTP, and tell verdicts and incidents."),
+    "keys": ("keys", "Make, list and revoke the keys of the API."),
     "machines": ("machines", "List, describe and remove the machines of the deployment."),
     "sites": ("sites", "Say what energy costs at a site, and what its shifts are."),
     "models": ("models", "List, show, promote, roll back and verify model versions."),

@@ -21,7 +21,7 @@ from anomaly.database.connection import Database
 from anomaly.database.migrations import check_migrated
 from anomaly.errors import DatabaseError, SettingsError
 from anomaly.settings import LogFormat, Settings, load_settings
-from anomaly.wording import printable, without_secrets
+from anomaly.wording import csv_cell, printable, without_secrets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
@@ -70,16 +70,21 @@ def _log_published_windows() -> None:
     log = logging.getLogger("anomaly.published")
     log.setLevel(logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLine())
+    handler.setFormatter(JsonLine())
     log.handlers[:] = [handler]
 
 
-class _JsonLine(logging.Formatter):
-    """A published window as a line of JSON."""
+class JsonLine(logging.Formatter):
+    """What happened as a line of JSON; the facts of a published window, or of a request, apart."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat()
-        facts = getattr(record, "published", {})
+        facts = getattr(record, "published", None) or getattr(record, "facts", {})
+        if record.levelno > logging.INFO:
+            facts = {"level": record.levelname.lower(), **facts}
+        if record.exc_info:
+            facts = {**facts, "traceback": self.formatException(record.exc_info)}
         return json.dumps({"timestamp": moment, "event": record.getMessage(), **facts})
 
 
@@ -145,7 +150,7 @@ def print_list(
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_csv_cell(row[name]) for name in columns])
+        writer.writerow([csv_cell(row[name]) for name in columns])
 
 
 def print_table(table: Table) -> None:
@@ -154,16 +159,6 @@ def print_table(table: Table) -> None:
         out.print(table)
     else:
         Console(file=out.file, width=_NO_WRAP_WIDTH, markup=False, emoji=False).print(table)
-
-
-def _csv_cell(value: object) -> object:
-    if value is None or isinstance(value, (int, float)):
-        return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, list):
-        return printable(", ".join(map(str, value)))
-    return printable(str(value))
 
 
 def _cell_text(value: object) -> str:

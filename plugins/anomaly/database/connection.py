@@ -34,6 +34,7 @@ from anomaly.wording import without_secrets
 SCORER = "anomaly_scorer"
 TRAINER = "anomaly_trainer"
 OWNER = "anomaly_owner"
+API = "anomaly_api"
 
 # Errors of SET ROLE when the role does not exist or is not granted. A retry does not help.
 _NO_SUCH_ROLE = (pg.InvalidParameterValue, pg.UndefinedObject, pg.InsufficientPrivilege)

@@ -78,6 +78,32 @@ def list_incidents(
     )
 
 
+def incidents_page(
+    transaction: Transaction,
+    *,
+    machine_id: int | None,
+    start: datetime | None,
+    end: datetime | None,
+    state: str | None,
+    kind: str | None,
+    severity: str | None,
+    before: int | None,
+    rows: int,
+) -> Sequence[RowMapping]:
+    """Incidents before a number, newest first, as ``bi.incidents`` has them."""
+    return transaction.rows(
+        "incidents/page",
+        machine_id=machine_id,
+        start=start,
+        end=end,
+        state=state,
+        kind=kind,
+        severity=severity,
+        before=before,
+        rows=rows,
+    )
+
+
 def open_incidents(transaction: Transaction) -> Sequence[RowMapping]:
     """Incidents that nobody has acknowledged yet, the worst first, then the newest."""
     return transaction.rows("incidents/open")

@@ -117,6 +117,13 @@ def list_machines(
     return transaction.rows("machines/known", machines=asked)
 
 
+def machines_page(
+    transaction: Transaction, *, after: int | None, rows: int
+) -> Sequence[RowMapping]:
+    """Machines after a number, as ``bi.machines`` has them."""
+    return transaction.rows("machines/page", after=after, rows=rows)
+
+
 def register_machines(
     transaction: Transaction, machines: Mapping[str, int | None], time_zone: str = "UTC"
 ) -> int:

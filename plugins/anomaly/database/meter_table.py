@@ -210,6 +210,9 @@ class MeterSource:
         # Two rows of one local time are told apart by all columns together. So all columns are
         # read, whatever machines are asked for: the result must not depend on them.
         columns = [*shape.machines] if shape.naive else wanted
+        if not wanted:
+            never = pd.DatetimeIndex([], tz=UTC).as_unit("us")
+            return pd.DataFrame({"utc_timestamp": never, "ingested_at": np.empty(0, np.int64)})
         statement = composed(
             "meter_table/read_wide",
             **self._window_bounds(shape, window),

@@ -68,7 +68,7 @@ def _make_roles(transaction: Transaction) -> None:
         raise DatabaseError(
             f"this login may not make the product's roles ({str(error).splitlines()[0]});"
             " let an administrator run sql/roles.sql in this database once and grant"
-            " anomaly_owner, anomaly_scorer and anomaly_trainer to it"
+            " anomaly_owner, anomaly_scorer, anomaly_trainer and anomaly_api to it"
         ) from None
 
 

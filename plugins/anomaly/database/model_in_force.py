@@ -4,9 +4,9 @@ Entries are never deleted. A replaced entry stays, with the moment at which it w
 the table tells which version judged live at any time.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy import RowMapping
 
@@ -14,6 +14,8 @@ from anomaly.database.connection import Transaction
 from anomaly.errors import NoModelError
 from anomaly.models.artefacts import Artefact
 from anomaly.windows import Window
+
+_ALL_TIME = Window(datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,26 @@ def versions_in_force(transaction: Transaction, window: Window) -> tuple[InForce
     NoModelError
         When no version is in force for a part of it.
     """
+    return during(_parts(transaction, window), window)
+
+
+def version_map(transaction: Transaction) -> tuple[InForce, ...]:
+    """The whole version map as it is now, in order of time; empty before the first version."""
+    return _parts(transaction, _ALL_TIME)
+
+
+def during(entries: Iterable[InForce], window: Window) -> tuple[InForce, ...]:
+    """The entries of a version map that judge a window, cut to it.
+
+    Raises
+    ------
+    NoModelError
+        When no version is in force for a part of it.
+    """
     parts = tuple(
-        InForce(
-            row["entry_id"],
-            Window(row["starts_at"], row["ends_at"]),
-            row["version"],
-            Artefact(row["artefact"], row["sha256"]),
-        )
-        for row in transaction.rows("model_in_force/during", start=window.start, end=window.end)
+        replace(entry, window=inside)
+        for entry in entries
+        if (inside := entry.window.within(window)) is not None
     )
     covered = window.start
     for part in parts:
@@ -67,6 +81,18 @@ def versions_in_force(transaction: Transaction, window: Window) -> tuple[InForce
             " and scored by the next run"
         )
     return parts
+
+
+def _parts(transaction: Transaction, window: Window) -> tuple[InForce, ...]:
+    return tuple(
+        InForce(
+            row["entry_id"],
+            Window(row["starts_at"], row["ends_at"]),
+            row["version"],
+            Artefact(row["artefact"], row["sha256"]),
+        )
+        for row in transaction.rows("model_in_force/during", start=window.start, end=window.end)
+    )
 
 
 def champion(transaction: Transaction) -> Champion | None:

@@ -40,6 +40,13 @@ def all_versions(transaction: Transaction) -> Sequence[RowMapping]:
     return transaction.rows("model_versions/all")
 
 
+def versions_page(
+    transaction: Transaction, *, before: int | None, rows: int
+) -> Sequence[RowMapping]:
+    """Versions before a number, newest first, as ``bi.model_versions`` has them."""
+    return transaction.rows("model_versions/page", before=before, rows=rows)
+
+
 def version_row(transaction: Transaction, version: int) -> dict[str, Any] | None:
     """All columns of a version; None if there is no such version."""
     rows = transaction.rows("model_versions/one", version=version)

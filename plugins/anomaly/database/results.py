@@ -222,6 +222,30 @@ def judged_readings(
     )
 
 
+def verdicts_page(
+    transaction: Transaction,
+    *,
+    machine_id: int | None,
+    start: datetime | None,
+    end: datetime | None,
+    anomaly: int | None,
+    after: tuple[int, datetime] | None,
+    rows: int,
+) -> Sequence[RowMapping]:
+    """Verdicts after a machine and time, by machine, then time, as ``bi.verdicts`` has them."""
+    after_machine, after_time = after or (None, None)
+    return transaction.rows(
+        "results/page",
+        machine_id=machine_id,
+        start="-infinity" if start is None else start.isoformat(),
+        end="infinity" if end is None else end.isoformat(),
+        anomaly=anomaly,
+        after_machine=after_machine,
+        after_time=after_time,
+        rows=rows,
+    )
+
+
 def verdicts_between(
     transaction: Transaction, machine_id: int, start: datetime, end: datetime
 ) -> Sequence[RowMapping]:

@@ -237,7 +237,7 @@ def library_versions() -> dict[str, str]:
     }
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)  # chosen: some MB each; the API judges the past by old versions, too
 def _load(models_url: str, folder: str, sha256: tuple[tuple[str, str], ...]) -> Model:
     store = open_store(models_url)
     return _open(store.place(folder), _verified(store, folder, dict(sha256)))

@@ -8,7 +8,7 @@ of their own: `fencing` (never over a newer attempt), `affected_verdicts` (how f
 judged again), `retraction` (which verdicts may go), `chunks` (how much is read at once).
 `new_machines` finds and registers machines that are not known yet. `mismatches` finds where
 readings and verdicts disagree, without scoring. `record_scoring` judges records that are handed in,
-without tables.
+without tables; `record_judging` judges them with what the meter table says of the time around.
 
 It may import `incidents`, `database`, `models`, `detectors`, `readings` and the words that every
 room uses. It knows nothing of

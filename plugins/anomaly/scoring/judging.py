@@ -1,6 +1,6 @@
 """Judge measured windows by the model versions that are in force at each reading's own time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -69,6 +69,7 @@ class WindowJudge:
         self.reader = reader
         self.meter = meter
         self.registry = Registry(model_settings.models_url)
+        self._behind: dict[tuple[int, ...], LookBehind] = {}
 
     def judges_of(self, transaction: Transaction, window: Window) -> Judges:
         """Open the versions in force in a window.
@@ -85,15 +86,26 @@ class WindowJudge:
         SettingsError
             When a model was trained on another kind of readings.
         """
-        recorded = versions_in_force(transaction, window)
+        return self.judges_by(lambda asked: versions_in_force(transaction, asked), window)
+
+    def judges_by(
+        self, in_force: Callable[[Window], tuple[InForce, ...]], window: Window
+    ) -> Judges:
+        """The same by a version map that says which versions are in force in a window.
+
+        Raises
+        ------
+        NoModelError, ArtefactError, SettingsError
+            As `judges_of`.
+        """
+        recorded = in_force(window)
         parts = self._assuming(recorded)
         models = self._open(parts)
         before: dict[int, Model] = {}
         with suppress(NoModelError, ArtefactError):  # then the day before cannot be judged
-            earlier = versions_in_force(transaction, window.starting_earlier(REACH))
+            earlier = in_force(window.starting_earlier(REACH))
             before = self._open(self._assuming(earlier))
-        behind = LookBehind.of((before | models).values(), self.meter)
-        return Judges(parts, recorded, models, behind)
+        return Judges(parts, recorded, models, self._look_behind(before | models))
 
     def verdicts(self, measured: MeasuredWindow, judges: Judges) -> pd.DataFrame:
         """Verdicts on the window's readings, sorted by machine and time (see `verdicts_on`).
@@ -162,6 +174,12 @@ class WindowJudge:
         reached = verdicts["utc_timestamp"] <= verdicts["machine_id"].map(until)
         kept: pd.DataFrame = verdicts[reached]
         return kept
+
+    def _look_behind(self, models: Mapping[int, Model]) -> LookBehind:
+        versions = tuple(sorted(models))
+        behind = self._behind.get(versions) or LookBehind.of(models.values(), self.meter)
+        self._behind = {versions: behind}
+        return behind
 
     def _assuming(self, parts: tuple[InForce, ...]) -> tuple[InForce, ...]:
         """Parts of the version map, with the assumed version where it would judge."""

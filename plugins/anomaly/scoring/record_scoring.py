@@ -4,14 +4,17 @@ The same as the seven steps of `anomaly.readings.transformers`, `measure` and `v
 after the other, without a table between the steps.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from anomaly.arrays import Bools, Floats, Ints
+from anomaly.database.meter_table import LARGEST_ID
 from anomaly.errors import RecordError, SourceError
 from anomaly.models.model import Model
 from anomaly.models.verdicts import verdicts_on
@@ -29,6 +32,10 @@ from anomaly.settings import MeterSettings, MeterTableSettings, TimestampLabel
 _TIMESTAMP, _LOCAL_TIMESTAMP = RECORD[:2]
 _NUMBERS = {float, int, type(None)}
 _TEXTS = {str, datetime, pd.Timestamp}
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Chosen: a time outside was not meant, and leaves room for every window around it."""
+_LIKE = 0.8
+"""How much a field must be like a machine's to be taken for a slip of the pen. Chosen."""
 _LONGEST = 40
 """Characters of a value that a message shows. Chosen: the message stays short."""
 
@@ -51,7 +58,8 @@ def judge_records(
         The prototype's 22-field record, or some of it: ``utc_timestamp`` (ISO 8601 or a
         datetime; UTC, or the settings' zone, where it names none) and one field per machine,
         the same in every record; None, NaN and infinities are no reading. Fields that no
-        verdict needs may be left out.
+        verdict needs may be left out, and others may be added. Two records of one time are
+        one reading: the higher one counts, with the quality ``duplicate``.
     previous : DataFrame, optional
         Earlier readings: ``machine_id``, ``utc_timestamp``, ``reading``. A verdict depends
         on the machine's last one before, and on those within the detector's reach; without
@@ -69,22 +77,38 @@ def judge_records(
     Raises
     ------
     RecordError
-        Naming the record (counted from 1), the field and the value, when a field is
-        missing, not known or of another type. Nothing was judged then.
+        As `readings_of`. Nothing was judged then.
     """
-    if not isinstance(records, Sequence) or isinstance(records, str):
-        raise RecordError(f"records are {type(records).__name__}: send a list of records")
-    columns = _machine_columns(records, meter_table)
-    ticks = _ticks(_column(records, _TIMESTAMP) if records else [], meter)
-    readings = _melted(columns, ticks)
+    readings = readings_of(records, meter_table, meter)
+    if machines is None:
+        machines = _unlimited(readings)
     if previous is not None:
         readings = readings.after(previous)
     readings = readings.finite().sorted()
-    measured = measure(readings.frame(meter), _limits(machines, columns), meter)
+    measured = measure(readings.frame(meter), machines, meter)
     return verdicts_on(measured, readings.wanted, model, meter)
 
 
-class _Readings(NamedTuple):
+def readings_of(
+    records: Sequence[Record], meter_table: MeterTableSettings, meter: MeterSettings
+) -> "RecordReadings":
+    """The finite readings of records, as `judge_records` takes them, by machine.
+
+    Raises
+    ------
+    RecordError
+        Naming the record (counted from 1), the field and the value, when a field is missing,
+        of another type, or looks like a misspelt machine. None was read then.
+    """
+    if not isinstance(records, Sequence) or isinstance(records, str):
+        raise RecordError(f"records are {type(records).__name__}: send a list of records")
+    fields = _fields(records)
+    ticks = _ticks(_column(records, _TIMESTAMP) if records else [], meter)
+    columns = _machine_columns(records, fields, meter_table)
+    return _melted(columns, ticks).finite()
+
+
+class RecordReadings(NamedTuple):
     """One row per reading: `wanted` are the records' own, `duplicate` those that won over another.
 
     The fields are those that the steps' tables have as columns.
@@ -96,21 +120,21 @@ class _Readings(NamedTuple):
     wanted: Bools
     duplicate: Bools
 
-    def after(self, previous: pd.DataFrame) -> "_Readings":
+    def after(self, previous: pd.DataFrame) -> "RecordReadings":
         """These behind previous ones."""
-        given = _Readings(
+        given = RecordReadings(
             previous["machine_id"].to_numpy(np.int64),
             microseconds(previous["utc_timestamp"]),
             previous["reading"].to_numpy(float),
             *np.zeros((2, len(previous)), dtype=bool),
         )
-        return _Readings(*(np.concatenate(both) for both in zip(given, self, strict=True)))
+        return RecordReadings(*(np.concatenate(both) for both in zip(given, self, strict=True)))
 
-    def finite(self) -> "_Readings":
+    def finite(self) -> "RecordReadings":
         """Step four: those that are finite."""
         return self._only(np.isfinite(self.reading))
 
-    def sorted(self) -> "_Readings":
+    def sorted(self) -> "RecordReadings":
         """Step six: by machine and time, one each: a record's rather than a previous one."""
         later = (self.machine[1:] > self.machine[:-1]) | (self.ticks[1:] > self.ticks[:-1])
         if (later & (self.machine[1:] >= self.machine[:-1])).all():
@@ -132,38 +156,52 @@ class _Readings(NamedTuple):
             meter.max_gap_days,
             meter.change_scale,
         )
+        return self.rows().assign(
+            duplicate=self.duplicate, elapsed_hours=elapsed, change=change, power_diff=rate
+        )
+
+    def rows(self) -> pd.DataFrame:
+        """The table of readings as step five leaves it."""
         return pd.DataFrame(
             {
                 "utc_timestamp": pd.DatetimeIndex(self.ticks.view("datetime64[us]"), tz="UTC"),
                 "reading": self.reading,
                 "machine_id": self.machine,
-                "duplicate": self.duplicate,
-                "elapsed_hours": elapsed,
-                "change": change,
-                "power_diff": rate,
             }
         )
 
-    def _only(self, rows: Bools | Ints) -> "_Readings":
+    def _only(self, rows: Bools | Ints) -> "RecordReadings":
         machine, ticks, reading, wanted, duplicate = self
-        return _Readings(machine[rows], ticks[rows], reading[rows], wanted[rows], duplicate[rows])
+        return RecordReadings(
+            machine[rows], ticks[rows], reading[rows], wanted[rows], duplicate[rows]
+        )
 
 
 def _machine_columns(
-    records: Sequence[Record], meter_table: MeterTableSettings
+    records: Sequence[Record], fields: Iterable[str], meter_table: MeterTableSettings
 ) -> dict[int, Floats]:
     """Readings of each machine, by its id; every other field is checked and left out."""
-    columns = {}
-    for name in _fields(records):
+    columns: dict[int, Floats] = {}
+    named: dict[int, str] = {}
+    for name in fields:
         if name == _TIMESTAMP:
             continue
         number = _machine(name, meter_table)
         if number is not None:
+            if number in named:
+                raise RecordError(
+                    f"{named[number]} and {name} are the same machine: send one of them"
+                )
+            named[number] = name
             columns[number] = _numbers(name, _column(records, name))
         elif name == _LOCAL_TIMESTAMP:
             _check_types(name, _values(records, name), {*_TEXTS, type(None)})
-        else:
+        elif name in UNUSED:
             _numbers(name, _values(records, name))
+    if records and not columns:
+        raise RecordError(
+            f"no field of the records is a machine: send {_machine_names(meter_table)}"
+        )
     return columns
 
 
@@ -190,14 +228,23 @@ def _machine(name: str, meter_table: MeterTableSettings) -> int | None:
         return meter_table.source_machines[name]
     if name in UNUSED:
         return None
-    try:
-        return machine_number(name, None)
-    except (SourceError, TypeError):
-        known = ", ".join(meter_table.source_machines) or "machine_<n>"
-        raise RecordError(
-            f"field {name!r} is not known: send {_TIMESTAMP} and {known}, and of the other"
-            f" fields of the record only {', '.join(UNUSED)}"
-        ) from None
+    with suppress(SourceError, TypeError):
+        number = machine_number(name, None)
+        if number > LARGEST_ID:
+            raise RecordError(
+                f"{_shown(name)} is no machine: the largest id is {LARGEST_ID}, send one up to that"
+            )
+        return number
+    if isinstance(name, str) and len(name) <= _LONGEST:
+        digits = name[len(name.rstrip("0123456789")) :]
+        known = [*meter_table.source_machines, f"machine_{digits or 1}"]
+        if close := difflib.get_close_matches(name.lower(), known, n=1, cutoff=_LIKE):
+            raise RecordError(f"field {name!r} is not known: did you mean {close[0]}?")
+    return None
+
+
+def _machine_names(meter_table: MeterTableSettings) -> str:
+    return ", ".join(meter_table.source_machines) or "machine_<n>"
 
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:
@@ -221,7 +268,9 @@ def _values(records: Sequence[Record], name: str) -> list[Any]:
 
 
 def _numbers(name: str, values: list[Any]) -> Floats:
-    _check_types(name, values, _NUMBERS)
+    if not set(map(type, values)) <= _NUMBERS:
+        values = [_number(value) if type(value) is str else value for value in values]
+        _check_types(name, values, _NUMBERS)
     try:
         return np.array(values, dtype=float)
     except OverflowError:
@@ -229,6 +278,14 @@ def _numbers(name: str, values: list[Any]) -> Floats:
         raise RecordError(
             f"record {number}: {name} is too large a number: send one below 1e308"
         ) from None
+
+
+def _number(text: str) -> float | str:
+    """The number that a text is, as the prototype took it; the text where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _check_types(name: str, values: list[Any], allowed: set[type]) -> None:
@@ -266,6 +323,13 @@ def _ticks(stamps: list[Any], meter: MeterSettings) -> Ints:
             " for example 2017-03-07T04:45:00Z"
         )
     ticks: Ints = parsed.as_unit("us").asi8
+    earliest, latest = (int(moment.timestamp()) * 1_000_000 for moment in (_EARLIEST, _LATEST))
+    outside = np.flatnonzero((ticks < earliest) | (ticks >= latest))
+    if len(outside):
+        raise RecordError(
+            f"record {outside[0] + 1}: {_TIMESTAMP} is {_shown(stamps[outside[0]])}: send a time"
+            f" from {_EARLIEST.year} to {_LATEST.year - 1}"
+        )
     return ticks - (meter.interval_minutes * 60_000_000) * (
         meter.timestamp_label is TimestampLabel.END
     )
@@ -285,23 +349,19 @@ def _readable(stamp: Any) -> bool:
         return False
 
 
-def _melted(columns: Mapping[int, Floats], ticks: Ints) -> _Readings:
+def _melted(columns: Mapping[int, Floats], ticks: Ints) -> RecordReadings:
     """Steps three and five: one row per machine and time, by machine."""
     ids = sorted(columns)
     machine = np.repeat(np.array(ids, dtype=np.int64), len(ticks))
     reading = np.concatenate([columns[number] for number in ids] or [np.empty(0)])
     wanted, duplicate = np.ones(len(machine), dtype=bool), np.zeros(len(machine), dtype=bool)
-    return _Readings(machine, np.tile(ticks, len(ids)), reading, wanted, duplicate)
+    return RecordReadings(machine, np.tile(ticks, len(ids)), reading, wanted, duplicate)
 
 
-def _limits(machines: pd.DataFrame | None, columns: Mapping[int, Floats]) -> pd.DataFrame:
-    """Limits as `anomaly.readings.measuring.measure` takes them."""
-    if machines is not None:
-        return machines
-    unknown = np.full(len(columns), np.nan)
-    return pd.DataFrame(
-        {"machine_id": list(columns), "max_power_kw": unknown, "rolls_over_at": unknown}
-    )
+def _unlimited(readings: RecordReadings) -> pd.DataFrame:
+    """Limits as `anomaly.readings.measuring.measure` takes them, of machines that have none."""
+    ids = np.unique(readings.machine)
+    return pd.DataFrame({"machine_id": ids, "max_power_kw": np.nan, "rolls_over_at": np.nan})
 
 
 def _shown(value: Any) -> str:

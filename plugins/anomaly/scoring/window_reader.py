@@ -27,6 +27,8 @@ from anomaly.settings import Layout, MeterSettings, MeterTableSettings
 from anomaly.windows import Window
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_HANDED_IN = np.iinfo(np.int64).max
+"""``ingested_at`` of readings that no table holds."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class WindowReader:
         machines: list[int] | None = None,
         behind: LookBehind | None = None,
         judged_to: datetime | None = None,
+        handed_in: pd.DataFrame | None = None,
     ) -> MeasuredWindow:
         """Read and measure the readings of `window`.
 
@@ -113,6 +116,10 @@ class WindowReader:
             How far back matters; default: the whole reach, for every machine.
         judged_to : datetime, optional
             Readings after the window count up to here; default: none does.
+        handed_in : DataFrame, optional
+            Finite readings that count as if the meter table had them in place of its own of the
+            same machine and time: ``machine_id``, ``utc_timestamp``, ``reading``. Then only
+            these are the window's, and all others precede and follow them.
         """
         back = back_of_all(behind, self.meter.interval)
         ahead = min(window.end + REACH, max(judged_to or window.end, window.end))
@@ -125,6 +132,9 @@ class WindowReader:
         found = int(_inside(finite, window).sum())
         first = every["utc_timestamp"].min()
         del raw, every  # of many machines each of these takes as much memory as the result
+        if handed_in is not None:
+            due = handed_in[handed_in["utc_timestamp"] < ahead].assign(ingested_at=_HANDED_IN)
+            finite = pd.concat([_without(finite, due), due], ignore_index=True)
         unique = self._steps.sort(finite)
         known = machine_limits(transaction)
         asked = machines_to_look_farther(unique, window, back, known, behind, self.meter)
@@ -132,16 +142,19 @@ class WindowReader:
         if any(asked.values()) or first > window.start - back + self.meter.interval:
             purged = self._purged(transaction, shape, window, back, machines)
         if purged is not None:
-            finite = pd.concat([purged[0], finite], ignore_index=True)
+            finite = pd.concat([_without(purged[0], handed_in), finite], ignore_index=True)
             unique = self._steps.sort(finite)
         earlier = self._earlier(transaction, shape, window, back, asked)
         if earlier is not None:
+            earlier = _without(earlier, handed_in)
             unique = self._steps.sort(pd.concat([earlier, finite], ignore_index=True))
         del finite, earlier
-        unique = unique.drop(columns="ingested_at")
+        written = unique.pop("ingested_at")
         measured = measure(self._steps.power_diff(unique), known, self.meter)
         inside = _inside(measured, window).to_numpy()
-        if purged is not None:
+        if handed_in is not None:
+            inside = inside & (written == _HANDED_IN).to_numpy()
+        elif purged is not None:
             inside = inside & (measured["utc_timestamp"] >= purged[1]).to_numpy()
         return MeasuredWindow(
             measured,
@@ -232,6 +245,17 @@ class WindowReader:
                 found.append(rows[rows["utc_timestamp"] < span.end])
         earlier = pd.concat(found, ignore_index=True) if found else None
         return None if earlier is None or earlier.empty else earlier
+
+
+def _without(readings: pd.DataFrame, handed_in: pd.DataFrame | None) -> pd.DataFrame:
+    """Readings but those of which another of the same machine and time was handed in."""
+    if handed_in is None or readings.empty or handed_in.empty:
+        return readings
+    if readings["utc_timestamp"].max() < handed_in["utc_timestamp"].min():
+        return readings  # as nearly always: what is handed in is new
+    key = ["machine_id", "utc_timestamp"]
+    given = pd.MultiIndex.from_frame(handed_in[key])
+    return readings[~pd.MultiIndex.from_frame(readings[key]).isin(given)]
 
 
 def _asked_for(known: pd.DataFrame, shape: SourceShape, machines: list[int] | None) -> list[int]:

@@ -5,5 +5,6 @@ SELECT wanted.role || ' ' || wanted.action || ' ON ' || wanted.relation AS missi
                ('anomaly_scorer', 'anomaly.locks', 'UPDATE'),
                ('anomaly_trainer', 'anomaly.model_versions', 'INSERT'),
                ('anomaly_trainer', 'anomaly.model_in_force', 'INSERT'),
+               ('anomaly_api', 'anomaly.model_in_force', 'SELECT'),
                ('anomaly_bi', 'bi.verdicts', 'SELECT')) AS wanted (role, relation, action)
  WHERE NOT has_table_privilege(role, relation, action)

@@ -1,0 +1,2 @@
+-- How many keys there have ever been.
+SELECT count(*) FROM anomaly.api_keys
