@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 import time
+from functools import cache
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -175,9 +176,7 @@ def rights_of(user: Any) -> tuple[bool, bool]:
     )
     from airflow.models.dag import DagModel
 
-    from anomaly.settings import load_settings
-
-    dag = load_settings().dags.dag_prefix + SCORING
+    dag = settings_of_the_api().dags.dag_prefix + SCORING
     details = DagDetails(id=dag, team_name=DagModel.get_team_name(dag))
     manager = get_auth_manager()
     may_see = manager.is_authorized_dag(method="GET", details=details, user=user)
@@ -187,6 +186,14 @@ def rights_of(user: Any) -> tuple[bool, bool]:
     return may_see, may_run
 
 
+@cache
+def settings_of_the_api() -> Any:
+    """The settings, read once."""
+    from anomaly.settings import load_settings
+
+    return load_settings()
+
+
 def make_api() -> Any:
     """The application on the database of the connection, as tasks use it."""
     from airflow.models.connection import Connection
@@ -194,9 +201,8 @@ def make_api() -> Any:
     from anomaly.api.app import create_app, open_database
     from anomaly.api.door import Caller
     from anomaly.database.migrations import check_migrated
-    from anomaly.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_of_the_api()
     uri = Connection.get_connection_from_secrets(CONNECTION).get_uri()
     database = open_database(uri, settings)
     check_migrated(database)
