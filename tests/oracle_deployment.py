@@ -237,11 +237,16 @@ class Deployment:
         self.database = Database(postgres.url(name), self.settings.database)
         self.scorer = Scorer(self.database, self.settings)
         self.reconciler = Reconciler(self.database, self.settings)
-        self._connection = _connect(postgres.url(name))
+        self._url = postgres.url(name)
+        self.connect()
         self._versions: dict[str, oracle.Version] = {}
         self._numbers = 0
         self._make_meter_table()
         self._train()
+
+    def connect(self) -> None:
+        """Connect to the database; again, after the server was stopped."""
+        self._connection = _connect(self._url)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -317,6 +322,10 @@ class Deployment:
         """Put a version in force, as everybody does; from which reading on it judges."""
         promoter = Promoter(self.database, self.settings)
         return promoter.promote(version, by="tests", reason="").effective_from
+
+    def verified(self) -> dict[int, str]:
+        """What is wrong with the files of each version."""
+        return Promoter(self.database, self.settings).verify([])
 
     def put_in_force(self, version: int, start: datetime | None, end: datetime | None) -> None:
         """Rewrite the version map for a range."""

@@ -1,0 +1,310 @@
+"""A plant to inject faults into: readings, what must come of them, and processes that work."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg2
+import pytest
+
+from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from faults.postgres_proxy import Point, PostgresProxy
+from oracle import Entry
+from oracle_deployment import BASE, QUARTER, SMALL, Deployment, Record, differences
+
+DAY = 96
+SCORED, WHOLE = DAY // 2, DAY
+"""Quarter-hours that are scored before the fault, and with those that it meets."""
+TOLERANT = {"retract_limit": 0.1}
+"""A day of two machines has so few readings that one of them is more than the usual share."""
+WORK = Path(__file__).with_name("work.py")
+
+
+def at(quarter: int) -> datetime:
+    """Start of a quarter-hour of the plant's time."""
+    return BASE + quarter * QUARTER
+
+
+@dataclass
+class Damage:
+    """What a fault did to the results, in readings: all 0 where it did none."""
+
+    lost: int
+    doubled: int
+    wrong: int
+    says: list[str]
+
+    @property
+    def none(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong or self.says)
+
+
+class Plant:
+    """A deployment in miniature, whose results the independent oracle knows."""
+
+    def __init__(self, postgres: EmbeddedPostgres, deployment: Deployment) -> None:
+        self.postgres = postgres
+        self.deployment = deployment
+        self.records: list[Record] = []
+        self.version_map: list[Entry] = []
+        self.now = BASE
+
+    # Its life ------------------------------------------------------------
+
+    def begin(self, random: Random) -> None:
+        """Start anew: half a day is scored, and the readings of another half wait."""
+        self.deployment.reset()
+        self.records, self.version_map = [], [Entry(None, None, 1)]
+        values = [100.0, 500.0]
+        for quarter in range(WHOLE):
+            steps = [random.choice((0.0, 0.25, 1.1, 2.0)), random.choice((0.0, 0.7, 14.9, 1.3))]
+            values = [value + step for value, step in zip(values, steps, strict=True)]
+            self.add(quarter, list(values))
+        self.now = at(WHOLE)
+        self.deployment.score(BASE, at(SCORED))
+        self.deployment.tick(at(SCORED))
+
+    def add(self, quarter: int, values: list[float | None]) -> Record:
+        """Write a row of the meter table, whose writing is known."""
+        (record,) = self.deployment.records(at(quarter), values, at(quarter) + QUARTER)
+        self.deployment.write([record])
+        self.records.append(record)
+        return record
+
+    def correct(self, record: Record, machine: int, value: float | None) -> None:
+        """Give a reading another value, and say when."""
+        record.cells[f"machine_{machine}"] = value
+        record.ingested_at = self.now
+        self.deployment.rewrite(record)
+
+    def delete(self, record: Record) -> None:
+        """Take a row away."""
+        self.deployment.remove([record])
+        self.records.remove(record)
+
+    # Work ----------------------------------------------------------------
+
+    def start(
+        self,
+        kind: str = "tick",
+        *,
+        port: int | None = None,
+        database: str | None = None,
+        megabytes: int | None = None,
+        first: int = 0,
+        end: datetime | None = None,
+        **settings: object,
+    ) -> subprocess.Popen[str]:
+        """Do the work of a task in a process of its own, through a proxy's port if given."""
+        url = self.deployment.database.engine.url.set(
+            query={"sslmode": "disable", "gssencmode": "disable"}
+        )
+        if port is not None:
+            url = url.set(port=port)
+        if database is not None:
+            url = url.set(database=database)
+        models = {"models_url": self.deployment.settings.models.models_url}
+        mine = {**models, **SMALL, **TOLERANT, **settings}
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            **{f"ANOMALY_{name.upper()}": str(value) for name, value in mine.items()},
+            "ANOMALY_DATABASE_URL": url.render_as_string(hide_password=False),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        until = end or self.now
+        return subprocess.Popen(
+            [sys.executable, str(WORK), kind, at(first).isoformat(), until.isoformat()],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=megabytes and (lambda: _limit_memory(megabytes)),
+        )
+
+    def run(self, kind: str = "tick", **options: object) -> None:
+        """Do the work of a task; it must succeed."""
+        ended(self.start(kind, **options))  # type: ignore[arg-type]
+
+    @contextmanager
+    def stopped_at(
+        self, point: Point, **options: object
+    ) -> Iterator[tuple[subprocess.Popen[str], PostgresProxy]]:
+        """A task that has come to a point, and waits there."""
+        proxy = PostgresProxy(self.deployment.database.engine.url.port or 5432)
+        proxy.arm(point)
+        task = self.start(port=proxy.port, **options)  # type: ignore[arg-type]
+        try:
+            until(lambda: proxy.reached.is_set() or task.poll() is not None)
+            assert proxy.reached.is_set(), task.communicate()
+            yield task, proxy
+        finally:
+            proxy.close()
+            if task.poll() is None:
+                task.kill()
+            task.communicate()
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """A connection of somebody else's, which is rolled back at the end."""
+        other = psycopg2.connect(
+            self.deployment.database.engine.url.set(drivername="postgresql").render_as_string(
+                hide_password=False
+            )
+        )
+        try:
+            yield other
+        finally:
+            other.close()
+
+    def write_uncommitted(self, writer: Any, records: list[Record]) -> None:
+        """Write rows in somebody else's transaction."""
+        layout = self.deployment.layout
+        columns = ", ".join(layout.columns)
+        with writer.cursor() as cursor:
+            for record in records:
+                cursor.execute(
+                    f"INSERT INTO {layout.table} ({columns}) VALUES (%s, %s, %s, %s, %s, %s)",
+                    layout.values(record),
+                )
+
+    @contextmanager
+    def copy(self) -> Iterator[str]:
+        """Name of a copy of the database: another deployment with the same models folder."""
+        name = f"{self.deployment.database.engine.url.database}_copy"
+        self.deployment.close()
+        self.postgres.create_database(name, template="faults")
+        self.deployment.connect()
+        try:
+            yield name
+        finally:
+            self.postgres.drop_database(name)
+
+    @contextmanager
+    def small_disk(self) -> Iterator[Path]:
+        """A folder on a disk of its own that is nearly full."""
+        with tempfile.TemporaryDirectory() as name:
+            made = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", name],
+                capture_output=True, check=False,
+            )  # fmt: skip
+            if made.returncode:
+                pytest.skip("this account may not mount a small disk")
+            try:
+                yield Path(name)
+            finally:
+                subprocess.run(["umount", name], check=True)
+
+    def versions(self) -> list[int]:
+        """Numbers of the registered versions."""
+        rows = self.deployment.execute("SELECT version FROM anomaly.model_versions")
+        return [version for (version,) in rows]
+
+    def file_of_version(self, version: int, name: str) -> Path:
+        """A file of a model version."""
+        folder = Path(self.deployment.settings.models.models_url)
+        return folder / "isolation_forest" / f"v{version:04d}" / name
+
+    def drafts(self) -> list[Any]:
+        """Versions that are being written, or were."""
+        return self.deployment.execute("SELECT version FROM anomaly.model_drafts")
+
+    def promote(self, version: int) -> None:
+        """Put a version in force from the next reading on, as everybody does."""
+        effective = self.deployment.promote(version)
+        assert effective is not None
+        self.version_map = [
+            Entry(None, effective, self.version_map[-1].version),
+            Entry(effective, None, version),
+        ]
+
+    def crash_server(self) -> None:
+        """Stop the server as a crash does."""
+        self.deployment.close()
+        self.postgres._pg_ctl("stop", "-m", "immediate", "-w")
+        assert not self.postgres.running
+
+    def start_server(self) -> None:
+        """Start it again, on the same port."""
+        self.postgres.start()
+        self.deployment.connect()
+
+    def backends(self, condition: str) -> int:
+        """How many of the database's other connections are so."""
+        ((count,),) = self.deployment.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND ({condition})"
+        )
+        return int(count)
+
+    # What has come of it ----------------------------------------------------
+
+    def damage(self) -> Damage:
+        """Compare results, sums, incidents, ledger and meter table with what must be there."""
+        deployment, says = self.deployment, []
+        expected = deployment.expected(self.records, self.version_map)
+        found = deployment.results()
+        ((doubled,),) = deployment.execute(
+            "SELECT count(*) - count(DISTINCT (machine_id, utc_timestamp))"
+            "  FROM anomaly.anomaly_results"
+        )
+        both = expected.keys() & found.keys()
+        wrong = [key for key in both if repr(found[key]) != repr(expected[key])]
+        wrong += found.keys() - expected.keys()
+        says += differences(
+            {key: found[key] for key in wrong}, {k: expected[k] for k in wrong if k in expected}
+        )[:3]
+        says += deployment.wrong_sums()[:3]
+        if deployment.incidents() != deployment.expected_incidents():
+            says.append("incidents are not those of the verdicts")
+        if deployment.meter_table() != deployment.as_stored(self.records):
+            says.append("the meter table was changed")
+        ((loose,),) = deployment.execute(
+            "SELECT count(*) FROM anomaly.anomaly_results v"
+            " WHERE NOT EXISTS (SELECT FROM anomaly.scoring_runs r WHERE r.run_id = v.run_id"
+            "                      AND r.published_at >= v.scored_at)"
+        )
+        if loose:
+            says.append(f"{loose} verdicts have no row of the ledger")
+        lost = len(expected.keys() - found.keys())
+        return Damage(lost, doubled, len(wrong), [str(line) for line in says])
+
+
+def _limit_memory(megabytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+
+def ended(task: subprocess.Popen[str], *, seconds: float = 120) -> None:
+    """Wait for a task that must succeed."""
+    _, errors = task.communicate(timeout=seconds)
+    assert task.returncode == 0, errors
+
+
+def failed(task: subprocess.Popen[str], because: str, *, seconds: float = 120) -> str:
+    """Wait for a task that must fail; its last line names the cause, and nothing is a traceback."""
+    _, errors = task.communicate(timeout=seconds)
+    lines = errors.strip().splitlines()
+    assert task.returncode == 1, (task.returncode, errors)
+    assert lines, "it failed without a word"
+    assert lines[-1].startswith("error: "), errors
+    assert re.search(because, lines[-1]), f"{lines[-1]!r} does not say {because!r}"
+    assert "Traceback" not in errors
+    return lines[-1]
+
+
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
