@@ -244,6 +244,14 @@ class Deployment:
         self._make_meter_table()
         self._train()
 
+    def move(self, url: str) -> None:
+        """Go on in another database, which holds what this one held."""
+        self._url = url
+        self.database = Database(url, self.settings.database)
+        self.scorer = Scorer(self.database, self.settings)
+        self.reconciler = Reconciler(self.database, self.settings)
+        self.connect()
+
     def connect(self) -> None:
         """Connect to the database; again, after the server was stopped."""
         self._connection = _connect(self._url)

@@ -3,12 +3,15 @@
 import os
 import re
 import resource
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,22 +21,21 @@ from typing import Any
 import psycopg2
 import pytest
 
+from anomaly.database.connection import Database
+from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
+from anomaly.demo.processes import free_port
 from faults.postgres_proxy import Point, PostgresProxy
 from oracle import Entry
-from oracle_deployment import BASE, QUARTER, SMALL, Deployment, Record, differences
+from oracle_deployment import BASE, QUARTER, SMALL, Deployment, Layout, Record, differences
 
 DAY = 96
 SCORED, WHOLE = DAY // 2, DAY
 """Quarter-hours that are scored before the fault, and with those that it meets."""
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TOLERANT = {"retract_limit": 0.1}
 """A day of two machines has so few readings that one of them is more than the usual share."""
 WORK = Path(__file__).with_name("work.py")
-
-
-def at(quarter: int) -> datetime:
-    """Start of a quarter-hour of the plant's time."""
-    return BASE + quarter * QUARTER
 
 
 @dataclass
@@ -53,12 +55,14 @@ class Damage:
 class Plant:
     """A deployment in miniature, whose results the independent oracle knows."""
 
-    def __init__(self, postgres: EmbeddedPostgres, deployment: Deployment) -> None:
+    def __init__(
+        self, postgres: EmbeddedPostgres, deployment: Deployment, origin: datetime = BASE
+    ) -> None:
         self.postgres = postgres
         self.deployment = deployment
         self.records: list[Record] = []
         self.version_map: list[Entry] = []
-        self.now = BASE
+        self.origin = self.now = origin
 
     # Its life ------------------------------------------------------------
 
@@ -71,16 +75,20 @@ class Plant:
             steps = [random.choice((0.0, 0.25, 1.1, 2.0)), random.choice((0.0, 0.7, 14.9, 1.3))]
             values = [value + step for value, step in zip(values, steps, strict=True)]
             self.add(quarter, list(values))
-        self.now = at(WHOLE)
-        self.deployment.score(BASE, at(SCORED))
-        self.deployment.tick(at(SCORED))
+        self.now = self.at(WHOLE)
+        self.deployment.score(self.origin, self.at(SCORED))
+        self.deployment.tick(self.at(SCORED))
 
-    def add(self, quarter: int, values: list[float | None]) -> Record:
-        """Write a row of the meter table, whose writing is known."""
-        (record,) = self.deployment.records(at(quarter), values, at(quarter) + QUARTER)
-        self.deployment.write([record])
-        self.records.append(record)
-        return record
+    def at(self, quarter: int) -> datetime:
+        """Start of a quarter-hour of the plant's time."""
+        return self.origin + quarter * QUARTER
+
+    def add(self, quarter: int, values: list[float | None]) -> None:
+        """Write a row of the meter table, or one per machine, and when it was written."""
+        moment = self.at(quarter)
+        made = self.deployment.records(moment, values, moment + QUARTER)
+        self.deployment.write(made)
+        self.records += made
 
     def correct(self, record: Record, machine: int, value: float | None) -> None:
         """Give a reading another value, and say when."""
@@ -115,7 +123,7 @@ class Plant:
         if database is not None:
             url = url.set(database=database)
         models = {"models_url": self.deployment.settings.models.models_url}
-        mine = {**models, **SMALL, **TOLERANT, **settings}
+        mine = {**models, **SMALL, **TOLERANT, **self.deployment.layout.settings, **settings}
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             **{f"ANOMALY_{name.upper()}": str(value) for name, value in mine.items()},
@@ -125,7 +133,7 @@ class Plant:
         }
         until = end or self.now
         return subprocess.Popen(
-            [sys.executable, str(WORK), kind, at(first).isoformat(), until.isoformat()],
+            [sys.executable, str(WORK), kind, self.at(first).isoformat(), until.isoformat()],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -179,7 +187,7 @@ class Plant:
                 )
 
     @contextmanager
-    def copy(self) -> Iterator[str]:
+    def twin_database(self) -> Iterator[str]:
         """Name of a copy of the database: another deployment with the same models folder."""
         name = f"{self.deployment.database.engine.url.database}_copy"
         self.deployment.close()
@@ -189,6 +197,75 @@ class Plant:
             yield name
         finally:
             self.postgres.drop_database(name)
+
+    @contextmanager
+    def of(self, layout: Layout, origin: datetime) -> Iterator["Plant"]:
+        """A plant with another meter table, at another time."""
+        name = f"faults_{re.sub('[^a-z]', '', layout.zone.lower())}"
+        self.postgres.create_database(name, template="migrated")
+        with tempfile.TemporaryDirectory() as models:
+            deployment = Deployment(self.postgres, name, layout, Path(models))
+            try:
+                yield Plant(self.postgres, deployment, origin)
+            finally:
+                deployment.close()
+                self.postgres.drop_database(name)
+
+    @contextmanager
+    def restored(self) -> Iterator["Plant"]:
+        """The plant, dumped and restored into a cluster of its own."""
+        name = str(self.deployment.database.engine.url.database)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            with EmbeddedPostgres(Path(folder) / "postgres", options=FAST) as server:
+                server.create_database(name)
+                settings = self.deployment.settings
+                fresh = Database(server.url(name), settings.database)
+                migrate(fresh, settings.meter_table)  # makes the roles
+                fresh.dispose()
+                server.drop_database(name)
+                server.create_database(name)
+                dump = _client(self.postgres, "pg_dump", name)
+                _client(server, "psql", name, said=dump)
+                deployment = copy(self.deployment)
+                deployment.move(server.url(name))
+                restored = Plant(server, deployment, self.origin)
+                restored.records, restored.version_map = self.records, self.version_map
+                restored.now = self.now
+                try:
+                    yield restored
+                finally:
+                    deployment.close()
+
+    @contextmanager
+    def through_pgbouncer(self) -> Iterator[int]:
+        """The port of a PgBouncer in transaction mode in front of the server."""
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("PgBouncer is not installed")
+        url = self.deployment.database.engine.url
+        port = free_port()
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            users, config = Path(folder) / "users.txt", Path(folder) / "pgbouncer.ini"
+            users.write_text(f'"{url.username}" "{url.password}"\n')
+            config.write_text(
+                f"[databases]\n* = host=127.0.0.1 port={url.port}\n[pgbouncer]\n"
+                f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+                "pool_mode = transaction\ndefault_pool_size = 3\nauth_type = trust\n"
+                f"auth_file = {users}\n"
+            )
+            account = ["--user=nobody"] if os.geteuid() == 0 else []
+            bouncer = subprocess.Popen(
+                [program, "--quiet", *account, str(config)], stderr=subprocess.DEVNULL
+            )
+            try:
+                until(lambda: _listens(port) or bouncer.poll() is not None)
+                assert bouncer.poll() is None, "PgBouncer did not start"
+                yield port
+            finally:
+                bouncer.terminate()
+                bouncer.wait()
 
     @contextmanager
     def small_disk(self) -> Iterator[Path]:
@@ -278,6 +355,31 @@ class Plant:
             says.append(f"{loose} verdicts have no row of the ledger")
         lost = len(expected.keys() - found.keys())
         return Damage(lost, doubled, len(wrong), [str(line) for line in says])
+
+
+def _client(server: EmbeddedPostgres, program: str, name: str, *, said: str = "") -> str:
+    """Run a program of the server's own version as its administrator."""
+    options = ["--quiet", "--set=ON_ERROR_STOP=1"] if program == "psql" else []
+    done = subprocess.run(
+        [str(server.binaries / program), *options, name],
+        env={
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(server.port),
+            "PGUSER": "postgres",
+            "PGPASSWORD": server.password,
+        },
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _limit_memory(megabytes: int) -> None:

@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from faults.conftest import FULL
 from faults.plant import DAY, SCORED, WHOLE, Plant, ended, failed, until
 from faults.postgres_proxy import Point
-from oracle_deployment import QUARTER
+from oracle_deployment import BASE, LOCAL_NIGHT, QUARTER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -261,6 +262,32 @@ def jumping_clock(plant, random):
         plant.run("tick", first=-2 * DAY, end=plant.now + jump * QUARTER)
 
 
+@fault(17, "the night in which the clock is set back, without time zones; SIGKILL in it")
+def autumn_night(plant, random):
+    a_night(plant, random, LOCAL_NIGHT, BASE + 36 * 4 * QUARTER)
+
+
+@fault(17, "the night in which the clock is set forward, without time zones; SIGKILL in it")
+def spring_night(plant, random):
+    layout = replace(
+        LOCAL_NIGHT,
+        zone="America/New_York",  # on 10 March 2024 at 7:00 UTC
+        settings=LOCAL_NIGHT.settings | {"source_timezone": "America/New_York"},
+    )
+    a_night(plant, random, layout, datetime(2024, 3, 9, 19, tzinfo=UTC))
+
+
+def a_night(plant, random, layout, origin):
+    with plant.of(layout, origin) as night:
+        night.begin(random)
+        kill_at(
+            night, random.choice([Point.IN_COPY, Point.BEFORE_COMMIT]), "backend_xid IS NOT NULL"
+        )
+        night.run("tick")
+        damage = night.damage()
+        assert damage.none, damage
+
+
 # Models -----------------------------------------------------------------------------------------
 
 
@@ -285,7 +312,7 @@ def broken_model(plant, random):
 
 @fault(18, "two deployments train at once in one models folder")
 def shared_models(plant, random):
-    with plant.copy() as other:
+    with plant.twin_database() as other:
         trainings = [plant.start("train"), plant.start("train", database=other)]
         for training in trainings:
             ended(training)
@@ -383,6 +410,31 @@ def purged_source(plant, random):
     plant.run("reconcile")
     assert plant.deployment.results() == before
     plant.deployment.write(purged)
+
+
+# Between product and database, and another cluster -----------------------------------------------
+
+
+@fault(23, "PgBouncer in transaction mode, and three runs at once")
+def through_pgbouncer(plant, random):
+    with plant.through_pgbouncer() as port:
+        tasks = [
+            plant.start("tick", port=port),
+            plant.start("backfill", port=port, first=random.randrange(WHOLE - 1)),
+            plant.start("reconcile", port=port),
+        ]
+        for task in tasks:
+            ended(task)
+        plant.run("train", port=port)
+
+
+@fault(24, "a dump, restored into a new cluster, goes on")
+def restored_dump(plant, random):
+    with plant.restored() as other:
+        assert other.damage().lost == 0
+        other.run("tick")
+        damage = other.damage()
+        assert damage.none, damage
 
 
 # No room ------------------------------------------------------------------------------------------
