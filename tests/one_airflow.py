@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 WITH_AIRFLOW = {
     "test_backfills", "test_compose_services", "test_demo", "test_killed_worker",
-    "test_observability", "test_scheduler", "test_weekly_model",
+    "test_killed_airflow", "test_observability", "test_scheduler", "test_weekly_model",
 }  # fmt: skip
 """Each starts an Airflow, which wants port 8080 and most of the machine."""
 
