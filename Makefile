@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VUS := .venv-vus
 SUPERSET := .venv-superset
+AUDIT := .venv-audit
 WORKERS ?= 2
 # A thread per worker: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
@@ -18,7 +19,7 @@ UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/de
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-all wheel lint docs bench bench-large bench-files bench-backfill bench-bi bench-api vus lock
+.PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-faults test-all audit wheel lint docs bench bench-large bench-files bench-backfill bench-bi bench-api vus lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,7 +48,17 @@ test-slow: $(STAMP) ## Many more examples, real scheduler, other Postgres versio
 	PROPERTIES=full $(PYTEST) --dist loadfile --durations 5 tests/integration/test_stateful.py
 	$(PYTEST) --dist loadgroup --no-loadscope-reorder --durations 30 -m slow
 
+test-faults: $(STAMP) ## Inject every fault as often as docs/reference/faults.md says, and write its table (half an hour)
+	FAULTS=full $(PYTEST) --dist loadgroup -m slow tests/faults tests/acceptance/test_killed_airflow.py
+
 test-all: test test-slow ## Both
+
+audit: $(AUDIT)/.installed ## Known holes in the locked packages, secrets in the files, and a list of parts (dist/sbom.json)
+	@git ls-files -z | xargs -0 $(AUDIT)/bin/detect-secrets-hook --baseline .secrets.baseline
+	@mkdir -p dist
+	@$(AUDIT)/bin/cyclonedx-py requirements requirements.txt --output-file dist/sbom.json && echo "dist/sbom.json lists what requirements.txt brings"
+	@for file in requirements.txt requirements-image.txt; do \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
 
 wheel: $(STAMP) ## The one file to install beside your own Airflow: dist/anomaly-*.whl
 	$(BIN)/python -m hatchling build -t wheel
@@ -94,6 +105,7 @@ lock: $(STAMP) ## Write requirements*.txt again from requirements*.in
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-vus.in -o requirements-vus.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-superset.in -o requirements-superset.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements-audit.in -o requirements-audit.txt
 
 $(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python %d.%d is not supported: run `make PYTHON=python3.12 ...` with one of 3.11 to 3.13" % v)'
@@ -102,6 +114,11 @@ $(STAMP): requirements-bootstrap.txt requirements-dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(AUDIT)/.installed: requirements-audit.txt | $(STAMP)
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(UV) pip install --quiet --python $(AUDIT)/bin/python --require-hashes -r requirements-audit.txt
 	@touch $@
 
 # An environment of its own: aeon wants older libraries than the product has.

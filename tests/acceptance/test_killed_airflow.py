@@ -78,12 +78,17 @@ def task_at_the_lock(database):
 
 def part(airflow, name):
     """The process of a part of this Airflow."""
-    found = [
-        process
-        for process in psutil.process_iter(["cmdline", "environ"])
-        if f"airflow {name}" in " ".join(process.info["cmdline"] or ()).replace("-", "_")
-        and (process.info["environ"] or {}).get("AIRFLOW_HOME") == str(airflow.folder)
-    ]
+    port = airflow.url.rpartition(":")[2]
+
+    def is_it(process):
+        title = " ".join(process.info["cmdline"] or ())
+        if f"airflow {name}" not in title:
+            return False
+        # A process that has given itself a title has written it over its environment.
+        home = (process.info["environ"] or {}).get("AIRFLOW_HOME")
+        return home == str(airflow.folder) or f"port:{port}" in title
+
+    found = [each for each in psutil.process_iter(["cmdline", "environ"]) if is_it(each)]
     assert found, f"there is no {name}"
     return min(found, key=lambda process: process.create_time())
 

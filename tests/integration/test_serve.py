@@ -79,7 +79,7 @@ def test_from_the_first_key_on_everybody_needs_a_valid_one(
     assert {row["revoked_by"] for row in made(command_line, variables, "list", "--all")} != {None}
     again = subprocess.run([ANOMALY, "serve", "--port", "0"], env=variables, capture_output=True)
     assert again.returncode == 1
-    assert b"there is no valid key: make one by `anomaly keys create" in again.stderr
+    assert b"error: every key is revoked: make one by `anomaly keys create" in again.stderr
 
 
 def test_keys_that_somebody_has_deleted_open_no_door(command_line, database, variables, tmp_path):
@@ -143,7 +143,7 @@ def test_without_keys_a_web_page_of_another_host_is_refused(variables, tmp_path)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--host", "0.0.0.0"], "0.0.0.0 may be reached by others"),
+        (["--host", "0.0.0.0"], "others can reach 0.0.0.0, and there is no valid key: make one"),
         (["--host", "no.such.host.example"], "cannot listen on no.such.host.example:"),
         (["--port", "{taken}"], "cannot listen on 127.0.0.1:"),
     ],

@@ -42,11 +42,12 @@ def serve(
     keys.refresh()
     if keys.is_needed and not keys.are_there:
         listening.close()
-        raise SettingsError(
-            f"{host} may be reached by others, or keys were made and revoked, and there is no valid"
-            " key: make one by `anomaly keys create NAME`, or for the first steps listen on"
-            " 127.0.0.1"
+        why = (
+            "every key is revoked"
+            if is_this_machine(host)
+            else f"others can reach {host}, and there is no valid key"
         )
+        raise SettingsError(f"{why}: make one by `anomaly keys create NAME`, nobody could ask")
     app = create_app(
         database,
         settings,
