@@ -43,12 +43,13 @@ def environment(environment):
 
 
 @pytest.fixture(scope="module")
-def history(database, settings, today):
+def history(airflow, database, settings, today):
     """Ten days of readings up to an hour ago, scored, and a model."""
     frame = counters_until(today - timedelta(hours=1), 10 * DAY)
     insert(database, frame)
     first = frame["utc_timestamp"].min().to_pydatetime()
     train_in_force(database, settings, Window(first, first + timedelta(days=3)))
+    airflow.unpause("score_readings")
     return frame
 
 
@@ -170,7 +171,6 @@ def new_reading(database, history, quarters):
 def test_the_supervisor_is_killed_and_the_orphan_goes_on(
     airflow, database, settings, history, record_property
 ):
-    airflow.unpause("score_readings")
     new_reading(database, history, 1)
     with publishing_is_held(database):
         run = airflow.trigger("score_readings")
