@@ -133,6 +133,10 @@ class Api:
         except HTTPException as error:
             refused = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
             await refused(scope, receive, send)
+        except Exception as error:  # a wrong setting, say
+            log_error("the API cannot say who asks", error)
+            said = {"detail": "the API cannot say who asks, the log says why"}
+            await JSONResponse(said, 503)(scope, receive, send)
         else:
             await app(scope, receive, send)
 
@@ -148,11 +152,18 @@ class Api:
                     self._app = await asyncio.to_thread(make_api)
                 except Exception as error:
                     said = f"the API cannot start ({type(error).__name__}), the log says why"
-                    log.exception("the API cannot start")
+                    log_error("the API cannot start", error)
                     self._trouble = said, time.monotonic() + TRY_AGAIN_SECONDS
             if self._app is None:
                 raise HTTPException(503, said, {"Retry-After": f"{TRY_AGAIN_SECONDS:.0f}"})
             return self._app
+
+
+def log_error(what: str, error: Exception) -> None:
+    """Log an error in a line that holds no password."""
+    from anomaly.wording import without_secrets
+
+    log.error("%s: %s: %s", what, type(error).__name__, without_secrets(str(error)))
 
 
 async def caller_of(request: Any) -> dict[str, Any]:

@@ -674,9 +674,9 @@ class ApiSettings(Group):
     api_most_megabytes: float = Field(20.0, gt=0, le=1000, description="size of a request")
     api_seconds: float = Field(30.0, ge=0.1, le=3600, description="longest time of a request")
     api_requests_per_minute: int = Field(
-        1200, ge=1, le=1_000_000, description="requests per minute with one key, or of one user"
+        6000, ge=1, le=1_000_000, description="requests per minute with one key, or of one user"
     )
-    api_at_once: int = Field(2, ge=1, le=100, description="requests worked on at once")
+    api_at_once: int = Field(2, ge=1, le=15, description="requests worked on at once")
 
 
 class RetentionSettings(Group):

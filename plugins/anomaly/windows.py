@@ -122,7 +122,10 @@ def parse_moment(text: str) -> datetime:
         ) from None
     if moment.tzinfo is None:
         raise WindowError(f"{text!r} has no time zone: write {text}Z for UTC")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise WindowError(f"{text!r} is before the year 1 or after 9999 in UTC") from None
 
 
 def floor_to_interval(moment: datetime, interval: timedelta) -> datetime:

@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from datetime import datetime
+from decimal import Decimal
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
 # To the last @ before another URL: an unescaped one, or a space, may be part of the password.
@@ -78,14 +79,23 @@ def printable(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """A value as a cell of CSV; times in ISO 8601, lists separated by commas."""
-    if value is None or isinstance(value, (int, float)):
+    """A value as a cell of CSV; times in ISO 8601, lists separated by commas.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Examples
+    --------
+    >>> [csv_cell(value) for value in ("Saw", "=1+1", -2.5)]
+    ['Saw', "'=1+1", -2.5]
+    """
+    if value is None or isinstance(value, (int, float, Decimal)):
         return value
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return printable(", ".join(map(str, value)))
-    return printable(str(value))
+        value = ", ".join(map(str, value))
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def without_secrets(text: str) -> str:

@@ -69,6 +69,20 @@ def test_nothing_is_made_for_whom_airflow_refuses_nor_for_liveness(plugin, monke
     assert made == []
 
 
+def test_a_wrong_setting_is_said_without_a_traceback_of_airflow(plugin, monkeypatch, caplog):
+    from anomaly.errors import SettingsError
+
+    async def wrong(request):
+        raise SettingsError("postgresql://somebody:secret@host/database is no setting")
+
+    monkeypatch.setattr(plugin, "caller_of", wrong)
+
+    status, body = ask(plugin.Api())
+
+    assert (status, body) == (503, b'{"detail":"the API cannot say who asks, the log says why"}')
+    assert "secret" not in caplog.text
+
+
 def test_an_api_that_cannot_start_says_so_and_is_not_tried_for_each_request(plugin, monkeypatch):
     tried = []
 

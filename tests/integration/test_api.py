@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import socket
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -264,6 +266,9 @@ def test_what_is_not_there_or_not_so_is_said_in_the_same_form(served):
         ("GET", "/incidents?after=x", 422),
         ("GET", "/incidents?state=lost", 422),
         ("GET", "/machines?after=-1", 422),
+        ("GET", "/verdicts?start=0001-01-01T00:00:00%2B14:00", 422),
+        ("GET", "/verdicts?end=9999-12-31T23:59:59-12:00", 422),
+        ("GET", "/verdicts?after=1,9999-12-31T23:59:59-12:00", 422),
     ):
         answer = served.client.request(verb, path)
         assert answer.status_code == status, (path, answer.text)
@@ -381,7 +386,10 @@ def test_labels_are_written_once_and_change_incidents(served):
         ({"label": "nice", "incident_id": 1}, "label is 'nice'"),
         ({"label": "real", "incident_id": 10**7}, "there is no incident 10000000"),
         ({"label": "real", "incident_id": 2**70}, "incident_id"),
-        ({"label": "real", "incident_id": 1, "note": "\0"}, "NUL"),
+        ({"label": "real", "incident_id": 1, "note": "\0"}, "no database stores"),
+        ({"label": "real", "incident_id": 1, "note": "\ud800"}, "unicode"),
+        ({"label": "real", "machine": "\ud800", "start": "2026-03-03", "end": "2026-03-04"},
+         "no database stores"),
         ({"label": "real", "incident_id": 1, "note": "x" * 1001}, "note"),
         ({"label": "real", "incident_id": 1, "mote": "x"}, "mote"),
         ({"label": "real", "machine": "9", "start": "2026", "end": "2027"}, "2026"),
@@ -394,7 +402,9 @@ def test_labels_are_written_once_and_change_incidents(served):
 def test_a_wrong_label_is_refused_and_nothing_is_written(served, body, said):
     before = rows(served.database, "SELECT count(*) FROM anomaly.labels")
 
-    answer = served.client.post("/labels", json=body)
+    answer = served.client.post(
+        "/labels", content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
 
     assert answer.status_code == 422, answer.text
     assert said in answer.json()["detail"]
@@ -428,6 +438,8 @@ def test_the_metrics_tell_of_requests_verdicts_and_memory(served):
     assert float(after[name]) == float(before.get(name, 0)) + 1
     assert 'path="other",status="404"' in " ".join(after)
     assert not any("/no/such/path" in key for key in after)
+    served.client.request("ZAP", "/machines")
+    assert 'method="ZAP"' not in served.client.get("/metrics").text
     verdicts_told = [float(after[f'anomaly_api_verdicts_total{{kind="{kind}"}}'])
                      - float(before[f'anomaly_api_verdicts_total{{kind="{kind}"}}'])
                      for kind in ("normal", "abnormal")]  # fmt: skip
@@ -443,11 +455,31 @@ def test_the_description_names_the_record_and_every_refusal(served):
     assert list(record["properties"]) == [*RECORD, "previous"]
     assert record["required"] == ["utc_timestamp"]
     assert set(record["example"]) == set(RECORD)
+    assert set(described["components"]["securitySchemes"]) == {"bearer", "key"}
+    for name in ("Verdict", "Incident", "Machine", "ModelVersion", "LabelGiven"):
+        form = described["components"]["schemas"][name]
+        assert len(form["example"]) > 3, name
+        assert set(form["example"]) <= set(form["properties"]), name
     for path, verbs in described["paths"].items():
         for call in verbs.values():
             assert call.get("description"), path
             if path != "/health/live":
                 assert {"401", "403", "429"} <= set(call["responses"]), path
+
+
+def test_who_hangs_up_while_he_sends_is_no_fault_of_the_server(served):
+    host, port = served.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(
+            b"POST /predict_batch HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n[{"
+        )
+    deadline = time.monotonic() + 20
+    while not (lines := [line for line in served.lines if '"status": 499' in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert '"path": "/predict_batch"' in lines[0]
+    assert not [line for line in served.lines if "traceback" in line]
 
 
 def test_health_says_whether_records_can_be_judged(served, postgres, migrated, tmp_path):
@@ -461,6 +493,7 @@ def test_health_says_whether_records_can_be_judged(served, postgres, migrated, t
     with serving(environment(empty, served.settings, **SMALL), folder=tmp_path) as api:
         answer = api.client.get("/health")
         assert (answer.status_code, answer.json()["model_version"]) == (503, None)
+        assert "there is no model" in answer.json()["status"]
         answer = predict(api, RECORDED, "predict_real_time")
         assert answer.status_code == 503
         assert "no model version is in force" in answer.json()["detail"]
@@ -474,7 +507,8 @@ def test_health_says_whether_records_can_be_judged(served, postgres, migrated, t
             503,
             {"detail": "the server cannot answer now, its log says why"},
         )
-        assert api.client.get("/health").status_code == 503
+        while "the server cannot judge now" not in api.client.get("/health").text:
+            time.sleep(0.1)
         assert api.client.get("/health/live").json() == {"status": "ok"}
     empty.dispose()
     postgres.drop_database("untrained")

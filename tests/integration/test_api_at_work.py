@@ -23,7 +23,7 @@ CALLERS, SECONDS = 50, 60
 @pytest.fixture
 def variables(database, settings):
     plant(database, settings)
-    return environment(database, settings, **SMALL, api_requests_per_minute=1_000_000)
+    return environment(database, settings, **SMALL)
 
 
 def test_requests_of_every_form_get_an_answer_that_is_no_fault(

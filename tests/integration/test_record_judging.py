@@ -156,6 +156,37 @@ def test_any_batch_gets_the_verdicts_that_scoring_writes(postgres, migrated, set
     postgres.drop_database(name)
 
 
+@pytest.mark.parametrize("detector", ["prototype", "signals"])
+def test_what_the_table_has_between_two_groups_of_records_counts(database, settings, detector):
+    """The first group is no reason to overlook what came after it."""
+    asked = settings.changed(detector=detector)
+    insert(database, counters(LEARNT + 200))
+    train(database, asked, LEARNT)
+    score(database, asked, 0, LEARNT + 200)
+    every = counters(LEARNT + 401)
+    sent = every.iloc[[LEARNT + 160, LEARNT + 400]]
+
+    judge = RecordJudge(database, asked)
+    both, alone = judge.judge(records(sent)), judge.judge(records(sent.tail(1)))
+
+    insert(database, sent.tail(1))
+    score(database, asked, LEARNT + 400, LEARNT + 401)
+    assert told(both) == stored(database, both)
+    assert told(alone).items() <= told(both).items()
+
+
+def test_an_emptied_table_has_its_past_in_its_verdicts(plant, settings):
+    new = later({(1, 1): 9.0}, 2)
+    execute(plant, "DELETE FROM anomaly.meter_readings")
+
+    found = RecordJudge(plant, settings).judge(records(new))
+
+    insert(plant, new)
+    score(plant, settings, LEARNT, LEARNT + 2)
+    assert told(found) == stored(plant, found)
+    assert "first" not in found["quality"].tolist()
+
+
 @pytest.mark.parametrize("label", ["start", "end"])
 def test_a_long_table_is_asked_too_whatever_end_its_times_name(database, settings, label):
     names = {"source_table": "long", "source_layout": "long", "timestamp_label": label}

@@ -9,7 +9,7 @@ import time
 import pytest
 from api_server import LEARNT, environment, plant, serving
 
-from anomaly.api.app import REFRESH_SECONDS
+from anomaly.api.refresher import REFRESH_SECONDS
 from anomaly.windows import Window
 from command_line import ANOMALY
 from deployment import at, execute, rows, train_in_force
@@ -134,6 +134,12 @@ def test_without_keys_a_web_page_of_another_host_is_refused(variables, tmp_path)
             {"Host": "127.0.0.1.evil.example"},
             {"Origin": "https://evil.example"},
             {"Origin": "null"},
+            {"Host": "["},
+            {"Host": "[x]"},
+            {"Origin": "http://["},
+            {"X-Forwarded-For": "203.0.113.9"},
+            {"Forwarded": "for=203.0.113.9"},
+            {"Via": "1.1 proxy"},
         ):
             assert api.client.get("/machines", headers=headers).status_code == 403, headers
         for headers in ({"Host": "localhost:8000"}, {"Origin": api.address}):
@@ -216,9 +222,26 @@ def test_too_many_requests_are_refused_by_caller_and_liveness_never(
         assert 1 <= int(ask(bearer(keys[0])).headers["Retry-After"]) <= 60
         assert ask(bearer(keys[1])).status_code == 200
         # Whatever key they try, strangers are counted by their address.
-        guessed = [ask(bearer(f"guess {number}")).status_code for number in range(7)]
+        guessed = [
+            ask(bearer(f"guess {number}") | {"X-Forwarded-For": f"203.0.113.{number}"}).status_code
+            for number in range(7)
+        ]
         assert guessed == [401] * 5 + [429] * 2
         assert api.client.get("/health/live").status_code == 200
+
+
+def test_health_knows_that_the_role_of_the_api_may_not_read_the_meter_table(
+    database, variables, tmp_path
+):
+    execute(database, "REVOKE anomaly_source FROM anomaly_api")
+    try:
+        with serving(variables, folder=tmp_path) as api:
+            assert api.client.get("/health").status_code == 503
+            assert api.client.get("/health/live").status_code == 200
+            execute(database, "GRANT anomaly_source TO anomaly_api")
+            until(lambda: api.client.get("/health"), 200)
+    finally:
+        execute(database, "GRANT anomaly_source TO anomaly_api")
 
 
 def test_a_database_that_waits_costs_its_caller_a_second_and_others_nothing(
@@ -234,4 +257,5 @@ def test_a_database_that_waits_costs_its_caller_a_second_and_others_nothing(
             assert answer.status_code in (503, 504), answer.text
             assert time.monotonic() - begun < 10
             assert api.client.get("/health/live").status_code == 200
+            assert api.client.get("/health").json()["model_version"] == 1
         until(lambda: api.client.post("/predict_real_time", json=RECORDED), 200)

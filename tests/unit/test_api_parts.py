@@ -71,3 +71,23 @@ def test_who_gives_up_waiting_leaves_the_queue_and_what_has_begun_holds_its_thre
 )
 def test_this_machine_is_its_loopback_addresses_and_no_others(host, is_here):
     assert is_this_machine(host) is is_here
+
+
+def test_what_looks_after_the_api_goes_on_whatever_goes_wrong(monkeypatch):
+    from anomaly.api import refresher as module
+    from anomaly.errors import NoModelError
+
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.01)
+    called, troubles = threading.Event(), iter([ValueError("x"), NoModelError("no model")])
+
+    def look():
+        for trouble in troubles:
+            raise trouble
+        called.set()
+
+    watch = module.Refresher(look)
+    assert watch.trouble() == "it is still starting"
+    watch.start()
+
+    assert called.wait(20)
+    assert watch.trouble(5) == ""

@@ -243,6 +243,8 @@ def test_a_field_that_is_mapped_to_a_machine_is_one(models):
         ),
         ([FIRST, FIRST | {"utc_timestamp": 17}], "record 2: utc_timestamp is 17: send ISO 8601"),
         ([FIRST, FIRST | {"utc_timestamp": "noon"}], "record 2: utc_timestamp is 'noon': send"),
+        ([FIRST | {"utc_timestamp": "now"}], "record 1: utc_timestamp is 'now': send ISO 8601"),
+        ([FIRST | {"utc_timestamp": " today"}], "record 1: utc_timestamp is ' today': send ISO"),
         ([FIRST | {"utc_timestamp": ""}], "record 1: utc_timestamp is '': send ISO 8601"),
         ([FIRST | {"utc_timestamp": "x" * 999}], r"record 1: utc_timestamp is 'x+\.\.\.: send"),
     ],

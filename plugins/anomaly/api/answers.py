@@ -76,8 +76,18 @@ class Predictions(BaseModel):
     prediction_result: list[Prediction]
 
 
+_VERDICT: dict[str, Any] = {
+    "utc_timestamp": "2026-03-09T23:45:00Z", "machine_id": 3, "machine": "Saw", "site": "Hall 1",
+    "reading": 204853.1, "power_kw": 22.5, "expected_kw": 0.3, "energy_kwh": 5.625, "anomaly": 1,
+    "anomaly_score": 0.93, "threshold": 0.5, "reason": "22.5 kW, 22.2 kW above the usual 0.3 kW",
+    "quality": "ok", "origin": "live", "model_version": 4, "scored_at": "2026-03-10T00:00:09Z",
+}  # fmt: skip
+
+
 class Verdict(BaseModel):
     """A verdict as the view ``bi.verdicts`` has it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _VERDICT})
 
     utc_timestamp: datetime
     machine_id: int
@@ -97,8 +107,19 @@ class Verdict(BaseModel):
     scored_at: datetime
 
 
+_INCIDENT: dict[str, Any] = {
+    "incident_id": 12, "machine_id": 3, "machine": "Saw", "site": "Hall 1", "kind": "machine",
+    "state": "open", "severity": "critical", "started_at": "2026-03-09T22:30:00Z",
+    "ended_at": None, "reason": "22.5 kW, 22.2 kW above the usual 0.3 kW", "peak_score": 0.97,
+    "excess_kwh": 27.8, "readings": 6, "label": None, "acknowledged_by": None,
+    "updated_at": "2026-03-10T00:00:09Z",
+}  # fmt: skip
+
+
 class Incident(BaseModel):
     """An incident as the view ``bi.incidents`` has it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _INCIDENT})
 
     incident_id: int
     machine_id: int
@@ -118,8 +139,17 @@ class Incident(BaseModel):
     updated_at: datetime
 
 
+_MACHINE: dict[str, Any] = {
+    "machine_id": 3, "machine": "Saw", "site": "Hall 1", "time_zone": "Europe/Berlin",
+    "active_from": None, "active_to": None, "max_power_kw": 40.0, "alert_budget": None,
+    "source_key": "machine_3",
+}  # fmt: skip
+
+
 class Machine(BaseModel):
     """A machine as the view ``bi.machines`` has it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _MACHINE})
 
     machine_id: int
     machine: str
@@ -132,8 +162,18 @@ class Machine(BaseModel):
     source_key: str
 
 
+_MODELVERSION: dict[str, Any] = {
+    "model_version": 4, "detector": "signals", "status": "registered",
+    "trained_from": "2026-01-12T00:00:00Z", "trained_to": "2026-03-02T00:00:00Z",
+    "readings": 23520, "registered_at": "2026-03-09T02:00:41Z", "registered_by": "retrain_model",
+    "judges_new_readings": True,
+}  # fmt: skip
+
+
 class ModelVersion(BaseModel):
     """A version of the model as the view ``bi.model_versions`` has it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _MODELVERSION})
 
     model_version: int
     detector: str
@@ -202,12 +242,12 @@ class NewLabel(BaseModel):
     end: str | None = Field(None, description="not included")
     note: str = Field("", max_length=MOST_CHARACTERS)
 
-    @field_validator("note")
+    @field_validator("note", "machine")
     @classmethod
-    def _note_can_be_stored(cls, note: str) -> str:
-        if "\0" in note:
-            raise ValueError("it holds a NUL character, which no database stores: leave it out")
-        return note
+    def _can_be_stored(cls, text: str | int | None) -> str | int | None:
+        if isinstance(text, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("it holds a character that no database stores: leave it out")
+        return text
 
     @model_validator(mode="after")
     def _is_about_one_thing(self) -> Self:
@@ -220,8 +260,17 @@ class NewLabel(BaseModel):
         return self
 
 
+_LABELGIVEN: dict[str, Any] = {
+    "label_id": 7, "machine_id": 3, "machine": "Saw", "label": "maintenance",
+    "start": "2026-03-09T06:00:00Z", "end": "2026-03-09T08:00:00Z", "labelled_by": "operator",
+    "incidents_changed": 1,
+}  # fmt: skip
+
+
 class LabelGiven(BaseModel):
     """A label that is on record now; the same one given again is the same row."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _LABELGIVEN})
 
     label_id: int
     machine_id: int

@@ -1,7 +1,5 @@
 """The whole API as one application, whoever serves it."""
 
-import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +9,12 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from starlette.exceptions import HTTPException as PlainHTTPException
 
 from anomaly import __version__
-from anomaly.api.door import Access, Door, Measures
+from anomaly.api.door import LIVE, Access, Door, Measures
 from anomaly.api.health import health
 from anomaly.api.labelling import labelling
 from anomaly.api.listings import listings
 from anomaly.api.predictions import predictions
+from anomaly.api.refresher import Refresher
 from anomaly.api.refusals import (
     EXPECTED,
     answer_to_error,
@@ -24,15 +23,8 @@ from anomaly.api.refusals import (
 )
 from anomaly.api.workers import Workers
 from anomaly.database.connection import Database
-from anomaly.database.explained_errors import explained
 from anomaly.scoring.record_judging import RecordJudge
 from anomaly.settings import Settings
-from anomaly.wording import without_secrets
-
-REFRESH_SECONDS = 5.0
-"""How soon a promotion or a new key counts. Chosen: reading both takes some ms."""
-
-log = logging.getLogger("anomaly.api")
 
 
 def open_database(url: str, settings: Settings) -> Database:
@@ -74,13 +66,14 @@ def create_app(
     access : callable
         Says who asks.
     refreshed : sequence of callables
-        What else is called every `REFRESH_SECONDS`.
+        What else is called every few seconds, see `Refresher`.
     is_described_to_all : bool
         Whether the pages that describe the calls need no name.
     tells_process : bool
         Whether the metrics tell of the process, too: its memory and processor time.
     """
     judge, measures = RecordJudge(database, settings), Measures()
+    watch = Refresher(judge.refresh)
     workers = Workers(settings.api.api_at_once)
     app = FastAPI(
         title="Anomaly",
@@ -93,9 +86,10 @@ def create_app(
         predictions(judge, settings, workers, measures),
         listings(database, workers),
         labelling(database, settings, workers),
-        health(judge, workers, measures),
+        health(judge, watch, measures),
     ):
         app.include_router(router)
+    _describe_access(app)
     for error in (*EXPECTED, TimeoutError):
         app.add_exception_handler(error, answer_to_error)
     app.add_exception_handler(RequestValidationError, answer_to_wrong_request)
@@ -106,42 +100,30 @@ def create_app(
         access=access,
         limits=settings.api,
         measures=measures,
+        paths={path for route in app.routes if (path := getattr(route, "path", None))},
         is_described_to_all=is_described_to_all,
     )
     if tells_process:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=measures.registry)
-    Refresher([judge.refresh, *refreshed]).start()
+    watch.start()
+    for function in refreshed:
+        Refresher(function).start()
     return app
 
 
-class Refresher:
-    """A thread that calls functions every few seconds, and logs once what goes wrong."""
+def _describe_access(app: FastAPI) -> None:
+    """Say in the description that a key or a token is needed, and how it is sent."""
+    plain = app.openapi
 
-    def __init__(self, functions: Sequence[Callable[[], None]]) -> None:
-        self._functions = functions
-        self._said: dict[int, str] = {}
-        self._stop = threading.Event()
+    def described() -> dict[str, Any]:
+        whole = plain()
+        whole.setdefault("components", {})["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        whole["security"] = [{"bearer": []}, {"key": []}]
+        whole["paths"][LIVE]["get"]["security"] = []
+        return whole
 
-    def start(self) -> None:
-        """Begin; the thread ends with the process."""
-        threading.Thread(target=self._run, name="anomaly-api-refresh", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            for number, function in enumerate(self._functions):
-                said = _trouble(function)
-                if said != self._said.get(number, ""):
-                    log.warning("%s", said or "what was wrong is over")
-                self._said[number] = said
-            if self._stop.wait(REFRESH_SECONDS):
-                return
-
-
-def _trouble(function: Callable[[], Any]) -> str:
-    """What goes wrong when a function is called; empty: nothing."""
-    try:
-        function()
-    except EXPECTED as error:
-        return without_secrets(str(explained(error)))
-    return ""
+    app.openapi = described  # type: ignore[method-assign]

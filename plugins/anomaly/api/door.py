@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from anomaly.api.refusals import refusal
 from anomaly.settings import ApiSettings
@@ -32,6 +32,7 @@ CALLER = "anomaly.caller"
 """Where a request's scope says who asks."""
 _SMALL_BODY = 64 * 1024
 """Bytes of a body that holds no records. Chosen."""
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 log = logging.getLogger("anomaly.requests")
@@ -98,6 +99,8 @@ class Door:
     ----------
     access : callable
         Says who asks; it is asked before a body is read.
+    paths : collection of str
+        Paths of the calls; in metrics all others are one.
     is_described_to_all : bool
         Whether the pages that describe the calls need no name either.
     """
@@ -109,9 +112,11 @@ class Door:
         limits: ApiSettings,
         measures: Measures,
         *,
+        paths: Collection[str],
         is_described_to_all: bool,
     ) -> None:
         self._app = app
+        self._paths = frozenset(paths)
         self._access = access
         self._limits = limits
         self._measures = measures
@@ -134,6 +139,8 @@ class Door:
                     await self._app(scope, self._bounded(request, receive), visit.send)
             except HTTPException as error:
                 await visit.refuse(error.status_code, str(error.detail), error.headers)
+            except ClientDisconnect:
+                pass  # who asked hung up while he sent; nobody reads an answer
             except TimeoutError:
                 await visit.refuse(504, "the answer took too long: send fewer records")
             except Exception:
@@ -189,14 +196,14 @@ class Door:
         return bounded
 
     def _note(self, request: Request, visit: "_Visit", seconds: float) -> None:
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
+        path = _path(request) if _path(request) in self._paths else "other"
+        method = request.method if request.method in _METHODS else "other"
         caller = request.scope.get(CALLER)
-        self._measures.requests.labels(request.method, path, str(visit.status)).inc()
+        self._measures.requests.labels(method, path, str(visit.status)).inc()
         self._measures.seconds.labels(path).observe(seconds)
         facts = {
             "request_id": visit.number,
-            "method": request.method,
+            "method": printable(request.method),
             "path": printable(_path(request)),
             "status": visit.status,
             "seconds": round(seconds, 4),

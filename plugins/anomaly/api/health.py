@@ -1,5 +1,7 @@
 """Calls of whoever watches the API: whether it lives, whether it can judge, and its metrics."""
 
+import asyncio
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import generate_latest
@@ -8,12 +10,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from anomaly import __version__
 from anomaly.api.answers import Alive, Health, refusals
 from anomaly.api.door import LIVE, Measures
-from anomaly.api.workers import Workers
+from anomaly.api.refresher import Refresher
 from anomaly.scoring.record_judging import RecordJudge
 
+_FIRST_LOOK_SECONDS = 10.0
 
-def health(judge: RecordJudge, workers: Workers, measures: Measures) -> APIRouter:
-    """The three calls."""
+
+def health(judge: RecordJudge, watch: Refresher, measures: Measures) -> APIRouter:
+    """The three calls; none of them waits for a worker or for the database."""
     router = APIRouter(tags=["health"])
 
     @router.get(LIVE, response_model=Alive)
@@ -27,12 +31,14 @@ def health(judge: RecordJudge, workers: Workers, measures: Measures) -> APIRoute
         responses={503: {"model": Health}, **refusals(401, 403, 429, 504)},
     )
     async def ready() -> Response:
-        """Whether records can be judged: the database answers, and there is a model."""
-        await workers.do(judge.refresh)
+        """Whether records can be judged, as of the last look, a few seconds ago."""
+        trouble = await asyncio.to_thread(watch.trouble, _FIRST_LOOK_SECONDS)
         version = judge.version
         said = "ok" if version is not None else "there is no model: run anomaly train --promote"
+        if trouble:
+            said = "the server cannot judge now, its log says why"
         content = {"status": said, "model_version": version, "version": __version__}
-        return JSONResponse(content, 200 if version is not None else 503)
+        return JSONResponse(content, 200 if said == "ok" else 503)
 
     @router.get("/metrics", response_class=Response, responses=refusals(401, 403, 429))
     async def metrics() -> Response:

@@ -74,6 +74,14 @@ class Keys:
         return Caller(holder.name, f"key {digest}", holder.can_label)
 
 
+def _hostname(url: str) -> str:
+    """The host of a URL; nothing where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def is_this_machine(host: str) -> bool:
     """Whether a host's name or address means this machine alone."""
     try:
@@ -83,11 +91,14 @@ def is_this_machine(host: str) -> bool:
 
 
 def _refuse_other_hosts(request: Request) -> None:
-    """Refuse what a web page of another host makes a browser on this machine ask."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    origin = request.headers.get("origin")
-    asked_by = urlsplit(origin).hostname if origin else host
-    if not (host and asked_by and is_this_machine(host) and is_this_machine(asked_by)):
+    """Refuse what a proxy asks for others, or a web page makes a browser on this machine ask."""
+    headers = request.headers
+    host = _hostname(f"//{headers.get('host', '')}")
+    asked_by = _hostname(headers["origin"]) if "origin" in headers else host
+    is_forwarded = any(
+        name in ("forwarded", "via") or name.startswith("x-forwarded-") for name in headers
+    )
+    if is_forwarded or not (is_this_machine(host) and is_this_machine(asked_by)):
         raise HTTPException(
             403,
             "without keys the API answers localhost alone: make a key by `anomaly keys create`",

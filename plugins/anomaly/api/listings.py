@@ -26,13 +26,13 @@ from anomaly.database.connection import API, Database, Transaction
 from anomaly.database.incidents import incidents_page
 from anomaly.database.machines import find_machine, known_machines, machines_page
 from anomaly.database.model_versions import versions_page
-from anomaly.database.results import verdicts_page
+from anomaly.database.results import LARGEST_INTEGER, verdicts_page
 from anomaly.errors import WindowError
 from anomaly.incidents.incident import State
 from anomaly.settings import AlertSeverity
 from anomaly.windows import Window, parse_moment
 
-_MOST_ID, _MOST_ROW = 2**31 - 1, 2**63 - 1  # largest integer and bigint
+_MOST_ID, _MOST_ROW = LARGEST_INTEGER, 2**63 - 1  # of Postgres's integer and bigint
 
 _Machine = Annotated[str | None, Query(description="id or name of a machine", max_length=1000)]
 _Start = Annotated[

@@ -17,8 +17,8 @@ MOST_WAITING = 100
 class Workers:
     """Does work in threads.
 
-    Who does not wait any longer, because his time is over or he hung up, gives up his place in the
-    queue; work that has begun holds its thread until it ends.
+    A request whose time is over gives up its place in the queue; work that has begun holds its
+    thread until it ends.
     """
 
     def __init__(self, at_once: int) -> None:

@@ -72,6 +72,7 @@ COLUMNS = (
 )
 """Columns of a result, in the order of COPY; the first two are its key."""
 
+LARGEST_INTEGER = 2**31 - 1
 VERDICT_COLUMNS = tuple(column.name for column in COLUMNS if column.is_verdict)
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -233,17 +234,32 @@ def verdicts_page(
     rows: int,
 ) -> Sequence[RowMapping]:
     """Verdicts after a machine and time, by machine, then time, as ``bi.verdicts`` has them."""
-    after_machine, after_time = after or (None, None)
-    return transaction.rows(
-        "results/page",
-        machine_id=machine_id,
-        start="-infinity" if start is None else start.isoformat(),
-        end="infinity" if end is None else end.isoformat(),
-        anomaly=anomaly,
-        after_machine=after_machine,
-        after_time=after_time,
-        rows=rows,
-    )
+
+    def page(
+        machine: int | None, from_machine: int | None, since: datetime | None, most: int
+    ) -> Sequence[RowMapping]:
+        return transaction.rows(
+            "results/page",
+            machine_id=machine,
+            from_machine=from_machine,
+            start="-infinity" if since is None else since.isoformat(),
+            end="infinity" if end is None else end.isoformat(),
+            anomaly=anomaly,
+            rows=most,
+        )
+
+    if after is None:
+        return page(machine_id, None, start, rows)
+    # The rest of that machine, then the machines behind it: one condition for both would read
+    # the machine from its beginning.
+    number, moment = after
+    following = moment + timedelta(microseconds=1)
+    found = []
+    if machine_id in (None, number):
+        found = [*page(number, None, max(following, start or following), rows)]
+    if len(found) < rows and number < LARGEST_INTEGER:
+        found += page(machine_id, number + 1, start, rows - len(found))
+    return found
 
 
 def verdicts_between(

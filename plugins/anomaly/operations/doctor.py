@@ -173,7 +173,7 @@ def _roles(database: Database, _settings: Settings, _as_of: datetime) -> Iterato
                 f"let an administrator run GRANT {role['name']} TO the log-in of the connection",
             )
     if all(role["is_granted"] for role in found):
-        yield good("roles", "this log-in may act as owner, scorer and trainer")
+        yield good("roles", "this log-in may act as owner, scorer, trainer and API")
     with database.transaction() as transaction:
         if public_is_open(transaction):
             yield warning(

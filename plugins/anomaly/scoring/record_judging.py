@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pandas as pd
@@ -27,6 +27,7 @@ _FAR = 2 * REACH
 """Records farther apart are judged apart: reading their look-behind twice costs less."""
 _LONGEST_WINDOW = timedelta(days=110)
 """What lies between two records is read, too. Chosen: 10,000 quarter-hours fit into one window."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _SHAPE_SECONDS = 10.0
 """How long the columns of the meter table are taken to be what they were. Chosen."""
 
@@ -61,16 +62,21 @@ class RecordJudge:
         return self._map[-1].version if self._map else None
 
     def refresh(self) -> None:
-        """Read the version map; the newest model is opened before the map counts.
+        """Read the version map and the meter table's columns, as requests do.
+
+        The newest model is opened before the map counts.
 
         Raises
         ------
         NoModelError, ArtefactError, SettingsError
             As `WindowJudge.judges_of`. The map that was read before still counts then.
+        SourceError
+            When the meter table is not what the settings say.
         """
         with self._refreshing:
             with self._database.transaction(API, read_only=True) as transaction:
                 found = version_map(transaction)
+                self._shape = self._shape_now(transaction)
             if found and found != self._map:
                 newest = found[-1]
                 last_day = Window(newest.window.end - REACH, newest.window.end)
@@ -129,10 +135,11 @@ class RecordJudge:
             shape = self._described(transaction)
             last = handed_in["utc_timestamp"].max() + self._settings.meter.interval
             judged_to = max(scored_to(transaction) or last, last)
+            entries = self._map or ()
             for window in self._windows(handed_in["utc_timestamp"]):
                 if time.monotonic() > deadline:
                     raise TimeoutError
-                judges = self._judges_of(window)
+                judges = self._judges_of(entries, window)
                 measured = self._reader.read(
                     transaction, shape, window, machines, judges.behind, judged_to, handed_in
                 )
@@ -147,7 +154,7 @@ class RecordJudge:
             limits = machine_limits(transaction)
         stamps = readings.rows()["utc_timestamp"]
         window = Window(stamps.min(), stamps.max() + self._settings.meter.interval)
-        judges = self._judges_of(window)
+        judges = self._judges_of(self._map or (), window)
         found = []
         for part in judges.parts:
             verdicts = judge_records(
@@ -163,9 +170,7 @@ class RecordJudge:
             found.append(mine.assign(model_version=part.version))
         return _sorted(found)
 
-    def _judges_of(self, window: Window) -> Judges:
-        entries = self._map or ()
-
+    def _judges_of(self, entries: tuple[InForce, ...], window: Window) -> Judges:
         def in_force(asked: Window) -> tuple[InForce, ...]:
             return during(entries, asked)
 
@@ -173,10 +178,15 @@ class RecordJudge:
 
     def _described(self, transaction: Transaction) -> SourceShape:
         """Columns and types of the meter table, asked for now and then."""
-        now = time.monotonic()
-        if self._shape is None or now > self._shape[0]:
-            self._shape = now + _SHAPE_SECONDS, self._reader.source.describe(transaction)
-        return self._shape[1]
+        known = self._shape
+        if known is None or time.monotonic() > known[0]:
+            known = self._shape = self._shape_now(transaction)
+        return known[1]
+
+    def _shape_now(self, transaction: Transaction) -> tuple[float, SourceShape]:
+        shape = self._reader.source.describe(transaction)
+        self._reader.source.next_reading(transaction, shape, _LONG_AGO)  # whether it may be read
+        return time.monotonic() + _SHAPE_SECONDS, shape
 
     def _windows(self, stamps: pd.Series) -> list[Window]:
         """Windows that hold all times, apart where it costs less to read less."""

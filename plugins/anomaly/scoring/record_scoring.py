@@ -313,6 +313,8 @@ def _ticks(stamps: list[Any], meter: MeterSettings) -> Ints:
     """Step two: microseconds since the Unix epoch at which each reading's interval starts."""
     _check_types(_TIMESTAMP, stamps, _TEXTS)
     try:
+        if not all(map(_begins_with_a_year, stamps)):
+            raise ValueError  # "now" and "today", which pandas would understand
         parsed = _parsed(stamps, meter.source_timezone or "UTC")
     except (ValueError, SourceError):
         parsed = None
@@ -342,9 +344,15 @@ def _parsed(stamps: list[Any], zone: str) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(frame[_TIMESTAMP])
 
 
+def _begins_with_a_year(stamp: Any) -> bool:
+    return not isinstance(stamp, str) or stamp[:4].isdecimal()
+
+
 def _readable(stamp: Any) -> bool:
     try:
-        return not pd.isna(pd.to_datetime(stamp, format="ISO8601", utc=True))
+        return _begins_with_a_year(stamp) and not pd.isna(
+            pd.to_datetime(stamp, format="ISO8601", utc=True)
+        )
     except ValueError:
         return False
 

@@ -132,21 +132,28 @@ class WindowReader:
         found = int(_inside(finite, window).sum())
         first = every["utc_timestamp"].min()
         del raw, every  # of many machines each of these takes as much memory as the result
+        older = None
         if handed_in is not None:
             due = handed_in[handed_in["utc_timestamp"] < ahead].assign(ingested_at=_HANDED_IN)
+            before = due["utc_timestamp"] < span.start
+            older, due = due[before], due[~before]
             finite = pd.concat([_without(finite, due), due], ignore_index=True)
         unique = self._steps.sort(finite)
         known = machine_limits(transaction)
         asked = machines_to_look_farther(unique, window, back, known, behind, self.meter)
         purged = None
         if any(asked.values()) or first > window.start - back + self.meter.interval:
-            purged = self._purged(transaction, shape, window, back, machines)
+            first_handed = None if handed_in is None else handed_in["utc_timestamp"].min()
+            purged = self._purged(transaction, shape, window, back, machines, first_handed)
         if purged is not None:
             finite = pd.concat([_without(purged[0], handed_in), finite], ignore_index=True)
             unique = self._steps.sort(finite)
         earlier = self._earlier(transaction, shape, window, back, asked)
+        if older is not None and not older.empty:
+            # Whoever needs more than all machines do needs what is handed in there, too.
+            parts = [older] if earlier is None else [_without(earlier, older), older]
+            earlier = pd.concat(parts, ignore_index=True)
         if earlier is not None:
-            earlier = _without(earlier, handed_in)
             unique = self._steps.sort(pd.concat([earlier, finite], ignore_index=True))
         del finite, earlier
         written = unique.pop("ingested_at")
@@ -215,13 +222,18 @@ class WindowReader:
         window: Window,
         back: timedelta,
         machines: list[int] | None,
+        first_handed: datetime | None = None,
     ) -> tuple[pd.DataFrame, datetime] | None:
         """Readings that the source no longer has, from their verdicts, and where it begins.
 
         They only count where the source holds nothing at all for as long as a gap may last.
+        What is handed in counts as the source's.
         """
         oldest = window.start - back_of_some(back, self.meter.max_gap)
         kept_from = self.source.next_reading(transaction, shape, oldest)
+        if first_handed is not None:
+            begins = max(first_handed, oldest)
+            kept_from = begins if kept_from is None else min(kept_from, begins)
         if kept_from is None or kept_from <= oldest:
             return None
         found = judged_readings(transaction, Window(oldest, kept_from), machines)
