@@ -321,3 +321,26 @@ def test_a_database_that_lacks_a_migration_fails_a_task_at_once(
 
     assert isinstance(ended, AirflowFailException)
     assert "run `anomaly migrate`" in str(ended)
+
+
+def test_no_dag_that_is_stored_or_rendered_holds_a_secret(monkeypatch, airflow_metadata):
+    """Airflow keeps each DAG in its database, and shows the rendered templates of its tasks."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    secrets = ("Pw-of-the-database", "Tk-of-a-webhook")
+    monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", f"postgres://me:{secrets[0]}@host:5432/x")
+    monkeypatch.setenv("ANOMALY_DATABASE_URL", f"postgresql://me:{secrets[0]}@host:5432/x")
+    monkeypatch.setenv("ANOMALY_ALERT_ROUTES", f"json://localhost/{secrets[1]}")
+
+    bag = DagBag(PROJECT / "dags")
+
+    assert len(bag.dags) == len(DAG_FILES)
+    assert any(task.on_failure_callback for dag in bag.dags.values() for task in dag.tasks)
+    for dag in bag.dags.values():
+        stored = json.dumps(DagSerialization.to_dict(dag), default=str)
+        rendered = " ".join(
+            str(getattr(task, field, "")) for task in dag.tasks for field in task.template_fields
+        )
+        for secret in secrets:
+            assert secret not in stored + rendered, dag.dag_id

@@ -124,3 +124,36 @@ def test_every_table_view_and_column_of_the_contract_has_a_comment(database):
     )
 
     assert uncommented == []
+
+
+ROLES = ("anomaly_bi", "anomaly_api", "anomaly_source", "anomaly_scorer", "anomaly_trainer")
+CLIMBS = [
+    *(f"SET ROLE {role}" for role in ("anomaly_owner", "postgres")),
+    "SET SESSION AUTHORIZATION anomaly_owner",
+    "ALTER ROLE anomaly_owner LOGIN PASSWORD 'x'",
+    "CREATE ROLE climber SUPERUSER",
+    "GRANT anomaly_owner TO CURRENT_USER",
+    "ALTER FUNCTION anomaly.ensure_partitions(timestamptz, timestamptz) SECURITY INVOKER",
+    "CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql AS 'SELECT $1'",
+    "CREATE SCHEMA mine",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+    "UPDATE pg_authid SET rolsuper = true",
+    "SELECT rolpassword FROM pg_authid",
+]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_log_in_with_one_role_climbs_to_no_other(database, postgres, settings, role):
+    name = f"only_{role}"
+    postgres.create_user(name, "secret")
+    postgres.grant_role(role, name)
+    mine = Database(postgres.url(database.engine.url.database, name, "secret"), settings.database)
+    others = [f"SET ROLE {other}" for other in ROLES if other not in (role, "anomaly_source")]
+    try:
+        for climb in [*CLIMBS, *others]:
+            with pytest.raises(pg.InsufficientPrivilege), mine.transaction() as transaction:
+                transaction.execute(SQL(climb.replace("{", "{{").replace("}", "}}")))
+    finally:
+        mine.dispose()
