@@ -272,7 +272,7 @@ class Plant:
         """A folder on a disk of its own that is nearly full."""
         with tempfile.TemporaryDirectory() as name:
             made = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", name],
+                ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", name],
                 capture_output=True, check=False,
             )  # fmt: skip
             if made.returncode:

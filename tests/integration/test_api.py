@@ -386,6 +386,7 @@ def test_labels_are_written_once_and_change_incidents(served):
         ({"label": "nice", "incident_id": 1}, "label is 'nice'"),
         ({"label": "real", "incident_id": 10**7}, "there is no incident 10000000"),
         ({"label": "real", "incident_id": 2**70}, "incident_id"),
+        ({"label": "real", "incident_id": True}, "incident_id is True"),
         ({"label": "real", "incident_id": 1, "note": "\0"}, "no database stores"),
         ({"label": "real", "incident_id": 1, "note": "\ud800"}, "unicode"),
         ({"label": "real", "machine": "\ud800", "start": "2026-03-03", "end": "2026-03-04"},
@@ -409,6 +410,15 @@ def test_a_wrong_label_is_refused_and_nothing_is_written(served, body, said):
     assert answer.status_code == 422, answer.text
     assert said in answer.json()["detail"]
     assert rows(served.database, "SELECT count(*) FROM anomaly.labels") == before
+
+
+def test_a_label_that_is_no_json_is_refused_in_plain_words(served):
+    json_type = {"Content-Type": "application/json"}
+    broken = served.client.post("/labels", content="{bad", headers=json_type)
+    untyped = served.client.post("/labels", content='{"incident_id": 3, "label": "real"}')
+
+    assert broken.json()["detail"] == "the body is no JSON: send an object"
+    assert "send the header Content-Type: application/json" in untyped.json()["detail"]
 
 
 # What is told of it -------------------------------------------------------------------

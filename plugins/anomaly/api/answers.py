@@ -236,7 +236,7 @@ class NewLabel(BaseModel):
     )
 
     label: LabelName
-    incident_id: int | None = Field(None, ge=1, lt=2**63)
+    incident_id: int | None = Field(None, ge=1, lt=2**63, strict=True)
     machine: str | int | None = Field(None, description="id or name", examples=["3"])
     start: str | None = Field(None, description="ISO 8601 with a zone, or a day (UTC)")
     end: str | None = Field(None, description="not included")

@@ -178,7 +178,7 @@ class Door:
         holds_records = _path(request).startswith("/predict")
         most = int(self._limits.api_most_megabytes * 1e6) if holds_records else _SMALL_BODY
         refused = HTTPException(
-            413, f"the body is larger than {most} bytes: send fewer records at once"
+            413, f"the body is larger than {most} bytes, more than is taken at once: send less"
         )
         stated = request.headers.get("content-length", "0")
         if stated.isascii() and stated.isdigit() and int(stated) > most:

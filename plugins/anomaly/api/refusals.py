@@ -61,6 +61,10 @@ def refusal(status: int, detail: str, headers: Any = None) -> JSONResponse:
 
 
 def _said(issue: dict[str, Any]) -> str:
+    if issue["type"] == "json_invalid":
+        return "the body is no JSON: send an object"
+    if isinstance(issue.get("input"), bytes):
+        return "the body was not read as JSON: send the header Content-Type: application/json"
     place: Sequence[Any] = issue["loc"]
     name = ".".join(str(part) for part in place[1:]) or str(place[0])
     message = str(issue["msg"]).removeprefix("Value error, ")
