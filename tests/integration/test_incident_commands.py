@@ -210,7 +210,8 @@ def test_the_page_of_an_incident_shows_readings_labels_and_who_took_it_on(plant)
         plant.database,
         # Not of bi.verdicts: a power that is rounded twice may end beside one that is rounded once.
         "SELECT utc_timestamp, power_kw, expected_kw, anomaly FROM anomaly.anomaly_results"
-        " WHERE machine_id = 3 AND utc_timestamp >= (SELECT started_at - interval '2 h' FROM anomaly.incidents"
+        " WHERE machine_id = 3"
+        "   AND utc_timestamp >= (SELECT started_at - interval '2 h' FROM anomaly.incidents"
         "                        WHERE incident_id = :n) ORDER BY 1",
         n=plant.number,
     )
