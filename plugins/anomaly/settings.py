@@ -151,7 +151,7 @@ class DatabaseSettings(Group):
     0 seconds: no limit.
     """
 
-    database_url: str = Field("", description="Postgres URL for the command line")
+    database_url: str = Field("", repr=False, description="Postgres URL for the command line")
     statement_timeout_seconds: int = Field(
         900, ge=0, le=2_000_000, description="a statement; 0: no limit"
     )
