@@ -193,11 +193,18 @@ def test_the_scheduler_is_killed_and_started_again(
     with publishing_is_held(database):
         airflow.trigger("score_readings")
         task_at_the_lock(database)
-        kill(part(airflow, "scheduler"))
+        scheduler = part(airflow, "scheduler")
+        orphans = scheduler.children(recursive=True)
+        kill(scheduler)
     begun = time.monotonic()
-    with started_again(airflow, "scheduler"):
-        says = "the scheduler is killed while a task publishes, and started again"
-        check(airflow, database, settings, record_property, 7, says, begun)
+    try:
+        with started_again(airflow, "scheduler"):
+            says = "the scheduler is killed while a task publishes, and started again"
+            check(airflow, database, settings, record_property, 7, says, begun)
+    finally:
+        for orphan in orphans:  # its workers, and what serves its logs
+            if orphan.is_running():
+                kill(orphan)
 
 
 def test_the_api_server_is_killed_in_mid_task_and_started_again(
