@@ -142,7 +142,7 @@ class Plant:
 
     def run(self, kind: str = "tick", **options: object) -> None:
         """Do the work of a task; it must succeed."""
-        ended(self.start(kind, **options))  # type: ignore[arg-type]
+        ended(self.start(kind, **options))
 
     @contextmanager
     def stopped_at(
@@ -151,7 +151,7 @@ class Plant:
         """A task that has come to a point, and waits there."""
         proxy = PostgresProxy(self.deployment.database.engine.url.port or 5432)
         proxy.arm(point)
-        task = self.start(port=proxy.port, **options)  # type: ignore[arg-type]
+        task = self.start(port=proxy.port, **options)
         try:
             until(lambda: proxy.reached.is_set() or task.poll() is not None)
             assert proxy.reached.is_set(), task.communicate()

@@ -216,7 +216,10 @@ def test_too_many_requests_are_refused_by_caller_and_liveness_never(
         wait = 61 - time.time() % 60
         if wait < 5:  # a minute that ends would count anew
             time.sleep(wait)
-        ask = lambda headers: api.client.get("/machines?limit=1", headers=headers)  # noqa: E731
+
+        def ask(headers):
+            return api.client.get("/machines?limit=1", headers=headers)
+
         first = [ask(bearer(keys[0])).status_code for _ in range(7)]
         assert first == [200] * 5 + [429] * 2
         assert 1 <= int(ask(bearer(keys[0])).headers["Retry-After"]) <= 60
