@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import psycopg2
 import pytest
+from lives import wrong_history
 from psycopg2.extras import execute_values
 from sqlalchemy import make_url
 
@@ -386,6 +387,10 @@ class Deployment:
             for key in found.keys() | expected.keys()
             if found.get(key) != pytest.approx(expected.get(key), rel=1e-9, abs=1e-9)
         ]
+
+    def wrong_history(self) -> list[str]:
+        """Where history and ledger do not tell how the verdicts came to be what they are."""
+        return wrong_history(self.execute)
 
     def _sums(self, key: str) -> dict[tuple[int, object], list[float]]:
         table = "machine_hours" if key == "hour_start" else "machine_days"

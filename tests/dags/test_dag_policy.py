@@ -289,6 +289,7 @@ def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
         OperationalError("SELECT", {}, pg.AdminShutdown("x")),
         pg.LockNotAvailable("x"),
         OSError(28, "No space left"),
+        MemoryError(),
         StaleAttemptError("x"),
     ]
 

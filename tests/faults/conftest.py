@@ -1,9 +1,5 @@
 """One plant per process, and the table of what was injected."""
 
-import json
-import os
-import statistics
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +7,8 @@ import pytest
 
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from faults.plant import Plant
-from faults.table import write_table
+from faults.table import FULL, missing, rows_of, write_table
 from oracle_deployment import WIDE, Deployment
-
-FULL = os.environ.get("FAULTS") == "full"
-"""`make test-faults`: as often as the table wants it, and the table is written."""
 
 
 @pytest.fixture(scope="session")
@@ -33,37 +26,20 @@ def plant(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     """Print the table, and write it where all of it was asked for and passed."""
-    injected = defaultdict(list)
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.getreports(outcome):
-            for name, value in report.user_properties:
-                if name == "fault":
-                    found = json.loads(value)
-                    injected[found["number"], found["fault"]].append(found)
-    if not injected:
+    outcomes = ("passed", "failed", "skipped")
+    rows = rows_of(
+        report for outcome in outcomes for report in terminalreporter.getreports(outcome)
+    )
+    for row in rows:
+        terminalreporter.write_line(row.as_text)
+    if not (FULL and rows):
         return
     from faults.test_faults import FAULTS
 
-    rows = [
-        {
-            "number": number,
-            "fault": fault,
-            "times": len(found),
-            "lost": sum(each["lost"] for each in found),
-            "doubled": sum(each["doubled"] for each in found),
-            "wrong": sum(each["wrong"] for each in found),
-            "seconds": statistics.median(each["seconds"] for each in found),
-            "longest": max(each["seconds"] for each in found),
-        }
-        for (number, fault), found in sorted(injected.items())
-    ]
-    for row in rows:
-        terminalreporter.write_line(
-            f"fault {row['number']:>2} {row['fault']}: {row['times']} times, lost {row['lost']},"
-            f" doubled {row['doubled']}, wrong {row['wrong']}, recovered in {row['seconds']:.1f} s"
-        )
-    whole = {fault.says for fault in FAULTS} <= {row["fault"] for row in rows}
-    if FULL and whole and exitstatus == 0:
+    says = missing(rows, [fault.says for fault in FAULTS])
+    if exitstatus:
+        says.append("not every test passed")
+    if says:
+        terminalreporter.write_line("the table is not written: " + "; ".join(says))
+    else:
         write_table(rows, Path(__file__).parents[2] / "docs" / "reference" / "faults.md")
-    elif FULL:
-        terminalreporter.write_line("the table is not written: not every fault passed")

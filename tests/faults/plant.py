@@ -2,22 +2,24 @@
 
 import os
 import re
-import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, BinaryIO
 
+import psutil
 import psycopg2
 import pytest
 
@@ -25,6 +27,7 @@ from anomaly.database.connection import Database
 from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.demo.processes import free_port
+from anomaly.lifecycle.promotion import Promoter
 from faults.postgres_proxy import Point, PostgresProxy
 from oracle import Entry
 from oracle_deployment import BASE, QUARTER, SMALL, Deployment, Layout, Record, differences
@@ -36,11 +39,36 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TOLERANT = {"retract_limit": 0.1}
 """A day of two machines has so few readings that one of them is more than the usual share."""
 WORK = Path(__file__).with_name("work.py")
+HOLDS_THE_LOCK = "state = 'idle in transaction' AND backend_xid IS NOT NULL"
+PHASES = {
+    Point.READS: "state = 'idle in transaction' AND backend_xid IS NULL",
+    Point.READ: "state = 'idle in transaction' AND backend_xid IS NULL",
+    Point.BEFORE_COPY: f"{HOLDS_THE_LOCK} AND query NOT LIKE '%FROM STDIN%'",
+    Point.IN_COPY: (
+        "pid IN (SELECT pid FROM pg_stat_progress_copy WHERE command = 'COPY FROM'"
+        " AND relid = ANY (ARRAY(SELECT oid FROM pg_class WHERE relname = 'anomaly_results')))"
+    ),
+    Point.BEFORE_COMMIT: HOLDS_THE_LOCK,
+    Point.AFTER_COMMIT: "state = 'idle' AND query = 'COMMIT'",
+}
+"""How the server shows that a connection is at a point."""
+WAITS_FOR_LOCK = "wait_event_type = 'Lock' AND query LIKE '%anomaly.locks%'"
 
 
 @dataclass
 class Damage:
-    """What a fault did to the results, in readings: all 0 where it did none."""
+    """What a fault did to the results, in rows: all 0 where it did none.
+
+    Attributes
+    ----------
+    lost, doubled : int
+        Readings without a verdict, and verdicts that are there again.
+    wrong : int
+        Verdicts, sums, incidents, and rows of history, ledger and meter table that are not what
+        they must be.
+    says : list of str
+        The first of them.
+    """
 
     lost: int
     doubled: int
@@ -49,7 +77,7 @@ class Damage:
 
     @property
     def none(self) -> bool:
-        return not (self.lost or self.doubled or self.wrong or self.says)
+        return not (self.lost or self.doubled or self.wrong)
 
 
 class Plant:
@@ -109,7 +137,6 @@ class Plant:
         *,
         port: int | None = None,
         database: str | None = None,
-        megabytes: int | None = None,
         first: int = 0,
         end: datetime | None = None,
         **settings: object,
@@ -137,7 +164,6 @@ class Plant:
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=megabytes and (lambda: _limit_memory(megabytes)),
         )
 
     def run(self, kind: str = "tick", **options: object) -> None:
@@ -148,13 +174,16 @@ class Plant:
     def stopped_at(
         self, point: Point, **options: object
     ) -> Iterator[tuple[subprocess.Popen[str], PostgresProxy]]:
-        """A task that has come to a point, and waits there."""
+        """A task that has come to a point, which the server confirms, and waits there."""
         proxy = PostgresProxy(self.deployment.database.engine.url.port or 5432)
         proxy.arm(point)
         task = self.start(port=proxy.port, **options)
         try:
             until(lambda: proxy.reached.is_set() or task.poll() is not None)
             assert proxy.reached.is_set(), task.communicate()
+            until(lambda: self.backends(PHASES[point]))
+            locked = point in (Point.BEFORE_COPY, Point.IN_COPY, Point.BEFORE_COMMIT)
+            assert self.publishing_is_locked() is locked
             yield task, proxy
         finally:
             proxy.close()
@@ -174,6 +203,25 @@ class Plant:
             yield other
         finally:
             other.close()
+
+    @contextmanager
+    def publishing_held(self) -> Iterator[None]:
+        """Hold the publishing lock, as an idle transaction does."""
+        with self.connection() as other, other.cursor() as cursor:
+            cursor.execute("SELECT FROM anomaly.locks WHERE name = 'publishing' FOR UPDATE")
+            assert self.backends(HOLDS_THE_LOCK) == 1
+            yield
+
+    def publishing_is_locked(self) -> bool:
+        """Whether somebody holds the publishing lock."""
+        with self.connection() as other, other.cursor() as cursor:
+            try:
+                cursor.execute(
+                    "SELECT FROM anomaly.locks WHERE name = 'publishing' FOR UPDATE NOWAIT"
+                )
+            except psycopg2.errors.LockNotAvailable:
+                return True
+            return False
 
     def write_uncommitted(self, writer: Any, records: list[Record]) -> None:
         """Write rows in somebody else's transaction."""
@@ -212,30 +260,40 @@ class Plant:
                 self.postgres.drop_database(name)
 
     @contextmanager
-    def restored(self) -> Iterator["Plant"]:
-        """The plant, dumped and restored into a cluster of its own."""
+    def restored(self, *, size: str = "") -> Iterator["Plant"]:
+        """The plant, dumped and restored into a cluster of its own, on a disk of its own if given.
+
+        Parameters
+        ----------
+        size : str
+            Of the disk, such as ``300m``; empty: no disk of its own.
+        """
         name = str(self.deployment.database.engine.url.database)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder).chmod(0o755)
-            with EmbeddedPostgres(Path(folder) / "postgres", options=FAST) as server:
-                server.create_database(name)
-                settings = self.deployment.settings
-                fresh = Database(server.url(name), settings.database)
-                migrate(fresh, settings.meter_table)  # makes the roles
-                fresh.dispose()
-                server.drop_database(name)
-                server.create_database(name)
-                dump = _client(self.postgres, "pg_dump", name)
-                _client(server, "psql", name, said=dump)
-                deployment = copy(self.deployment)
-                deployment.move(server.url(name))
-                restored = Plant(server, deployment, self.origin)
-                restored.records, restored.version_map = self.records, self.version_map
-                restored.now = self.now
-                try:
-                    yield restored
-                finally:
-                    deployment.close()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            disk(Path(folder), size) if size else nullcontext(),
+            opened(Path(folder)),
+            EmbeddedPostgres(Path(folder) / "postgres", options=FAST) as server,
+        ):
+            server.create_database(name)
+            settings = self.deployment.settings
+            fresh = Database(server.url(name), settings.database)
+            migrate(fresh, settings.meter_table)  # makes the roles
+            fresh.dispose()
+            server.drop_database(name)
+            server.create_database(name)
+            dump = _client(self.postgres, "pg_dump", name)
+            _client(server, "psql", name, said=dump)
+            deployment = copy(self.deployment)
+            deployment.move(server.url(name))
+            restored = Plant(server, deployment, self.origin)
+            restored.records, restored.version_map = self.records, self.version_map
+            restored.now = self.now
+            assert restored.contents() == self.contents()
+            try:
+                yield restored
+            finally:
+                deployment.close()
 
     @contextmanager
     def through_pgbouncer(self) -> Iterator[int]:
@@ -253,7 +311,7 @@ class Plant:
                 f"[databases]\n* = host=127.0.0.1 port={url.port}\n[pgbouncer]\n"
                 f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                 "pool_mode = transaction\ndefault_pool_size = 3\nauth_type = trust\n"
-                f"auth_file = {users}\n"
+                f"auth_file = {users}\nstats_users = {url.username}\n"
             )
             account = ["--user=nobody"] if os.geteuid() == 0 else []
             bouncer = subprocess.Popen(
@@ -267,25 +325,16 @@ class Plant:
                 bouncer.terminate()
                 bouncer.wait()
 
-    @contextmanager
-    def small_disk(self) -> Iterator[Path]:
-        """A folder on a disk of its own that is nearly full."""
-        with tempfile.TemporaryDirectory() as name:
-            made = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", name],
-                capture_output=True, check=False,
-            )  # fmt: skip
-            if made.returncode:
-                pytest.skip("this account may not mount a small disk")
-            try:
-                yield Path(name)
-            finally:
-                subprocess.run(["umount", name], check=True)
-
-    def versions(self) -> list[int]:
-        """Numbers of the registered versions."""
-        rows = self.deployment.execute("SELECT version FROM anomaly.model_versions")
-        return [version for (version,) in rows]
+    def verified(self, database: str = "") -> dict[int, str]:
+        """What is wrong with the files of each version, of another database if given."""
+        if not database:
+            return self.deployment.verified()
+        settings = self.deployment.settings
+        other = Database(self.postgres.url(database), settings.database)
+        try:
+            return Promoter(other, settings).verify([])
+        finally:
+            other.dispose()
 
     def file_of_version(self, version: int, name: str) -> Path:
         """A file of a model version."""
@@ -328,7 +377,7 @@ class Plant:
 
     def damage(self) -> Damage:
         """Compare results, sums, incidents, ledger and meter table with what must be there."""
-        deployment, says = self.deployment, []
+        deployment = self.deployment
         expected = deployment.expected(self.records, self.version_map)
         found = deployment.results()
         ((doubled,),) = deployment.execute(
@@ -338,23 +387,31 @@ class Plant:
         both = expected.keys() & found.keys()
         wrong = [key for key in both if repr(found[key]) != repr(expected[key])]
         wrong += found.keys() - expected.keys()
-        says += differences(
-            {key: found[key] for key in wrong}, {k: expected[k] for k in wrong if k in expected}
-        )[:3]
-        says += deployment.wrong_sums()[:3]
-        if deployment.incidents() != deployment.expected_incidents():
-            says.append("incidents are not those of the verdicts")
-        if deployment.meter_table() != deployment.as_stored(self.records):
-            says.append("the meter table was changed")
-        ((loose,),) = deployment.execute(
-            "SELECT count(*) FROM anomaly.anomaly_results v"
-            " WHERE NOT EXISTS (SELECT FROM anomaly.scoring_runs r WHERE r.run_id = v.run_id"
-            "                      AND r.published_at >= v.scored_at)"
-        )
-        if loose:
-            says.append(f"{loose} verdicts have no row of the ledger")
+        says = [
+            *differences(
+                {key: found[key] for key in wrong}, {k: expected[k] for k in wrong if k in expected}
+            ),
+            *deployment.wrong_sums(),
+            *deployment.wrong_history(),
+            *_unlike("incident", deployment.incidents(), deployment.expected_incidents()),
+            *_unlike("row", deployment.meter_table(), deployment.as_stored(self.records)),
+        ]
         lost = len(expected.keys() - found.keys())
-        return Damage(lost, doubled, len(wrong), [str(line) for line in says])
+        return Damage(lost, doubled, len(says), says[:5])
+
+    def contents(self) -> dict[str, list[str]]:
+        """Every row of every table of the product, as text."""
+        names = self.deployment.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname = 'anomaly' ORDER BY 1"
+        )
+        return {
+            name: [
+                row
+                for (row,) in self.deployment.execute(f"SELECT t::text FROM {name} t ORDER BY 1")
+            ]
+            for (name,) in names
+        }
 
 
 def _client(server: EmbeddedPostgres, program: str, name: str, *, said: str = "") -> str:
@@ -382,8 +439,62 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _limit_memory(megabytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+def _unlike(what: str, found: list[Any], expected: list[Any]) -> list[str]:
+    """What is there and must not be, and what must be there and is not."""
+    ours, theirs = (Counter(map(repr, each)) for each in (found, expected))
+    return [
+        *(f"{what} {each} is there" for each in (ours - theirs).elements()),
+        *(f"{what} {each} is not there" for each in (theirs - ours).elements()),
+    ]
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A disk of its own, of a size such as ``8k``, mounted on a folder."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("this account may not mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[None]:
+    """A folder that the server's account may enter."""
+    folder.chmod(0o755)
+    yield
+
+
+def enlarge(folder: Path, size: str) -> None:
+    """Make room on a disk that `disk` has mounted."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write a file until its disk is full."""
+    file = folder / "filling"
+    with file.open("wb", buffering=0) as stream:
+        for size in (1 << 20, 4096, 1):
+            with pytest.raises(OSError, match="No space left"):
+                write_for_ever(stream, bytes(size))
+    return file
+
+
+def write_for_ever(stream: BinaryIO, block: bytes) -> None:
+    """Write until an error comes."""
+    while True:
+        stream.write(block)
+
+
+def put_to_sleep(task: subprocess.Popen[str]) -> None:
+    """Stop a process, as SIGSTOP does, and see that it is."""
+    task.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(task.pid).status() == psutil.STATUS_STOPPED)
 
 
 def ended(task: subprocess.Popen[str], *, seconds: float = 120) -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 class Point(Enum):
     """Where a conversation is stopped."""
 
+    READS = "it asks for readings"
     READ = "it has read and judged, and asks for the publishing lock"
     BEFORE_COPY = "it holds the lock, and its COPY has not begun"
     IN_COPY = "a part of its COPY has arrived"
@@ -22,6 +23,7 @@ class Point(Enum):
 
 
 _LOCK, _COPY, _COMMIT = b"anomaly.locks WHERE name = 'publishing'", b"FROM STDIN", b"COMMIT"
+_READINGS = (b"meter_readings", b"TO STDOUT")
 
 
 class PostgresProxy:
@@ -141,7 +143,9 @@ class _Conversation:
             self._server.sendall(message)
 
     def _look_at(self, query: bytes) -> None:
-        if _LOCK in query:
+        if all(part in query for part in _READINGS):
+            self._proxy.stop_at(Point.READS, self._client)
+        elif _LOCK in query:
             self._proxy.stop_at(Point.READ, self._client)
             self._holds_lock = True
         elif _COPY in query and self._holds_lock:

@@ -21,7 +21,6 @@ from anomaly.settings import load_settings
 from anomaly.windows import Window
 from anomaly.wording import without_secrets
 
-WHO = RequestedBy("tests")
 QUARTER = timedelta(minutes=15)
 
 
@@ -30,13 +29,14 @@ def main(kind: str, start: str, end: str) -> None:
     settings = load_settings()
     database = Database(os.environ["ANOMALY_DATABASE_URL"], settings.database)
     window = Window.parse(start, end)
+    who = RequestedBy(kind)
     if kind == "tick":
-        score_tick(Scorer(database, settings), Window(window.end - QUARTER, window.end), WHO)
+        score_tick(Scorer(database, settings), Window(window.end - QUARTER, window.end), who)
     elif kind == "backfill":
-        job = Job(Origin.BACKFILL, WHO, retractable=1_000_000)
+        job = Job(Origin.BACKFILL, who, retractable=1_000_000)
         Scorer(database, settings).score_range(window, job)
     elif kind == "reconcile":
-        Reconciler(database, settings).reconcile(window, WHO)
+        Reconciler(database, settings).reconcile(window, who)
     elif kind == "train":
         trainer = Trainer(database, settings)
         trainer.register(trainer.train(window), by="tests")
@@ -46,7 +46,6 @@ def main(kind: str, start: str, end: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except (AnomalyError, *EXPLAINED, MemoryError) as error:
-        found = error if isinstance(error, MemoryError) else explained(error)
-        print(f"error: {without_secrets(str(found)) or type(found).__name__}", file=sys.stderr)
+    except (AnomalyError, *EXPLAINED) as error:
+        print(f"error: {without_secrets(str(explained(error)))}", file=sys.stderr)
         sys.exit(1)

@@ -4,7 +4,6 @@ A command's module is imported when the command runs, so that ``anomaly --help``
 of names need not wait for pandas.
 """
 
-import logging
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -101,8 +100,6 @@ def load(name: str) -> Any:
 
 def main() -> None:
     """Run the command line; an expected failure prints one line on standard error."""
-    # A lost connection is reported once, below. The pool would also log that it cannot roll back.
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         app()
     except Exception as error:

@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from anomaly.errors import AnomalyError, DatabaseError, RefusedError
 
-EXPLAINED = (SQLAlchemyError, Error, OSError, OverflowError)
+EXPLAINED = (SQLAlchemyError, Error, OSError, OverflowError, MemoryError)
 """Errors that `explained` can explain, besides `AnomalyError`."""
 
 _Kinds = type[Error] | tuple[type[Error], ...]
@@ -58,6 +58,11 @@ def explained(error: BaseException) -> AnomalyError:
         return RefusedError(
             "a time is after the year 9999, or a number is too large to store"
             f" ({first_line(error)}): correct it in the meter table or in the settings"
+        )
+    if isinstance(error, MemoryError):
+        return DatabaseError(
+            f"memory ran out ({first_line(error)}): give this process more, or lower"
+            " ANOMALY_CHUNK_READINGS; then run it again"
         )
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, Error):
