@@ -12,11 +12,19 @@ VUS := .venv-vus
 SUPERSET := .venv-superset
 AUDIT := .venv-audit
 WORKERS ?= 2
+# AUDIT_ARGS="--vulnerability-service osv --osv-url ..." asks a mirror of your own.
+AUDIT_ARGS ?=
+OFFLINE ?=
 # A thread per worker: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 # uv installs in seconds what takes pip a minute; it takes pip's index where one is set.
 UV := index=$${UV_DEFAULT_INDEX:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}; \
 	unset UV_DEFAULT_INDEX; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; $(BIN)/uv
+
+HOLES := $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes $(AUDIT_ARGS) -r $$file
+WITHDRAWN := $(AUDIT)/bin/pip install --dry-run --ignore-installed --no-deps --quiet --require-hashes \
+	--disable-pip-version-check -r $$file --report dist/packages.json && \
+	$(AUDIT)/bin/python .ci/yanked.py dist/packages.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-stop demo-reset superset superset-stop test test-slow test-faults test-all audit wheel lint docs bench bench-large bench-files bench-backfill bench-bi bench-api vus lock
@@ -53,12 +61,15 @@ test-faults: $(STAMP) ## Inject every fault as often as docs/reference/faults.md
 
 test-all: test test-slow ## Both
 
-audit: $(AUDIT)/.installed ## Known holes in the locked packages, secrets in the files, and a list of parts (dist/sbom.json)
-	@git ls-files -z | xargs -0 $(AUDIT)/bin/detect-secrets-hook --baseline .secrets.baseline
-	@mkdir -p dist
-	@$(AUDIT)/bin/cyclonedx-py requirements requirements.txt --output-file dist/sbom.json && echo "dist/sbom.json lists what requirements.txt brings"
-	@for file in requirements.txt requirements-image.txt; do \
-		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
+audit: $(AUDIT)/.installed ## Known holes in the locked packages (OFFLINE=1: withdrawn releases and changed files instead), secrets in the files, and lists of parts in dist/
+	@mkdir -p dist && cp .secrets.baseline dist/secrets.baseline
+	@said=$$($(AUDIT)/bin/detect-secrets-hook --baseline dist/secrets.baseline \
+		$$(git ls-files ':!.secrets.baseline') 2>&1) || \
+		[ $$? -eq 3 ] || { echo "$$said"; exit 1; } # 3: known ones have moved to other lines
+	@for name in "" -image; do \
+		$(AUDIT)/bin/cyclonedx-py requirements requirements$$name.txt --output-file dist/sbom$$name.json && \
+		echo "dist/sbom$$name.json lists what requirements$$name.txt brings" || exit 1; done
+	@for file in requirements*.txt; do echo "$$file"; $(if $(OFFLINE),$(WITHDRAWN),$(HOLES)) || exit 1; done
 
 wheel: $(STAMP) ## The one file to install beside your own Airflow: dist/anomaly-*.whl
 	$(BIN)/python -m hatchling build -t wheel
