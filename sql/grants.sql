@@ -2,10 +2,13 @@
 
 GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
+GRANT SELECT (machine_id, source_key) ON anomaly.machines TO anomaly_source;
+GRANT EXECUTE ON FUNCTION anomaly.read_source(text)
+    TO anomaly_owner, anomaly_scorer, anomaly_trainer, anomaly_api;
 
--- To lock a row, a role needs the right to update it. BI log-ins do not have it, so only these
--- roles can block a publication.
-GRANT SELECT, UPDATE ON anomaly.locks TO anomaly_scorer, anomaly_trainer;
+-- To lock a row, a role needs the right to update a column of it. BI log-ins do not have it, so
+-- only these roles can block a publication.
+GRANT SELECT, UPDATE (lockable) ON anomaly.locks TO anomaly_scorer, anomaly_trainer;
 GRANT SELECT ON anomaly.schema_migrations TO anomaly_scorer, anomaly_trainer;
 REVOKE ALL ON anomaly.schema_migrations FROM PUBLIC;
 
@@ -39,6 +42,7 @@ GRANT SELECT, INSERT ON anomaly.machines, anomaly.model_versions, anomaly.model_
 GRANT UPDATE (status, metrics) ON anomaly.model_versions TO anomaly_trainer;
 GRANT UPDATE (superseded_at, unfinished) ON anomaly.model_in_force TO anomaly_trainer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON anomaly.model_drafts TO anomaly_trainer;
+GRANT EXECUTE ON FUNCTION anomaly.this_database() TO anomaly_trainer;
 GRANT SELECT ON anomaly.anomaly_results_history TO anomaly_trainer;
 
 -- Sums are written by the functions alone; what people say of sites, by whoever sets machines.
@@ -77,4 +81,4 @@ GRANT UPDATE (revoked_at, revoked_by) ON anomaly.api_keys TO anomaly_scorer;
 -- BI tools see only the views.
 GRANT USAGE ON SCHEMA bi TO anomaly_bi;
 GRANT SELECT ON ALL TABLES IN SCHEMA bi TO anomaly_bi;
-GRANT EXECUTE ON FUNCTION anomaly.day_start(date, text) TO anomaly_bi; -- views call it
+GRANT EXECUTE ON FUNCTION anomaly.day_start(date, text) TO anomaly_bi, anomaly_api; -- views call it

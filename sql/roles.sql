@@ -7,6 +7,7 @@
 DO $$
 DECLARE
     role_name text;
+    elsewhere text;
     -- Before Postgres 16 every member may SET ROLE; since 16 that is a separate right.
     acting    text := CASE WHEN current_setting('server_version_num')::int >= 160000
                            THEN 'SET' ELSE 'MEMBER' END;
@@ -14,9 +15,18 @@ BEGIN
     -- Roles belong to the cluster: the owner of one deployment must not own another one.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'anomaly_owner')
        AND NOT pg_has_role(current_user, 'anomaly_owner', 'MEMBER') THEN
+        SELECT min(d.datname) INTO elsewhere
+          FROM pg_shdepend s
+          JOIN pg_database d ON d.oid = s.dbid AND d.datname <> current_database()
+         WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o'
+           AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = 'anomaly_owner');
+        IF elsewhere IS NOT NULL THEN
+            RAISE invalid_role_specification USING MESSAGE = format(
+                'this cluster has a deployment already, in database %s, and roles are the '
+                'cluster''s: whoever owns this one would own that one too', elsewhere);
+        END IF;
         RAISE insufficient_privilege USING MESSAGE = format(
-            '%I is no member of anomaly_owner, which this cluster has already, perhaps for '
-            'another deployment', current_user);
+            '%I is no member of anomaly_owner, which this cluster has already', current_user);
     END IF;
 
     FOREACH role_name IN ARRAY ARRAY[
@@ -54,8 +64,11 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The right to read the meter table is granted to one role, and three roles are members of it.
-    FOREACH role_name IN ARRAY ARRAY['anomaly_scorer', 'anomaly_trainer', 'anomaly_api'] LOOP
+    -- The right to read the meter table is granted to one role. The owner is a member of it, to
+    -- make the function that reads as this role; the others ask that function.
+    FOREACH role_name IN ARRAY ARRAY[
+        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
+    ] LOOP
         IF NOT pg_has_role(role_name, 'anomaly_source', 'MEMBER') THEN
             BEGIN
                 EXECUTE format('GRANT anomaly_source TO %I', role_name);

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -24,12 +24,28 @@ from sqlalchemy import make_url
 from anomaly.database import connection_limits as bounded
 from anomaly.database.connection import SCORER, Database
 from anomaly.database.explained_errors import EXPLAINED, explained
+from anomaly.database.meter_table import MeterSource
 from anomaly.database.migrations import migrate
 from anomaly.errors import ArtefactError, DatabaseError, RefusedError
 from anomaly.lifecycle.promotion import Promoter
 from anomaly.lifecycle.training import Trainer
+from anomaly.loading.files import ingest
 from anomaly.models.artefact_store import LocalStore
-from deployment import counters, delete, execute, insert, rows, score, train, verdicts
+from anomaly.settings import load_settings
+from anomaly.windows import Window
+from deployment import (
+    START,
+    at,
+    counters,
+    delete,
+    execute,
+    insert,
+    own_log_in,
+    rows,
+    score,
+    train,
+    verdicts,
+)
 from integration_settings import SMALL
 
 DAY = 96
@@ -214,44 +230,158 @@ def test_migrating_closes_public_where_it_may(database, settings):
     ]
 
 
+STOLEN = 666.0
+"""What the view below gives for a reading, where its function got at something of ours."""
+
+
 @pytest.fixture
 def hostile(database, settings):
-    """A meter table that is a view; its function tries to write, with whatever rights it finds."""
+    """A meter table that is a view; its function tries to get at everything of ours."""
+    attempts = [
+        *(f"PERFORM set_config('role', '{role}', {is_local})"
+          for role in ("anomaly_owner", "anomaly_scorer", "anomaly_api", "postgres", "none")
+          for is_local in ("true", "false")),
+        "PERFORM set_config('session_authorization', 'postgres', false)",
+        "SET ROLE anomaly_owner",
+        "RESET ROLE",
+        "PERFORM FROM anomaly.api_keys",
+        "PERFORM FROM anomaly.anomaly_results",
+        "UPDATE anomaly.machines SET name = 'hacked'",
+        "PERFORM set_config('transaction_read_only', 'off', true);"
+        " UPDATE anomaly.machines SET name = 'hacked'",
+        "PERFORM FROM anomaly.locks WHERE name = 'publishing' FOR UPDATE",
+        "CREATE TABLE anomaly.planted ()",
+        "EXECUTE 'GRANT anomaly_owner TO anomaly_bi'",
+        "EXECUTE 'COPY (SELECT 1) TO PROGRAM ''true'''",
+        "PERFORM pg_read_file('postgresql.conf')",
+    ]  # fmt: skip
     execute(
         database,
         "CREATE SCHEMA plant; CREATE TABLE plant.raw (LIKE anomaly.meter_readings INCLUDING ALL);"
         " CREATE FUNCTION plant.checked(v double precision) RETURNS double precision"
-        " LANGUAGE plpgsql VOLATILE AS $$ BEGIN"
-        "   BEGIN PERFORM set_config('role', 'anomaly_owner', false);"
-        "     UPDATE anomaly.machines SET name = 'hacked';"
-        "   EXCEPTION WHEN others THEN NULL; END;"
-        "   BEGIN PERFORM set_config('transaction_read_only', 'off', true);"
-        "     UPDATE anomaly.machines SET name = 'hacked';"
-        "   EXCEPTION WHEN others THEN NULL; END;"
-        "   RETURN v; END $$;"
+        " LANGUAGE plpgsql VOLATILE AS $$ BEGIN "
+        + "".join(
+            f"BEGIN {attempt}; RETURN {STOLEN}; EXCEPTION WHEN others THEN NULL; END; "
+            for attempt in attempts
+        )
+        + "PERFORM set_config('search_path', 'plant', false);"
+        " PERFORM set_config('default_transaction_read_only', 'on', false);"
+        " PERFORM set_config('TimeZone', 'Asia/Tokyo', false);"
+        " NOTIFY plant; "
+        "RETURN v; END $$;"
         " CREATE VIEW plant.readings AS SELECT utc_timestamp, ingested_at,"
-        "   plant.checked(machine_1) AS machine_1, machine_2 FROM plant.raw;"
+        "   plant.checked(machine_1) AS machine_1, machine_2 FROM plant.raw"
+        "   WHERE plant.checked(1) = 1;"
         " GRANT USAGE ON SCHEMA plant TO anomaly_source;"
         " GRANT SELECT ON plant.readings, plant.raw TO anomaly_source;",
     )
     return settings.changed(source_schema="plant", source_table="readings")
 
 
-def test_a_function_behind_the_meter_table_never_writes_with_our_rights(database, hostile):
+def test_a_function_behind_the_meter_table_gets_at_nothing_of_ours(database, hostile):
     insert(database, counters(10 * DAY))
     execute(database, "INSERT INTO plant.raw SELECT * FROM anomaly.meter_readings")
-    train(database, hostile)
-    score(database, hostile, 0, 4 * DAY)
-    # A correction and a deletion make the publication itself look at the table again.
-    execute(database, "UPDATE plant.raw SET machine_1 = machine_1 - 900, ingested_at = now()"
-            " WHERE utc_timestamp = '2026-03-04T12:00Z';"
-            " DELETE FROM plant.raw WHERE utc_timestamp = '2026-03-04T18:00Z'")  # fmt: skip
+    with closing(psycopg2.connect(raw(database))) as plant, plant.cursor() as cursor:
+        plant.autocommit = True
+        cursor.execute("LISTEN plant")
 
-    report = score(database, hostile, 2 * DAY, 3 * DAY, retractable=10)
+        train(database, hostile)
+        score(database, hostile, 0, 4 * DAY)
+        # A correction and a deletion make the publication itself look at the table again.
+        execute(database, "UPDATE plant.raw SET machine_1 = machine_1 - 900, ingested_at = now()"
+                " WHERE utc_timestamp = '2026-03-04T12:00Z';"
+                " DELETE FROM plant.raw WHERE utc_timestamp = '2026-03-04T18:00Z'")  # fmt: skip
+        report = score(database, hostile, 2 * DAY, 3 * DAY, retractable=10)
+        source = MeterSource(hostile.meter_table, hostile.meter)
+        with database.transaction(SCORER) as transaction:
+            source.previous_reading(transaction, source.describe(transaction), at(20 * DAY))
+            settings = transaction.execute(
+                SQL("SELECT current_setting('search_path'), current_setting('TimeZone'),"
+                    " current_setting('default_transaction_read_only'), current_user")
+            )  # fmt: skip
 
+        cursor.execute("SELECT")
+        assert plant.notifies == []
+    assert settings == [("pg_catalog, pg_temp", "UTC", "off", "anomaly_scorer")]
     assert (report.updated > 0, report.retracted) == (True, 2)
     assert rows(database, "SELECT name FROM anomaly.machines ORDER BY 1") == [
         ("machine_1",), ("machine_2",)]  # fmt: skip
+    assert rows(
+        database, "SELECT count(*) FROM anomaly.anomaly_results WHERE reading = :s", s=STOLEN
+    ) == [(0,)]
+    with database.transaction() as transaction:  # nothing is left in a pooled connection
+        transaction.execute(SQL("CREATE TEMP TABLE written ()"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz PRIMARY KEY,"
+        " machine_1 double precision);"
+        " CREATE TRIGGER t BEFORE INSERT ON plant.readings"
+        " FOR EACH STATEMENT EXECUTE FUNCTION plant.steal_by_trigger()",
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz PRIMARY KEY,"
+        " machine_1 double precision CHECK (plant.steal(machine_1) > 0))",
+        "CREATE TABLE plant.readings (utc_timestamp timestamptz PRIMARY KEY,"
+        " machine_1 double precision, line double precision DEFAULT plant.steal(1))",
+        "CREATE TABLE plant.raw (utc_timestamp timestamptz PRIMARY KEY,"
+        " machine_1 double precision); CREATE VIEW plant.readings AS SELECT utc_timestamp,"
+        " machine_1 FROM plant.raw WHERE plant.steal(machine_1) > 0 WITH CHECK OPTION",
+    ],
+    ids=["trigger", "check", "default", "view"],
+)
+def test_who_owns_the_meter_table_gets_no_rights_of_ours_by_what_is_loaded_into_it(
+    postgres, database, settings, tmp_path, table
+):
+    suffix = uuid.uuid4().hex[:8]
+    owner, product, loader = (f"{name}_{suffix}" for name in ("plant", "product", "loader"))
+    name = database.engine.url.database
+    own_log_in(postgres, product, "pw")
+    for login in (owner, loader):
+        postgres.create_user(login, "pw")
+    execute(database, f'GRANT CREATE ON DATABASE "{name}" TO {owner}')
+    steal = (
+        f"PERFORM set_config('role', 'anomaly_owner', true);"
+        f" GRANT SELECT ON anomaly.api_keys TO {owner}; PERFORM set_config('role', 'none', true)"
+    )
+    ignored = "EXCEPTION WHEN insufficient_privilege OR invalid_parameter_value THEN NULL"
+    with Database(postgres.url(name, owner, "pw"), settings.database).transaction() as transaction:
+        transaction.execute(
+            SQL(
+                "CREATE SCHEMA plant;"
+                " CREATE FUNCTION plant.steal(v double precision) RETURNS double precision"
+                f" LANGUAGE plpgsql AS $$ BEGIN BEGIN {steal}; {ignored}; END; RETURN v; END $$;"
+                " CREATE FUNCTION plant.steal_by_trigger() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN BEGIN {steal}; {ignored}; END; RETURN NULL; END $$; {table};"
+                f" GRANT USAGE ON SCHEMA plant TO {product}, {loader};"
+                " GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA plant"
+                f" TO {product}, {loader}"
+            )
+        )
+    file = tmp_path / "readings.csv"
+    file.write_text("utc_timestamp,machine_1\n2026-03-01T00:00Z,1.5\n2026-03-01T00:15Z,1.7\n")
+    theirs = settings.changed(source_schema="plant", source_table="readings")
+
+    def load_as(login):
+        password = None if login == "postgres" else "pw"
+        url = postgres.url(name, login, password)
+        mine = Database(url, settings.database)
+        try:
+            return ingest(mine, theirs.meter_table, theirs.meter, file).inserted
+        finally:
+            mine.dispose()
+
+    try:
+        with pytest.raises(RefusedError, match=f"belongs to {owner}, whose triggers and checks"):
+            load_as(product)
+        assert rows(database, "SELECT count(*) FROM plant.readings") == [(0,)]
+        assert load_as(loader) == 2
+        stolen = f"SELECT has_table_privilege('{owner}', 'anomaly.api_keys', 'SELECT')"
+        assert rows(database, stolen) == [(False,)]
+        with pytest.raises(RefusedError, match="the product's"):
+            load_as("postgres")
+    finally:
+        execute(database, f"DROP OWNED BY {owner} CASCADE; DROP OWNED BY {loader}")
 
 
 def test_who_owns_one_deployment_does_not_become_the_owner_of_another(postgres, database, settings):
@@ -260,7 +390,7 @@ def test_who_owns_one_deployment_does_not_become_the_owner_of_another(postgres, 
     postgres.create_database(other, owner=other)
     theirs = Database(postgres.url(other, other, "secret"), settings.database)
 
-    with pytest.raises(DatabaseError, match="no member of anomaly_owner, which this cluster has"):
+    with pytest.raises(RefusedError, match=r"a deployment already, in database .* of its own$"):
         migrate(theirs, settings.meter_table)
 
     theirs.dispose()
@@ -383,6 +513,57 @@ def test_a_sweep_leaves_what_another_database_has_under_the_same_number(
     assert Trainer(database, settings).sweep() == []
     assert Promoter(second, settings).verify() == {1: ""}
     assert train(database, settings) == 2
+
+
+@contextmanager
+def copy_of(postgres, database):
+    """A copy of a database in the same cluster, as a staging database is one."""
+    name = f"copy_{uuid.uuid4().hex[:8]}"
+    database.dispose()
+    postgres.create_database(name, template=database.engine.url.database)
+    copy = Database(postgres.url(name), load_settings({}).database)
+    try:
+        yield copy
+    finally:
+        copy.dispose()
+        postgres.drop_database(name)
+
+
+def test_a_copy_of_a_database_removes_no_files_of_the_original(postgres, database, settings):
+    insert(database, counters(12 * DAY))
+    settings = settings.changed(keep_versions=2)
+    train(database, settings)
+    with copy_of(postgres, database) as copy:
+        trained = [train(copy, settings, end=DAY * (8 + more)) for more in range(4)]
+        retired = rows(
+            copy, "SELECT version FROM anomaly.model_versions WHERE status = 'retired' ORDER BY 1"
+        )
+        drafts = rows(copy, "SELECT version FROM anomaly.model_drafts")
+
+        assert (1,) in retired, "the copy does not need it any more"
+        assert drafts == []
+        assert Promoter(database, settings).verify([]) == {1: ""}
+        swept = Path(settings.models.models_url) / "isolation_forest"
+        assert {path.name for path in swept.iterdir()} >= {"v0001"}
+        assert len(list(swept.iterdir())) < 1 + len(trained), "the copy removes what is its own"
+
+
+def test_a_copy_that_was_made_during_a_training_removes_nothing_of_it(
+    postgres, scored, settings, monkeypatch
+):
+    trainer, copies = Trainer(scored, settings), []
+    write = trainer._write
+
+    def write_after_a_copy_was_made(draft, *rest):
+        copies.append(stack.enter_context(copy_of(postgres, scored)))
+        return write(draft, *rest)
+
+    monkeypatch.setattr(trainer, "_write", write_after_a_copy_was_made)
+    with ExitStack() as stack:
+        trainer.register(trainer.train(Window(START, at(9 * DAY))), by="tests")
+
+        assert Trainer(copies[0], settings).sweep() == []
+        assert {*Promoter(scored, settings).verify([]).values()} == {""}
 
 
 def test_a_models_folder_that_may_not_be_written_is_named_in_one_line(scored, settings, tmp_path):

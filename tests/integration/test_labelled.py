@@ -16,7 +16,11 @@ SETTINGS = load_settings({}, reading_kind="power_w", interval_minutes=5)
 @pytest.fixture
 def pump(database):
     """A day of a pump in watts every five minutes; an hour of it is labelled."""
-    execute(database, "CREATE SCHEMA lab")
+    execute(
+        database,
+        "CREATE SCHEMA lab; GRANT USAGE ON SCHEMA lab TO anomaly_source;"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA lab GRANT SELECT ON TABLES TO anomaly_source",
+    )
     execute(
         database,
         "CREATE TABLE lab.pumps AS SELECT t AS utc_timestamp, 'pump' AS machine_id,"

@@ -21,9 +21,20 @@ FORBIDDEN = {
         "TRUNCATE anomaly.anomaly_results",
         "DROP TABLE anomaly.anomaly_results",
         "UPDATE anomaly.machines SET name = 'x'",
+        "UPDATE anomaly.locks SET name = 'x'",
+        "DELETE FROM anomaly.locks",
         "CREATE TABLE anomaly.mine ()",
     ],
+    "anomaly_source": [
+        "SELECT * FROM anomaly.api_keys",
+        "SELECT * FROM anomaly.anomaly_results",
+        "SELECT name FROM anomaly.machines",
+        "UPDATE anomaly.meter_readings SET machine_1 = 0",
+        "CREATE TABLE anomaly.mine ()",
+        "CREATE FUNCTION anomaly.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    ],
     "anomaly_trainer": [
+        "UPDATE anomaly.locks SET name = 'x'",
         "UPDATE anomaly.meter_readings SET machine_1 = 0",
         "DELETE FROM anomaly.anomaly_results",
         "UPDATE anomaly.anomaly_results SET anomaly = 0",
@@ -55,6 +66,8 @@ FORBIDDEN = {
         "SELECT * FROM anomaly.anomaly_results",
         "SELECT * FROM anomaly.meter_readings",
         "SELECT * FROM anomaly.scoring_runs",
+        "SELECT FROM anomaly.read_source('SELECT 1') AS r (x integer)",
+        "SELECT anomaly.this_database()",
         "SELECT * FROM anomaly.anomaly_results_as_of(now())",
         "INSERT INTO bi.verdicts (machine_id) VALUES (1)",
         "DELETE FROM bi.latest",
@@ -98,6 +111,16 @@ def test_the_bi_reader_sees_the_views(database, settings, postgres):
     reader.dispose()
     assert (verdicts, latest) == (4 * 96, [(1, "machine_1"), (2, "machine_2")])
     assert 0 < anomalies < verdicts
+
+
+@pytest.mark.parametrize("role", ["anomaly_api", "anomaly_bi"])
+def test_every_view_can_be_read(database, role):
+    views = rows(database, "SELECT viewname FROM pg_views WHERE schemaname = 'bi' ORDER BY 1")
+    with database.transaction(role) as transaction:
+        for (view,) in views:
+            transaction.execute(SQL(f"SELECT * FROM bi.{view}"))
+
+    assert len(views) > 10
 
 
 def test_statements_locks_and_idle_transactions_are_bounded(database):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from urllib.parse import quote, quote_plus
 
 import psutil
 import pytest
@@ -12,10 +13,13 @@ from sqlalchemy import make_url
 from deployment import own_log_in
 from integration_settings import SMALL
 
-DATABASE, ROUTE, MAIL = "Pw-of-the-database", "Tk-of-a-webhook", "Pw-of-the-mail"
+DATABASE, ROUTE, MAIL = "Pw of/the@data%base", "Tk-of-a-webhook", "Pw/of@the mail"
 ROUTES = [
     {"name": "ops", "urls": [f"json://127.0.0.1:9/{ROUTE}"]},
-    {"name": "mail", "urls": [f"mailto://me:{MAIL}@127.0.0.1:9/?to=you@example.org"]},
+    {
+        "name": "mail",
+        "urls": [f"mailto://me:{quote(MAIL, safe='')}@127.0.0.1:9/?to=you@example.org"],
+    },
 ]
 COMMANDS = [
     ["status"], ["doctor"], ["config"], ["config", "--json"], ["migrate"],
@@ -49,7 +53,8 @@ def variables(postgres, database, settings):
 
 def assert_nothing_of(text: str, where: object, *secrets: str) -> None:
     for secret in (DATABASE, ROUTE, MAIL, *secrets):
-        assert secret not in text, f"{secret} stands in {where}"
+        for spelt in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
+            assert spelt not in text, f"{spelt} stands in {where}"
 
 
 def test_no_command_says_a_password_whether_it_works_or_not(command_line, variables, tmp_path):

@@ -1,6 +1,7 @@
 """One Postgres database: transactions that act as a role, and that never wait without a limit."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -139,22 +140,6 @@ class Transaction:
         with self.cursor as cursor:
             cursor.copy_expert(composed(query, **parts), source)
 
-    @contextmanager
-    def read_only(self) -> Iterator[None]:
-        """Let nothing be written meanwhile: somebody else's view may call any function.
-
-        A role or a setting that such a function sets is undone at the end too. Such a
-        function cannot make the read-only part writable again.
-        """
-        # A savepoint, which is always rolled back: that also undoes ``transaction_read_only``.
-        part = self._connection.begin_nested()
-        self._connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
-        try:
-            yield
-        finally:
-            if part.is_active and not _is_lost(self._connection):
-                part.rollback()
-
     def rollback(self) -> None:
         """Undo everything; nothing more may be run in this transaction."""
         transaction = self._connection.get_transaction()
@@ -224,7 +209,6 @@ class Database:
             # Repeatable read: all statements see the same snapshot, so that what they read fits
             # together. It must be the first statement of the transaction.
             statements = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; " + statements
-        # Always set a role: a function in somebody's view may have left another one behind.
         statements += f"; SET LOCAL ROLE {role or 'NONE'}"
         try:
             connection.exec_driver_sql(statements)
@@ -301,13 +285,18 @@ def _make_engine(url: str, limits: DatabaseSettings) -> Engine:
         )
     parameters = _driver_parameters(parsed.query)
     bounds = connection_arguments(limits.statement_timeout_seconds)
+    # A lost connection is reported by who used it. The pool would also log, with a traceback, that
+    # it cannot roll back.
+    logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{_POOL}").setLevel(logging.CRITICAL)
     return create_engine(
         parsed.set(drivername="postgresql+psycopg2", query=parameters),
         pool_pre_ping=True,
+        pool_logging_name=_POOL,
         connect_args={name: value for name, value in bounds.items() if name not in parameters},
     )
 
 
+_POOL = "anomaly"
 _EXTRA = "__extra__"
 """Item of Airflow's connection URI that holds, as JSON, an Extra with values other than texts."""
 _HOOK_EXTRAS = {

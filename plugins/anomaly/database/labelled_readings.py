@@ -7,7 +7,7 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from anomaly.database.connection import Transaction, composed
-from anomaly.database.meter_table import table_columns
+from anomaly.database.meter_table import from_source, table_columns
 from anomaly.errors import SourceError
 from anomaly.settings import MeterTableSettings
 
@@ -32,7 +32,7 @@ def read_labels(
     Raises
     ------
     SourceError
-        When there is no such table, or this log-in may not read it.
+        When there is no such table, or anomaly_source may not read it.
     """
     schema, _, table = name.partition(".")
     found = table_columns(transaction, schema, table)
@@ -49,22 +49,25 @@ def read_labels(
     }
     complete = needed <= types.keys()
     wanted = needed | {meter_table.source_machine_column} if complete else types.keys()
+    columns = [name for name in types if name in wanted]
     statement = composed(
         "labelled_readings/read",
-        columns=SQL(", ").join(_column(c, types[c]) for c in types if c in wanted),
+        columns=SQL(", ").join(_as_text(name, types[name]) for name in columns),
         table=Identifier(schema, table),
         complete=Literal(complete),
     )
+    copy = SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(
+        from_source(transaction, statement, ["text"] * len(columns))
+    )
     try:
-        return pd.read_csv(BytesIO(transaction.copy_out(statement)))
+        readings = pd.read_csv(BytesIO(transaction.copy_out(copy)))
     except InsufficientPrivilege:
         raise SourceError(
-            f"--labels: this log-in may not read {name}: have its owner grant SELECT on it,"
-            f" and USAGE on schema {schema}"
+            f"--labels: anomaly_source may not read {name}: have its owner grant SELECT on it, and"
+            f" USAGE on schema {schema}, to anomaly_source"
         ) from None
+    return readings.set_axis(columns, axis="columns")
 
 
-def _column(name: str, type_name: str) -> Composable:
-    identifier = Identifier(name)
-    spelt = SQL(_SPELT.get(type_name, "{}")).format(identifier)
-    return SQL("{} AS {}").format(spelt, identifier)
+def _as_text(name: str, type_name: str) -> Composable:
+    return SQL(_SPELT.get(type_name, "{}")).format(Identifier(name))

@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from psycopg2.sql import SQL, Composable, Identifier, Literal
+from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy import RowMapping
 
 from anomaly.database import binary_copy
@@ -26,6 +27,7 @@ UNREGISTERED = -(2**31)
 _WHOLE_TYPES = {"smallint", "integer", "bigint"}
 _FLOATING_TYPES = {"real", "double precision"}
 _NUMBER_TYPES = _WHOLE_TYPES | _FLOATING_TYPES | {"numeric"}
+_DOUBLE = "double precision"
 _NAIVE, _AWARE = "timestamp without time zone", "timestamp with time zone"
 # Postgres stores the years 4713 BC to 294276, and infinities. Python's datetime has only the years
 # 1 to 9999; two days less leave room for a zone and for an interval.
@@ -221,9 +223,11 @@ class MeterSource:
             table=self._table,
             meters=SQL(", ").join(_reading_as_double(shape, column) for column in columns),
         )
-        dtype = [("utc_timestamp", ">i8"), ("ingested_at", ">i8")]
+        stamps = [("utc_timestamp", ">i8"), ("ingested_at", ">i8")]
+        types = [*self._types_of_times(shape), *[_DOUBLE] * len(columns)]
         records = binary_copy.decode(
-            transaction.copy_out(statement), dtype + [(f"m{i}", ">f8") for i in range(len(columns))]
+            transaction.copy_out(_to_stdout(from_source(transaction, statement, types))),
+            stamps + [(f"m{i}", ">f8") for i in range(len(columns))],
         )
         frame = pd.DataFrame(
             {
@@ -256,8 +260,9 @@ class MeterSource:
             machines=Literal(None if machines is None else int_array(machines)),
             reading=_reading_as_double(shape, self.meter_table.source_value_column),
         )
+        types = [*self._types_of_times(shape), "bigint" if whole else "integer", _DOUBLE]
         records = binary_copy.decode(
-            transaction.copy_out(statement),
+            transaction.copy_out(_to_stdout(from_source(transaction, statement, types))),
             [
                 ("utc_timestamp", ">i8"), ("ingested_at", ">i8"),
                 ("machine", ">i8" if whole else ">i4"), ("reading", ">f8"),
@@ -357,7 +362,7 @@ class MeterSource:
             timestamp=self._timestamp,
             table=self._table,
         )
-        return [key for (key,) in transaction.execute(statement)]
+        return [key for (key,) in _rows(transaction, statement, ["text"])]
 
     # Questions about times ----------------------------------------------
 
@@ -376,7 +381,7 @@ class MeterSource:
             earliest=_moment_as_stored(shape, _EARLIEST),
             latest=_moment_as_stored(shape, _LATEST),
         )
-        ((first, last),) = transaction.execute(statement)
+        ((first, last),) = _rows(transaction, statement, [shape.stamp] * 2)
         return (
             None
             if first is None
@@ -398,7 +403,7 @@ class MeterSource:
         statement = self._statement(
             "next_reading", shape, start=Literal(start), end=_moment_as_stored(shape, _LATEST)
         )
-        ((found,),) = transaction.execute(statement)
+        ((found,),) = _rows(transaction, statement, [shape.stamp])
         return None if found is None else max(self._possible_starts(found)[0], moment)
 
     def previous_reading(
@@ -417,7 +422,7 @@ class MeterSource:
         statement = self._statement(
             "previous_reading", shape, start=_moment_as_stored(shape, _EARLIEST), end=Literal(end)
         )
-        ((found,),) = transaction.execute(statement)
+        ((found,),) = _rows(transaction, statement, [shape.stamp])
         return None if found is None else min(self._possible_starts(found)[-1], moment)
 
     def _starts_with_reading(
@@ -425,7 +430,7 @@ class MeterSource:
     ) -> list[datetime]:
         """Every interval start in `window` that a row with a reading can mean."""
         statement = self._statement("moments", shape, **self._window_bounds(shape, window))
-        return self._starts_inside(window, transaction.execute(statement))
+        return self._starts_inside(window, _rows(transaction, statement, [shape.stamp]))
 
     def ingested_since(
         self, transaction: Transaction, shape: "SourceShape", since: datetime, window: Window
@@ -441,7 +446,7 @@ class MeterSource:
             since=Literal(self._written_as_stored(shape, since)),
             **self._window_bounds(shape, window),
         )
-        return self._starts_inside(window, transaction.execute(statement))
+        return self._starts_inside(window, _rows(transaction, statement, [shape.stamp]))
 
     def _written_as_stored(self, shape: "SourceShape", since: datetime) -> datetime:
         zone = self.meter.zone
@@ -465,7 +470,7 @@ class MeterSource:
         if shape.naive and self.meter.zone is not None:
             start = max(start, local_clocks.shown_before(self._label_of(moment), self.meter.zone))
         statement = self._statement("count_from", shape, start=Literal(start))
-        ((count,),) = transaction.execute(statement)
+        ((count,),) = _rows(transaction, statement, ["bigint"])
         return int(count)
 
     def skipped_times(
@@ -491,7 +496,8 @@ class MeterSource:
         ranges = SQL(" OR ").join(
             within.format(c=self._timestamp, a=Literal(a), b=Literal(b)) for a, b in spans
         )
-        ((count, stored),) = transaction.execute(self._statement("during", shape, ranges=ranges))
+        statement = self._statement("during", shape, ranges=ranges)
+        ((count, stored),) = _rows(transaction, statement, ["bigint", shape.stamp])
         return (int(count), stored) if count else None
 
     def _statement(self, query: str, shape: "SourceShape", **parts: Composable) -> Composable:
@@ -502,6 +508,10 @@ class MeterSource:
             has_reading=SQL(" OR ").join(_is_finite(shape, name) for name in self._meters(shape)),
             **parts,
         )
+
+    @staticmethod
+    def _types_of_times(shape: "SourceShape") -> tuple[str, str]:
+        return shape.stamp, _NAIVE if shape.written_is_naive else _AWARE
 
     def _meters(self, shape: "SourceShape") -> list[str]:
         return [*shape.machines] or [self.meter_table.source_value_column]
@@ -578,6 +588,37 @@ def table_columns(transaction: Transaction, schema: str, table: str) -> Sequence
     return transaction.rows("meter_table/columns", schema=schema, table=table)
 
 
+def from_source(transaction: Transaction, statement: Composable, types: Sequence[str]) -> Composed:
+    """A query of somebody else's table, as the role anomaly_source reads it.
+
+    A view may call any function of its owner's. Inside ``anomaly.read_source`` such a function
+    has no right but that role's, can take on no other one, and what it sets is undone.
+
+    Parameters
+    ----------
+    types : sequence of str
+        Types of the query's columns, in SQL; each column is cast to its type.
+    """
+    names = [Identifier(f"c{place}") for place in range(len(types))]
+    columns = [SQL("{} {}").format(n, SQL(t)) for n, t in zip(names, types, strict=True)]
+    casts = [SQL("{}::{}").format(n, SQL(t)) for n, t in zip(names, types, strict=True)]
+    comma = SQL(", ")
+    query = SQL("SELECT {} FROM ({}) AS asked ({})").format(
+        comma.join(casts), statement, comma.join(names)
+    )
+    return SQL("SELECT * FROM anomaly.read_source({}) AS source ({})").format(
+        Literal(query.as_string(transaction.cursor)), comma.join(columns)
+    )
+
+
+def _rows(transaction: Transaction, statement: Composable, types: Sequence[str]) -> list[Any]:
+    return transaction.execute(from_source(transaction, statement, types))
+
+
+def _to_stdout(query: Composable) -> Composed:
+    return SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
+
+
 @dataclass(frozen=True)
 class SourceShape:
     """What `MeterSource.describe` found.
@@ -606,6 +647,11 @@ class SourceShape:
     def has_ingested_at(self) -> bool:
         """Whether a column says when a row was written."""
         return self.written is not None
+
+    @property
+    def stamp(self) -> str:
+        """Type of the timestamps."""
+        return _NAIVE if self.naive else _AWARE
 
     @property
     def written_is_naive(self) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from anomaly.database.connection import OWNER, Database, Transaction, composed
 from anomaly.database.doubled_hours import DoubledHours
 from anomaly.database.meter_table import MeterSource, table_columns, written_now
-from anomaly.errors import AnomalyError, DatabaseError, IngestError, SourceError
+from anomaly.errors import AnomalyError, DatabaseError, IngestError, RefusedError, SourceError
 from anomaly.settings import Layout, MeterSettings, MeterTableSettings
 
 OWN_TABLE = "anomaly.meter_readings"
@@ -75,7 +75,9 @@ def open_meter_table(
 ) -> Iterator["MeterTable"]:
     """Open the meter table for one load, in one transaction: everything is loaded or nothing.
 
-    Our own table is written as its owner, any other table as the log-in itself.
+    Our own table is written as its owner, any other table as the log-in itself. Its triggers,
+    checks and defaults then run with the log-in's rights: a log-in that may act as one of our
+    roles is refused, unless it owns the table too.
 
     Parameters
     ----------
@@ -90,13 +92,31 @@ def open_meter_table(
         When the table refuses a row.
     DatabaseError
         When the database cannot be reached, breaks off or refuses the role.
+    RefusedError
+        When the table's owner could run what it likes with our rights.
     """
     role = OWNER if meter_table.source_name == OWN_TABLE else None
     try:
         with database.transaction(role) as transaction:
+            if role is None:
+                _refuse_to_lend_rights(transaction, meter_table)
             yield MeterTable(transaction, meter_table, meter, loading)
     except (psycopg2.Error, DBAPIError) as error:
         raise _explained(error, database, meter_table, loading) from None
+
+
+def _refuse_to_lend_rights(transaction: Transaction, meter_table: MeterTableSettings) -> None:
+    for found in transaction.rows(
+        "meter_table_loading/may_run_as_us",
+        schema=meter_table.source_schema,
+        table=meter_table.source_table,
+    ):
+        raise RefusedError(
+            f"{meter_table.source_name} belongs to {found['owner']}, whose triggers and checks"
+            f" would run with the rights of {found['login']}, and so with the product's: name in"
+            " ANOMALY_DATABASE_URL a login that has SELECT, INSERT and UPDATE on the table and none"
+            " of the product's roles; nothing was loaded"
+        )
 
 
 class MeterTable:

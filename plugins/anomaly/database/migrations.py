@@ -64,6 +64,10 @@ def migrate(
 def _make_roles(transaction: Transaction) -> None:
     try:
         transaction.script("roles.sql")
+    except pg.InvalidRoleSpecification as error:
+        raise RefusedError(
+            f"{str(error).splitlines()[0]}; give this deployment a cluster of its own"
+        ) from None
     except pg.InsufficientPrivilege as error:
         raise DatabaseError(
             f"this login may not make the product's roles ({str(error).splitlines()[0]});"

@@ -24,12 +24,15 @@ class Draft:
         Part of the folder's name until the version is complete.
     sha256 : mapping or None
         Hashes of its files; only for a version that is retired.
+    is_ours : bool
+        Whether this database has written them, and no other that this one is a copy of.
     """
 
     version: int
     folder: str
     token: str
     sha256: Mapping[str, str] | None = None
+    is_ours: bool = True
 
 
 # Versions --------------------------------------------------------------------------

@@ -264,8 +264,8 @@ class Trainer:
     def sweep(self) -> list[str]:
         """Remove what killed trainings and retired versions left.
 
-        Folders being written stay, and those of another database. What cannot be removed
-        now waits on record.
+        Folders being written stay, and those of another database, even if this one is its copy.
+        What cannot be removed now waits on record.
 
         Returns
         -------
@@ -276,10 +276,13 @@ class Trainer:
         with self.database.transaction(TRAINER) as transaction:
             for draft in orphaned_drafts(transaction):
                 with suppress(ArtefactError):
-                    if self.registry.sweep(draft.folder, draft.token, draft.sha256):
+                    if draft.is_ours and self._swept(draft):
                         removed.append(draft.folder)
                     end_draft(transaction, draft)
         return removed
+
+    def _swept(self, draft: Draft) -> bool:
+        return self.registry.sweep(draft.folder, draft.token, draft.sha256)
 
     def _machines(self) -> pd.DataFrame:
         """What is on record of each machine, indexed by ``machine_id``."""

@@ -353,9 +353,7 @@ class Publisher:
         self, work: "_Publication", window: Window, until: Mapping[int, datetime]
     ) -> pd.DataFrame:
         transaction, published_to = work.transaction, work.attempt.window.end
-        # The source may be somebody's view, which may call a function: it must not write.
-        with transaction.read_only():
-            verdicts = self.judge.judge_again(transaction, work.shape, window, until, published_to)
+        verdicts = self.judge.judge_again(transaction, work.shape, window, until, published_to)
         origin = Origin.LATE if work.job.origin is Origin.LIVE else work.job.origin
         return verdicts.assign(origin=origin.value)
 
@@ -363,8 +361,7 @@ class Publisher:
         """Retract verdicts whose reading is gone, all or none (`anomaly.scoring.retraction`)."""
         if found.gone.empty:
             return
-        with work.transaction.read_only():
-            extent = self.source.extent(work.transaction, work.shape)
+        extent = self.source.extent(work.transaction, work.shape)
         gone = within_source(found.gone, extent)
         limit = work.job.retractable
         if limit is None:

@@ -14,8 +14,8 @@ WITH retired AS (
                                  WHERE r.model_version = v.version)
                 AND NOT EXISTS (SELECT FROM anomaly.anomaly_results_history h
                                  WHERE h.model_version = v.version)))
-    RETURNING v.version, v.artefact
+    RETURNING v.version, v.artefact, v.database
 )
-INSERT INTO anomaly.model_drafts (version, folder, token, begun_by)
-SELECT version, artefact, replace(gen_random_uuid()::text, '-', ''), :by FROM retired
+INSERT INTO anomaly.model_drafts (version, folder, token, begun_by, database)
+SELECT version, artefact, replace(gen_random_uuid()::text, '-', ''), :by, database FROM retired
 RETURNING version

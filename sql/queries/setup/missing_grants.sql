@@ -7,4 +7,4 @@ SELECT wanted.role || ' ' || wanted.action || ' ON ' || wanted.relation AS missi
                ('anomaly_trainer', 'anomaly.model_in_force', 'INSERT'),
                ('anomaly_api', 'anomaly.model_in_force', 'SELECT'),
                ('anomaly_bi', 'bi.verdicts', 'SELECT')) AS wanted (role, relation, action)
- WHERE NOT has_table_privilege(role, relation, action)
+ WHERE NOT has_any_column_privilege(role, relation, action)
