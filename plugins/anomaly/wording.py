@@ -7,9 +7,13 @@ from datetime import datetime
 from decimal import Decimal
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and surrogate characters
-# To the last @ before another URL: an unescaped one, or a space, may be part of the password.
-_IN_URL = re.compile(r"(://[^\s:/@?]*):(?:(?!://)[^\n])*@")
-_IN_QUERY = re.compile(r"\b((?:ssl|pg)?pass(?:word|file)?)\s*=\s*[^&\s,;]+", re.IGNORECASE)
+# To the last @ of the line: an unescaped one, a space or :// may be part of the password.
+_IN_URL = re.compile(r"(://[^\s:/@?]*):[^\n]*@")
+# A quoted one to its closing quote, or to the end of the line without it; then to the next space.
+_IN_QUERY = re.compile(
+    r"""\b((?:ssl|pg)?pass(?:word|file)?)\s*=\s*(?:(['"])(?:\\.|(?!\2).)*(?:\2|$))?\S*""",
+    re.IGNORECASE | re.MULTILINE,
+)
 _SAYS_LITTLE_KW = 0.1
 """Per cent of a usual power below this say little. Chosen: a small number makes any share large."""
 _MOST_TIMES = 10
@@ -105,5 +109,7 @@ def without_secrets(text: str) -> str:
     --------
     >>> without_secrets("postgresql://me:p@ss@host/db?sslmode=require&password=s3cret is wrong")
     'postgresql://me:***@host/db?sslmode=require&password=*** is wrong'
+    >>> without_secrets("host=db password='two; words' user=me")
+    'host=db password=*** user=me'
     """
     return _IN_QUERY.sub(r"\1=***", _IN_URL.sub(r"\1:***@", text))

@@ -728,6 +728,8 @@ def test_what_the_database_refuses_is_one_line_with_the_next_step(hasty, stateme
         "postgresql://me:{secret}@127.0.0.1:1/db",
         "postgresql://me@127.0.0.1:1/db?password={secret}",
         "postgresql://me:a@{secret}@127.0.0.1:1/db",
+        "postgresql://me:a@{secret}/b@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/db?sslmode=require password='two {secret}'",
         "postgresql://me:{secret}@127.0.0.1:port/db",
         "postgresql://me:{secret}/x@127.0.0.1:1/db?passfile=/home/{secret}",
         "mysql://me:{secret}@127.0.0.1/db",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Protocol, TypeGuard
+from urllib.parse import unquote
 
 import numpy.typing as npt
 import pandas as pd
@@ -268,6 +269,7 @@ def sql_timeouts(limits: DatabaseSettings) -> str:
 
 
 def _make_engine(url: str, limits: DatabaseSettings) -> Engine:
+    _refuse_unescaped(url)
     try:
         parsed = make_url(url.strip())
     except (ArgumentError, ValueError):  # the latter: a port that is no number
@@ -279,11 +281,9 @@ def _make_engine(url: str, limits: DatabaseSettings) -> Engine:
         raise DatabaseError(
             f"{parsed.drivername!r} is not Postgres: write postgresql://user:password@host/database"
         )
-    if "@" in (parsed.host or ""):
-        raise DatabaseError(
-            "the database URL has more than one @, perhaps one in its password: write %40 there"
-        )
+    _refuse_hidden_password(parsed.username, parsed.host, parsed.database)
     parameters = _driver_parameters(parsed.query)
+    _refuse_hidden_password(*parameters.values())
     bounds = connection_arguments(limits.statement_timeout_seconds)
     # A lost connection is reported by who used it. The pool would also log, with a traceback, that
     # it cannot roll back.
@@ -294,6 +294,28 @@ def _make_engine(url: str, limits: DatabaseSettings) -> Engine:
         pool_logging_name=_POOL,
         connect_args={name: value for name, value in bounds.items() if name not in parameters},
     )
+
+
+def _refuse_unescaped(url: str) -> None:
+    """Refuse a URL of which it is not plain where its password ends."""
+    user, *places = url.partition("://")[2].split("@")
+    if len(places) > 1 or (places and not {*user}.isdisjoint("/?#")):
+        raise DatabaseError(
+            "it is not plain where the password in the database URL ends: percent-encode what is"
+            " special in it, @ as %40, / as %2F, ? as %3F and # as %23"
+        )
+    plain = unquote(url)
+    if "\0" in plain or r"\u0000" in plain:  # the latter: in an Extra, which is JSON
+        raise DatabaseError("the database URL holds a zero character, written %00: remove it")
+
+
+def _refuse_hidden_password(*parts: str | tuple[str, ...] | None) -> None:
+    """Refuse a part that holds ``password=...``: an error of Postgres would name the part."""
+    if any(without_secrets(str(part)) != str(part) for part in parts):
+        raise DatabaseError(
+            "a part of the database URL holds a password that is no item of its own: begin the"
+            " items by ?, separate them by &, and percent-encode the password"
+        )
 
 
 _POOL = "anomaly"
@@ -323,13 +345,16 @@ def _driver_parameters(
         for name, value in items.items()
         if value is not None and name not in _HOOK_EXTRAS
     }
+    # What follows an unescaped & of a password would look like the name of an item.
+    told = "pass" not in str(parameters).lower()
     for name in parameters:
         try:
             make_dsn(**{name: ""})
         except psycopg2.ProgrammingError:
             raise DatabaseError(
-                f"the database URL, or the Extra of the connection anomaly_db, has an item"
-                f" {name!r} that Postgres does not know: remove it, or correct its name"
+                "the database URL, or the Extra of the connection anomaly_db, has an item"
+                f" {f'{name!r} ' if told else ''}that Postgres does not know: remove it, correct"
+                " its name, or percent-encode an & of a password as %26"
             ) from None
     return parameters
 
