@@ -80,6 +80,11 @@ def test_the_read_only_log_in_sees_the_views_and_nothing_else(first, folder):
         query(folder, "bi_reader", "SELECT * FROM anomaly.anomaly_results")
 
 
+def test_no_log_in_of_a_demo_that_is_up_may_make_roles(first, folder):
+    may = "SELECT rolname FROM pg_roles WHERE rolcreaterole AND NOT rolsuper"
+    assert query(folder, "anomaly_app", may) == []
+
+
 def test_the_command_line_is_that_of_the_demo(first, folder):
     done = subprocess.run(
         ["sh", "-c", f". {folder}/env && anomaly models verify && anomaly status --json"],

@@ -5,7 +5,7 @@ from psycopg2 import errors as pg
 from psycopg2.sql import SQL
 
 from anomaly.database.connection import Database
-from deployment import counters, insert, rows, score, train
+from deployment import counters, insert, own_log_in, rows, score, train
 
 FORBIDDEN = {
     "anomaly_scorer": [
@@ -133,6 +133,47 @@ def test_statements_locks_and_idle_transactions_are_bounded(database):
         )
 
     assert bounds == [("15min", "5min", "30min", "anomaly_scorer")]
+
+
+def test_no_function_looks_a_name_up_where_another_log_in_may_put_one(database):
+    """Each has a search path of its own, or a body that was bound when it was made."""
+    functions = rows(
+        database,
+        "SELECT p.oid::regprocedure::text, prosecdef, prosqlbody IS NOT NULL, s.setting"
+        "  FROM pg_proc p LEFT JOIN LATERAL unnest(p.proconfig) AS s (setting)"
+        "    ON s.setting LIKE 'search_path=%'"
+        " WHERE p.pronamespace IN ('anomaly'::regnamespace, 'bi'::regnamespace)",
+    )
+
+    definers = [name for name, is_definer, _, _ in functions if is_definer]
+    assert (
+        "anomaly.ensure_partitions(timestamp with time zone,timestamp with time zone)" in definers
+    )
+    for name, is_definer, is_bound, setting in functions:
+        if is_definer or not is_bound:
+            schemas = (setting or "").removeprefix("search_path=").split(", ")
+            assert (schemas[0], schemas[-1]) == ("pg_catalog", "pg_temp"), (name, setting)
+
+
+def test_a_log_in_that_may_still_make_roles_is_told_how_to_lose_that_right(
+    command_line, postgres, tmp_path
+):
+    name, place = 'keeper "of" roles', "kept_roles"
+    own_log_in(postgres, name, "secret")
+    postgres.create_database(place, owner=name)
+    variables = {"ANOMALY_DATABASE_URL": postgres.url(place, name, "secret")}
+
+    before = command_line.run(["migrate"], variables, folder=tmp_path)
+    postgres.create_user(name, "secret")  # without the right
+    after = command_line.run(["migrate"], variables, folder=tmp_path)
+    postgres.drop_database(place)
+
+    assert before.returncode == after.returncode == 0, before.stderr + after.stderr
+    assert (
+        f"note: {name} may still make roles, and no longer needs this right: let an administrator"
+        ' run ALTER ROLE "keeper ""of"" roles" NOCREATEROLE;'
+    ) in before.stderr.splitlines()
+    assert "may still make roles" not in after.stderr
 
 
 def test_every_table_view_and_column_of_the_contract_has_a_comment(database):
