@@ -161,9 +161,9 @@ class Api:
 
 def log_error(what: str, error: Exception) -> None:
     """Log an error in a line that holds no password."""
-    from anomaly.wording import without_secrets
+    from anomaly.wording import safe_line
 
-    log.error("%s: %s: %s", what, type(error).__name__, without_secrets(str(error)))
+    log.error("%s: %s: %s", what, type(error).__name__, safe_line(str(error)))
 
 
 async def caller_of(request: Any) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def deployment(settings: Settings) -> Iterator[Database]:
     from anomaly.database.explained_errors import EXPLAINED, explained
     from anomaly.database.migrations import check_migrated
     from anomaly.errors import AnomalyError, DatabaseError, RefusedError, StaleAttemptError
-    from anomaly.wording import without_secrets
+    from anomaly.wording import safe_line
 
     _log_published_windows()
     try:
@@ -194,7 +194,7 @@ def deployment(settings: Settings) -> Iterator[Database]:
         passing = isinstance(found, (DatabaseError, StaleAttemptError))
         lasting = isinstance(found, RefusedError) or not passing
         kind = AirflowFailException if lasting else AirflowException
-        message = without_secrets(str(found))
+        message = safe_line(str(found))
         # A line of its own: Airflow's own record of the failure begins with addresses.
         print(f"error: {message}")
         raise kind(message) from None

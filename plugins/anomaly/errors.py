@@ -2,7 +2,11 @@
 
 
 class AnomalyError(Exception):
-    """Base class: an expected failure, shown as one line without a traceback."""
+    """Base class: an expected failure, shown without a traceback, a line for each argument."""
+
+    def __str__(self) -> str:
+        """The lines."""
+        return "\n".join(map(str, self.args))
 
 
 class SettingsError(AnomalyError):

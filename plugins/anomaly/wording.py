@@ -113,3 +113,14 @@ def without_secrets(text: str) -> str:
     'host=db password=*** user=me'
     """
     return _IN_QUERY.sub(r"\1=***", _IN_URL.sub(r"\1:***@", text))
+
+
+def safe_line(text: str) -> str:
+    r"""Text as one line for a terminal or a log: `printable`, and `without_secrets`.
+
+    Examples
+    --------
+    >>> print(safe_line("machine 1 (Fan\nerror: call 555) has no site"))
+    machine 1 (Fan\nerror: call 555) has no site
+    """
+    return printable(without_secrets(text))

@@ -306,6 +306,23 @@ def test_what_no_retry_mends_fails_a_task_at_once_and_what_one_may_is_retried(
         assert ended.__suppress_context__, "no traceback of what is explained"
 
 
+def test_what_data_say_makes_no_line_of_a_task_s_log_and_steers_nobody_who_reads_it(
+    monkeypatch, airflow_metadata, database, capsys
+):
+    from anomaly.errors import MachineError
+
+    url = database.engine.url.set(drivername="postgres").render_as_string(hide_password=False)
+    monkeypatch.setenv("AIRFLOW_CONN_ANOMALY_DB", url)
+    monkeypatch.syspath_prepend(PROJECT / "plugins")
+
+    def body():
+        raise MachineError("no machine 'Fan\nerror: forged\x1b[2J\u202e'")
+
+    said = r"no machine 'Fan\nerror: forged\x1b[2J\u202e'"
+    assert str(ends_of(body)) == said
+    assert capsys.readouterr().out == f"error: {said}\n"
+
+
 def test_a_database_that_lacks_a_migration_fails_a_task_at_once(
     monkeypatch, airflow_metadata, database
 ):

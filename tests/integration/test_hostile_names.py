@@ -1,6 +1,7 @@
 """Names and texts that are SQL, markup, paths or terminal codes are nothing but names and texts."""
 
 import json
+import unicodedata
 from urllib.parse import quote
 
 import pytest
@@ -19,12 +20,35 @@ HOSTILE = [
     "../../../etc/passwd",
     "=HYPERLINK(1) | drop",
     "\uff4d\uff41chine\u202eenihcam",
+    "Fan\nerror: forged\r\x1b[2J\x9b31m\x07\u2028\u2066\x85.",
 ]
+FORGED = HOSTILE[-1]
 DAYS = 3
+SHOWING = [
+    ["status"], ["doctor", "--no-airflow"], ["config"], ["machines", "list"], ["sites", "list"],
+    ["sites", "prices"], ["keys", "list", "--all"], ["labels", "list", "--all"],
+    ["alerts", "list"], ["alerts", "silences"], ["alerts", "test"], ["alerts", "send"],
+    ["incidents", "--all"], ["incidents", "--all", "--csv"], ["incidents", "show", "1"],
+    ["incidents", "--acknowledge", "1", "--by", FORGED], ["alerts", "preview", "1"],
+    ["label", "--incident", "1", "real", "--note", FORGED, "--by", FORGED],
+    ["labels", "remove", "1", "--by", FORGED], ["models", "list"], ["models", "show", "1"],
+    ["machines", "list", "--csv"], ["machines", "remove", FORGED], ["metrics"],
+    ["keys", "revoke", FORGED], ["keys", "revoke", FORGED],
+]  # fmt: skip
+"""Commands that show what is stored, or say it in a message."""
 
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def assert_steers_nothing(text: str, where: object) -> None:
+    """No character steers who reads it, and no line is one that data have made."""
+    lines = text.split("\n")
+    kinds = {one: unicodedata.category(one) for line in lines for one in line}
+    steering = [one for one, kind in kinds.items() if kind in ("Cc", "Cf", "Zl", "Zp")]
+    assert not steering, (where, text)
+    assert not [line for line in lines if line.startswith("error: forged")], (where, text)
 
 
 def intact(database) -> bool:
@@ -96,12 +120,21 @@ def test_every_command_and_call_takes_them_as_names(
             ["alerts", "silence", "--machine", f"{name} 2", "--hours", "1", "--note", name],
             ["machines", "set", f"{name} 2", "--name", name],
             ["keys", "create", name],
+            ["keys", "revoke", name],
+            ["sites", "price", name, "--price", "1", "--currency", name, "--from", "2026-01-01"],
+            ["sites", "shifts", name, name],
+            ["alerts", "silence", "--site", name],
+            ["machines", "remove", name],
+            ["machines", "import", name],
+            ["alerts", "templates", name.replace("/", "_")],
+            ["ingest", name],
+            ["dags", "copy", name.replace("/", "_")],
             ["backfill", *span, "--machines", name, "--dry-run"],
         ):
             said = command_line.run(arguments, variables, folder=tmp_path)
             assert said.returncode in (0, 1, 2), (arguments, said.stderr)
             assert "Traceback" not in said.stderr, (arguments, said.stderr)
-            assert "\x1b" not in said.stdout + said.stderr, arguments
+            assert_steers_nothing(said.stdout + said.stderr, arguments)
     shown = command_line.run(["machines", "list", "--json"], variables, folder=tmp_path)
     assert {row["source_key"] for row in json.loads(shown.stdout)} == set(HOSTILE)
     notes = {note for (note,) in rows(database, "SELECT note FROM anomaly.labels")}
@@ -124,6 +157,45 @@ def test_every_command_and_call_takes_them_as_names(
             assert api.client.post("/predict_real_time", json=record).status_code == 422
             assert api.client.get("/" + quote(name, safe="")).status_code == 404
     assert intact(database)
+
+
+def test_nothing_that_is_stored_steers_a_terminal_or_makes_a_line_of_its_own(
+    command_line, database, hostile_plant, tmp_path
+):
+    train(database, hostile_plant, DAYS * 96)
+    score(database, hostile_plant, 0, DAYS * 96)
+    source = hostile_plant.meter_table.model_dump(mode="json", exclude={"source_machines"})
+    variables = environment(database, hostile_plant, **SMALL, **source)
+    variables = {name: value for name, value in variables.items() if value}
+    route = {"name": "ops", "urls": ["json://127.0.0.1:9/x"], "sites": [FORGED]}
+    variables["ANOMALY_ALERT_ROUTES"] = json.dumps([route])
+    # What the commands would refuse may have been written by another program.
+    execute(database, "UPDATE anomaly.machines SET site = :it", it=FORGED)
+    execute(
+        database,
+        "INSERT INTO anomaly.api_keys (name, digest, created_by)"
+        " VALUES (:it, repeat('0', 64), :it);"
+        " INSERT INTO anomaly.energy_prices VALUES (:it, '2026-01-01', 1, 'EUR')",
+        it=FORGED,
+    )
+    span = ["--start", f"{at(0):%Y-%m-%d}", "--end", f"{at(96):%Y-%m-%d}"]
+    said = command_line.run(
+        ["label", FORGED, "real", *span, "--note", FORGED, "--by", FORGED], variables, tmp_path
+    )
+    assert said.returncode == 0, said.stderr
+
+    for arguments in SHOWING:
+        said = command_line.run(arguments, variables, folder=tmp_path)
+        assert "Traceback" not in said.stderr, (arguments, said.stderr)
+        assert_steers_nothing(said.stdout + said.stderr, arguments)
+    refused = json.dumps([route | {"name": FORGED, "kinds": [FORGED]}])
+    said = command_line.run(["config"], variables | {"ANOMALY_ALERT_ROUTES": refused}, tmp_path)
+    assert said.returncode == 1
+    assert_steers_nothing(said.stdout + said.stderr, "a refused route")
+    command_line.run(["metrics", "--output", "all.prom"], variables, folder=tmp_path)
+    written = (tmp_path / "all.prom").read_text()
+    assert r"Fan\\nerror: forged" in written
+    assert_steers_nothing(written, "the file of metrics")
 
 
 def test_a_file_and_its_columns_may_have_any_name(command_line, database, settings, tmp_path):

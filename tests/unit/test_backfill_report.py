@@ -94,6 +94,22 @@ def test_no_text_from_data_breaks_a_table():
     assert "a \\| b \\*\\*c\\*\\* \\[d\\](e)" in words
 
 
+def test_no_text_from_data_steers_who_reads_it():
+    evil = "Fan\n| forged | \x1b[2J\x9b\u202e\x07"
+    report = BackfillReport(
+        4,
+        flips=Flips({1: (1, 0)}),
+        incidents=IncidentsChanged(opened=(incident("04:00", "05:00", reason=evil),)),
+        strangers=(evil,),
+    )
+
+    words = as_markdown(report, "Title", {"machines": evil}, {1: evil}, is_preview=True)
+
+    assert {one for one in words if not one.isprintable()} == {"\n"}
+    assert not [line for line in words.splitlines() if line.startswith("| forged")]
+    assert words.count(r"Fan \| forged \| \\x1b\[2J\\x9b\\u202e\\x07") == 5
+
+
 def test_long_tables_are_cut_and_say_so():
     report = BackfillReport(100, flips=Flips({machine: (machine, 0) for machine in range(1, 31)}))
 

@@ -19,7 +19,7 @@ from anomaly.errors import (
     RecordError,
     WindowError,
 )
-from anomaly.wording import printable, without_secrets
+from anomaly.wording import printable, safe_line
 
 log = logging.getLogger("anomaly.api")
 
@@ -39,7 +39,7 @@ def answer_to_error(request: Request, error: Exception) -> JSONResponse:
         return refusal(422, printable(str(error)))
     if isinstance(error, NoModelError):
         return refusal(503, printable(str(error)), {"Retry-After": str(_RETRY_SECONDS)})
-    log.error("%s", without_secrets(str(explained(error))))
+    log.error("%s", safe_line(str(explained(error))))
     return refusal(503, _UNUSABLE, {"Retry-After": str(_RETRY_SECONDS)})
 
 

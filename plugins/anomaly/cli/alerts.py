@@ -144,9 +144,7 @@ def alerts_preview(
         message = compose_preview(
             transaction, incident, ENDED if over else OPENED, settings, datetime.now(UTC)
         )
-    say(message.title)
-    say("")
-    say(message.body)
+    say(message.title, "", *message.body.split("\n"))
     if picture is not None:
         if picture.suffix.lower() != ".png":
             raise AlertError(f"{printable(str(picture))} is no .png: the picture is one")

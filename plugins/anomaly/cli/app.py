@@ -109,7 +109,7 @@ def main() -> None:
 
         if not isinstance(error, (AnomalyError, *EXPLAINED)):
             raise
-        fail(str(explained(error)))
+        fail(*map(str, explained(error).args))
 
 
 @app.callback(invoke_without_command=True)

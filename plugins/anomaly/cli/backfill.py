@@ -135,7 +135,8 @@ def _tell(
     if as_json:
         print_json({"backfill_id": backfill_id, "dry_run": backfill_id is None} | report.as_dict())
     else:
-        say(backfiller.as_markdown(request, report, backfill_id=backfill_id))
+        markdown = backfiller.as_markdown(request, report, backfill_id=backfill_id)
+        say(*markdown.split("\n"))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What all commands use: the database, tables, CSV or JSON, and one line on failure.
 
 Text from data is printed as it is. It is never read as markup, and control characters are shown by
-their codes.
+their codes, a line break too: so no text from data is taken for a line of ours.
 """
 
 import csv
@@ -21,7 +21,7 @@ from anomaly.database.connection import Database
 from anomaly.database.migrations import check_migrated
 from anomaly.errors import DatabaseError, SettingsError
 from anomaly.settings import LogFormat, Settings, load_settings
-from anomaly.wording import csv_cell, printable, without_secrets
+from anomaly.wording import csv_cell, printable, safe_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
@@ -88,11 +88,9 @@ class JsonLine(logging.Formatter):
         return json.dumps({"timestamp": moment, "event": record.getMessage(), **facts})
 
 
-def fail(message: str) -> None:
-    """Print the failure, one line or several, and exit with 1."""
-    # Split first: `printable` would show a line break as its code.
-    shown = [printable(line) for line in without_secrets(message).split("\n")]
-    typer.echo("\n".join([f"error: {shown[0]}", *shown[1:]]), err=True)
+def fail(first: str, *others: str) -> None:
+    """Print the failure, each text as one line, and exit with 1."""
+    typer.echo("\n".join(map(safe_line, (f"error: {first}", *others))), err=True)
     sys.exit(1)
 
 
@@ -105,10 +103,9 @@ def _json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def say(text: str, *, style: str = "", to: Console = out) -> None:
-    """Print text as it is, without wrapping its lines."""
-    # Split first: `printable` would show a line break as its code.
-    for line in text.split("\n"):
+def say(*lines: str, style: str = "", to: Console = out) -> None:
+    """Print each text as one line, which is not wrapped."""
+    for line in lines:
         to.print(Text(printable(line)), style=style, soft_wrap=True)
 
 

@@ -17,4 +17,4 @@ def migrate(as_json: AsJson = False) -> None:
         return print_json(asdict(report))
     say(f"applied: {', '.join(report.applied) or 'nothing, the schema is up to date'}")
     for note in report.notes:
-        say(f"note: {note}", style="yellow", to=notes)
+        say(*f"note: {note}".split("\n"), style="yellow", to=notes)

@@ -86,7 +86,7 @@ def models_show(version: Version, as_json: AsJson = False) -> None:
                    "reason", "superseded_at")  # fmt: skip
         print_rows("In force", entries, columns)
     if CARD in artefact.sha256 and found["status"] != "retired":
-        say(registry.read(artefact, CARD).decode())
+        say(*registry.read(artefact, CARD).decode().split("\n"))
 
 
 @models_app.command("promote")

@@ -38,7 +38,7 @@ from anomaly.operations.machine_changes import change_machine
 from anomaly.operations.site_changes import change_price
 from anomaly.settings import Settings, load_settings
 from anomaly.windows import Window, floor_to_interval
-from anomaly.wording import printable
+from anomaly.wording import printable, safe_line
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / ".demo"
@@ -506,7 +506,8 @@ def main() -> None:
     try:
         app()
     except AnomalyError as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        for line in f"error: {error}".split("\n"):
+            console.print(safe_line(line), style="red", markup=False)
         sys.exit(1)
 
 

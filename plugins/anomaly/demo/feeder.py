@@ -23,6 +23,7 @@ from anomaly.demo.generator import INTERVAL, generate
 from anomaly.errors import AnomalyError, SourceError
 from anomaly.settings import Layout, Settings, load_settings
 from anomaly.windows import Window, ceil_to_interval, floor_to_interval, parse_moment
+from anomaly.wording import safe_line
 
 RETRY = timedelta(seconds=10)  # chosen
 # A wait does not go on while the computer sleeps, so it is done in short pieces. Chosen.
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(chosen, load_settings(), stop)
     except AnomalyError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(safe_line(f"error: {error}"))
 
 
 def _run(chosen: argparse.Namespace, settings: Settings, stop: Event) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from anomaly.lifecycle.gate import CHALLENGER, CHAMPION, Compared, Judgement, Standing
+from anomaly.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,8 +111,8 @@ def _training_in_words(details: Mapping[str, Any]) -> str:
     return (
         f"Detector `{details['detector']}`, trained on {details['readings']:,} readings of"
         f" {details['machines']} machines from {_day(details['trained_from'])} to"
-        f" {_day(details['trained_to'])} (UTC), by {details['registered_by']}. Meter faults were"
-        " left out."
+        f" {_day(details['trained_to'])} (UTC), by {printable(details['registered_by'])}. Meter"
+        " faults were left out."
     )
 
 

@@ -510,8 +510,8 @@ class FileReadings:
         if count == 1:
             return IngestError(f"{self.file}, {lines[0]}: keep the right one")
         more = [f"and {count - len(repeats)} more"] if count > len(repeats) else []
-        told = "\n  ".join([f"{self.file} has {count} readings twice:", *lines, *more])
-        return IngestError(f"{told}\nkeep the right ones")
+        told = [f"  {line}" for line in (*lines, *more)]
+        return IngestError(f"{self.file} has {count} readings twice:", *told, "keep the right ones")
 
     def _message_without_readings(self) -> str:
         if self._rows and self._plan.skips_empty:

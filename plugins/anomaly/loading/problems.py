@@ -86,7 +86,7 @@ class Problems:
         """Raise one error that tells all problems; return if there are none."""
         self.close()
         if self._count:
-            raise IngestError(self._message())
+            raise IngestError(*self._lines())
 
     def close(self) -> None:
         """Close the file of refused rows."""
@@ -95,18 +95,18 @@ class Problems:
                 self._out.close()
             self._out = None
 
-    def _message(self) -> str:
+    def _lines(self) -> list[str]:
         also = self.taken_for
         kept = f"; the refused rows are in {self._rejects}" if self._rejects else ""
         shown = [problem for _, _, problem in self._shown]
         if self._count == 1:
             (only,) = shown
-            return f"{self._file}, {only.place}: {only.fault}: {only.advice}{also}{kept}"
+            return [f"{self._file}, {only.place}: {only.fault}: {only.advice}{also}{kept}"]
         lines = [f"{self._file} has {self._count} rows that cannot be read{also}{kept}:"]
         lines += [f"  {one.place}: {one.fault}" for one in shown]
         if more := self._count - len(shown):
             lines.append(f"  and {more} more")
-        return "\n".join([*lines, *dict.fromkeys(one.advice for one in shown)])
+        return [*lines, *dict.fromkeys(one.advice for one in shown)]
 
     def _refuse_other_files(self) -> None:
         """Write over earlier refused rows, but over nothing else."""

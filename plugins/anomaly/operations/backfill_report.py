@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from anomaly.scoring.publishing import Flips, ScoreReport
+from anomaly.wording import printable
 
 MOST_SHOWN = 20
 """Machines and incidents that are named in a table; of more there is only a count. Chosen."""
@@ -264,8 +265,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Text from data, so that no mark in it breaks the table."""
-    text = " ".join(str(value).split())
+    """Text from data, so that nothing in it breaks the table, or steers who reads it."""
+    text = printable(" ".join(str(value).split()))
     return "".join(f"\\{mark}" if mark in "\\|*_`[]<>#" else mark for mark in text)
 
 

@@ -32,7 +32,7 @@ from anomaly.operations.status import (
     newest_reading,
 )
 from anomaly.settings import Settings
-from anomaly.wording import without_secrets
+from anomaly.wording import printable, safe_line
 
 COMPARED = 50_000
 """Newest readings that are compared with their verdicts. Chosen: that takes about a second."""
@@ -199,12 +199,12 @@ class Readout:
     errors: list[str] = field(default_factory=list)
 
     def put(self, name: str, value: float | datetime | timedelta | None, *labels: object) -> None:
-        """Give a metric of `METRICS` a value; None: it has none."""
+        """Give a metric of `METRICS` a value; None: it has none. Labels are printable."""
         metric = _BY_NAME[name]
         assert len(labels) == len(metric.labels), name
         if value is not None:
             at = self.values.setdefault(name, {})
-            at[tuple(map(str, labels))] = _number(value)
+            at[tuple(printable(str(label)) for label in labels)] = _number(value)
 
     def samples(self) -> Iterator[tuple[Metric, Mapping[str, str], float]]:
         """Each value with its metric and labels, in the order of `METRICS`."""
@@ -394,4 +394,4 @@ def _number(value: float | datetime | timedelta) -> float:
 
 
 def _line(error: Exception) -> str:
-    return without_secrets(str(explained(error)))
+    return safe_line(str(explained(error)))

@@ -12,7 +12,7 @@ from anomaly.database import alerts as outbox
 from anomaly.database.connection import SCORER, Database
 from anomaly.errors import AlertError
 from anomaly.settings import AlertKind, AlertSeverity, Settings
-from anomaly.wording import printable, without_secrets
+from anomaly.wording import safe_line
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class FailedRun:
 
     def says(self) -> str:
         """What is told; without passwords."""
-        why = printable(without_secrets(self.why))[:500].rstrip(".")
+        why = safe_line(self.why)[:500].rstrip(".")
         return (
             f"the task {self.task_id} of {self.dag_id} has failed; {why}; its log is in Airflow,"
             f" run {self.run_id}. Nobody is told of this task again today"
@@ -68,7 +68,7 @@ def tell_at_once(settings: Settings, failed: FailedRun, trouble: str, at: dateti
         Why the outbox is of no use.
     """
     event = failed.event(AlertSeverity.CRITICAL, at)
-    said = f"{event.says}. The outbox is of no use: {printable(without_secrets(trouble))}"
+    said = f"{event.says}. The outbox is of no use: {safe_line(trouble)}"
     facts = facts_of(
         vars(event) | {"says": said, "severity_now": None, "clock": None},
         at,
