@@ -11,6 +11,9 @@ also tells that nothing was scored. It is a DAG of its own, so no slow channel d
 **Safe to repeat.** An event is told once to each channel. A run that was killed between
 sending a message and writing that down sends this one message again, under its number.
 
+**When a run hangs**, or its worker was killed, it ends after a quarter of an hour, and the next one
+sends what waits.
+
 **When it fails**
 
 | message | what to do |
@@ -26,12 +29,18 @@ given up.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
 from anomaly.settings import load_settings
 from anomaly_wiring import FIRST_DAY, SCORES, SENDER, default_args, deployment
 
 settings = load_settings()
+# Three ticks, whatever the interval of the meters: a worker that was killed silences alerts for no
+# longer. A task has half of it, more than the five minutes after which a retry takes a message
+# that was under way. What is not sent by then waits for the next run.
+LONGEST = timedelta(minutes=15)
 
 
 @dag(
@@ -42,10 +51,8 @@ settings = load_settings()
     start_date=FIRST_DAY,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=settings.dags.scoring_run(settings.meter.interval),
-    default_args=default_args(
-        settings, settings.dags.scoring_run(settings.meter.interval), tells=True
-    ),
+    dagrun_timeout=LONGEST,
+    default_args=default_args(settings, LONGEST, tells=True),
     tags=["anomaly", "alerts"],
     doc_md=__doc__,
 )

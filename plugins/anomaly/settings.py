@@ -742,7 +742,10 @@ class DagSettings(Group):
         " up. 0: an hour, or two intervals where that is more",
     )
     dag_longest_hours: float = Field(
-        24.0, gt=0, le=24 * 31, description="longest run of every other DAG, a task has half of it"
+        24.0,
+        gt=0,
+        le=24 * 31,
+        description="longest run of every other DAG but send_alerts, a task has half of it",
     )
     dag_backfill_pool: str = Field(
         "default_pool",

@@ -4,10 +4,12 @@ import ast
 import json
 import subprocess
 import sys
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
+from croniter import croniter
 
 PROJECT = Path(__file__).parents[2]
 DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
@@ -50,6 +52,42 @@ def test_the_end_of_a_scoring_run_scales_with_the_interval(monkeypatch, airflow_
     dag = DagBag(PROJECT / "dags" / "score_readings.py").dags["score_readings"]
 
     assert dag.dagrun_timeout == timedelta(hours=24)
+
+
+def _period(dag):
+    """Longest time between two ticks of a DAG's schedule; None without one."""
+    timetable = getattr(dag.timetable, "timetable", dag.timetable)  # of assets or time: the time
+    if not (expression := getattr(timetable, "expression", None)):
+        return None
+    ticks = list(islice(croniter(expression, datetime(2026, 1, 1), datetime), 100))
+    return max(later - tick for tick, later in pairwise(ticks))
+
+
+@pytest.mark.parametrize("minutes", [1, 15, 720, 1440])
+def test_a_run_that_hangs_holds_up_those_behind_it_for_no_longer_than_four_periods_or_an_hour(
+    monkeypatch, airflow_metadata, minutes
+):
+    """For scoring it is the period of the readings, where that is longer: less often is enough.
+
+    Only one run of a DAG is there at once, so one whose worker was killed stops all behind it
+    until it has timed out.
+    """
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("ANOMALY_INTERVAL_MINUTES", str(minutes))
+    found = DagBag(PROJECT / "dags").dags
+    periods = {name: period for name, dag in found.items() if (period := _period(dag))}
+
+    assert periods == {
+        "score_readings": timedelta(minutes=15),
+        "send_alerts": timedelta(minutes=5),
+        "reconcile_scores": timedelta(days=1),
+        "retrain_model": timedelta(weeks=1),
+    }
+    periods["score_readings"] = max(periods["score_readings"], timedelta(minutes=minutes))
+    for name, period in periods.items():
+        assert found[name].max_active_runs == 1
+        assert found[name].dagrun_timeout <= max(4 * period, timedelta(hours=1)), name
 
 
 def test_every_dag_starts_at_a_fixed_moment_in_utc_and_skips_the_past(dags):
