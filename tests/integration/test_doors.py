@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from anomaly.lifecycle.promotion import Promoter
 from anomaly.lifecycle.training import Trainer
 from anomaly.loading.files import ingest
 from anomaly.models.artefact_store import LocalStore
+from anomaly.scoring.publishing import Publisher
 from anomaly.settings import load_settings
 from anomaly.windows import Window
 from deployment import (
@@ -751,11 +753,55 @@ def test_no_error_about_the_database_holds_the_password(url):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_several_that_score_the_same_window_at_once_all_come_through(scored, settings):
+COMPETITORS, CROWD = 7, 20
+
+
+@pytest.fixture
+def databases(scored, settings):
+    """Connections of their own for a crowd, as processes have them."""
+    databases = [Database(raw(scored), settings.database) for _ in range(CROWD)]
+    yield databases
+    for one in databases:
+        one.dispose()
+
+
+def test_several_that_score_the_same_window_at_once_all_come_through(
+    scored, settings, databases, monkeypatch
+):
+    """In each round all have read before one publishes: the last is overtaken by every other."""
+    monkeypatch.setattr("anomaly.scoring.scorer._LONGEST_PAUSE", 0.1)
     delete(scored, 2 * DAY)  # something to retract, for whoever is first
-    with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(score, scored, settings, 0, 4 * DAY) for _ in range(4)]
+    rounds = [threading.Barrier(left, timeout=60) for left in range(COMPETITORS, 0, -1)]
+    publish, attempts = Publisher.publish, Counter()
+
+    def publish_together(publisher, *attempt):
+        attempts[publisher] += 1
+        rounds[attempts[publisher] - 1].wait()
+        return publish(publisher, *attempt)
+
+    monkeypatch.setattr(Publisher, "publish", publish_together)
+    with ThreadPoolExecutor(COMPETITORS) as pool:
+        some = databases[:COMPETITORS]
+        runs = [pool.submit(score, one, settings, 0, 4 * DAY) for one in some]
+        for run in as_completed(runs):
+            if run.exception():
+                for one in rounds:
+                    one.abort()
         reports = [run.result() for run in runs]
 
-    assert sum(report.inserted for report in reports) == 2 * 2 * DAY - 2
-    assert len(verdicts(scored)) == 2 * 4 * DAY - 2
+    assert sorted(attempts.values()) == [*range(1, COMPETITORS + 1)]
+    assert [sum(report.inserted for report in reports), len(verdicts(scored))] == [
+        2 * 2 * DAY - 2, 2 * 4 * DAY - 2]  # fmt: skip
+    assert rows(scored, "SELECT count(*) FROM anomaly.scoring_runs") == [(1 + COMPETITORS,)]
+
+
+@pytest.mark.slow
+def test_a_crowd_that_scores_the_same_window_spreads_until_all_come_through(
+    scored, settings, databases
+):
+    """More than there are attempts: without pauses they overtake each other until some give up."""
+    with ThreadPoolExecutor(CROWD) as pool:
+        runs = [pool.submit(score, one, settings, 0, 4 * DAY) for one in databases]
+        reports = [run.result() for run in runs]
+
+    assert sum(report.inserted for report in reports) == 2 * 2 * DAY
