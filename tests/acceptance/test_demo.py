@@ -11,6 +11,10 @@ import psutil
 import psycopg2
 import pytest
 
+from anomaly.demo.__main__ import Demo
+from anomaly.demo.airflow_server import AirflowServerError
+from anomaly.demo.processes import BackgroundProcess
+
 PROJECT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -42,12 +46,15 @@ def first(folder, shared_data):
     return demo("up", shared_data / "industrial3_15min.csv", "--folder", folder)
 
 
-def query(folder, user, statement):
+def log_in(folder, user):
     port = json.loads((folder / "postgres" / "server.json").read_text())["port"]
     password = json.loads((folder / "demo.json").read_text())["passwords"][user]
-    connection = psycopg2.connect(
-        host="127.0.0.1", port=port, user=user, password=password, dbname="anomaly"
-    )
+    place = {"host": "127.0.0.1", "port": port, "dbname": "anomaly"}
+    return place | {"user": user, "password": password}
+
+
+def query(folder, user, statement):
+    connection = psycopg2.connect(**log_in(folder, user))
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
         rows = cursor.fetchall()
@@ -119,15 +126,77 @@ def test_a_second_start_finds_everything_there(first, folder):
     assert time.monotonic() - began < 60
 
 
+def lives(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def of_airflow(folder):
+    """The demo's Airflow, and the process that has its parts for children."""
+    airflow = Demo(folder, None).airflow
+    return airflow, BackgroundProcess(airflow.folder / "standalone.json", airflow.log)
+
+
+def kill(background, part):
+    """Kill a part of Airflow."""
+    (process,) = [
+        child
+        for child in background.process.children()
+        if lives(child) and f"airflow {part}" in " ".join(child.cmdline()).replace("_", "-")
+    ]
+    process.kill()
+    deadline = time.monotonic() + 20
+    while lives(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_start_after_a_part_has_died_starts_airflow_again(first, folder):
+    airflow, background = of_airflow(folder)
+    family = background.family
+    kill(background, "scheduler")
+
+    again = demo("up", "--folder", folder)
+
+    assert again.returncode == 0, again.stdout
+    assert "Airflow's scheduler has ended: Airflow is started again" in again.stdout.splitlines()
+    assert not any(map(lives, family))
+    newest = (
+        "SELECT count(*) FROM anomaly.anomaly_results WHERE utc_timestamp >= '2017-05-14 12:00Z'"
+    )
+    ((verdicts,),) = query(folder, "anomaly_app", newest)
+    assert verdicts == 5 * 48
+    query(
+        folder,
+        "anomaly_app",
+        "SET ROLE anomaly_owner; DELETE FROM anomaly.anomaly_results"
+        " WHERE utc_timestamp >= '2017-05-14 12:00Z' RETURNING 1",
+    )
+    ends = {"start": "2017-05-14T12:00:00+00:00", "end": "2017-05-15T00:00:00+00:00"}
+    run = airflow.trigger("backfill_scores", ends | {"preview_first": False})
+    assert airflow.wait_for_run("backfill_scores", run, seconds=120) == "success"
+    assert query(folder, "anomaly_app", newest) == [(verdicts,)]
+
+
+def test_waiting_for_an_airflow_of_which_a_part_has_died_ends_at_once(first, folder):
+    airflow, background = of_airflow(folder)
+    airflow.wait_until_healthy()
+    gone = []
+    for part in ("dag-processor", "api-server", "triggerer"):
+        kill(background, part)
+        gone.append(part)
+        began = time.monotonic()
+        with pytest.raises(AirflowServerError, match=f"{', '.join(gone)} has ended while starting"):
+            airflow.wait_until_healthy()
+        assert time.monotonic() - began < 10
+
+
 def test_stopping_ends_what_it_started_and_keeps_the_data(first, folder):
-    airflow = json.loads((folder / "airflow" / "standalone.json").read_text())["pid"]
-    family = [psutil.Process(airflow), *psutil.Process(airflow).children(recursive=True)]
+    family = of_airflow(folder)[1].family
+    assert family
 
     stopped = demo("stop", "--folder", folder)
 
     assert stopped.returncode == 0
-    assert not any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family
-    )
+    assert not any(map(lives, family))
     assert (folder / "postgres" / "data").is_dir()
     assert demo("stop", "--folder", folder).returncode == 0

@@ -138,7 +138,7 @@ class ServiceManager:
         self._started = {}
 
     def find(self, name):
-        """The process of a part: the one that this has started, or that of the standalone."""
+        """The process of a part: the one that this has started, or the one from the beginning."""
         port = self.airflow.url.rpartition(":")[2]
         known = self._started.get(name)
         if known is not None and known.poll() is None:
@@ -223,7 +223,7 @@ def tries_of_newest_runs(airflow):
 
 def check(airflow, database, settings, injection, begun):
     """The next run scores what is missing; scoring anew changes nothing; each reading has one."""
-    airflow.wait_until_healthy()
+    until(lambda: not airflow._missing(), "Airflow is not at work", 180)
     run = airflow.trigger("score_readings")
     assert airflow.wait_for_run("score_readings", run) is not None
     assert airflow.task_states("score_readings", run)["score"] == "success"

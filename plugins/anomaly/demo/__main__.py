@@ -116,7 +116,7 @@ class Demo:
             self._let_bi_read()
             # Only migrating needs the right to make roles.
             self.postgres.create_user("anomaly_app", self.choices.passwords["anomaly_app"])
-        self.airflow.start()
+        self.airflow.start(console.print)
         with _step("readings"):
             self._load()
         with _step("model"):

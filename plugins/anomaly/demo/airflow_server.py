@@ -1,4 +1,4 @@
-"""A real ``airflow standalone`` on its own port, controlled through its REST API."""
+"""A real Airflow of one computer on its own port, controlled through its REST API."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from anomaly.demo.airflow_parts import PARTS
 from anomaly.demo.processes import (
     HOST,
     BackgroundProcess,
@@ -65,12 +66,18 @@ class AirflowServer:
 
     # Start and stop -----------------------------------------------------
 
-    def start(self) -> None:
-        """Start it, unless it is running; `wait_until_healthy` waits until it can be used."""
+    def start(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Start it, unless it is running; `wait_until_healthy` waits until it can be used.
+
+        Where one of its parts has ended, all are stopped and started again.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if ended := self._parts()[1]:
+            say(f"Airflow's {', '.join(ended)} has ended: Airflow is started again")
+            self.stop()
         self._choose_log_in_and_ports()
-        airflow = str(Path(sys.executable).with_name("airflow"))
-        self._background.start([airflow, "standalone"], self._environment())
+        program = [sys.executable, "-m", "anomaly.demo.airflow_parts"]
+        self._background.start(program, self._environment())
 
     def stop(self) -> None:
         """Stop it and every process that it started."""
@@ -97,21 +104,27 @@ class AirflowServer:
         return self._background.log
 
     def wait_until_healthy(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Wait until scheduler and DAG processor are alive and every DAG is known.
+        """Wait until each part is alive and at work, and every DAG is known.
 
         Raises
         ------
         AirflowServerError
-            With the end of the log, when Airflow has ended or takes too long.
+            With the end of the log, when Airflow or a part of it has ended, or takes too long.
         """
         deadline = time.monotonic() + HEALTHY_SECONDS
         while time.monotonic() < deadline:
             if not self.running:
                 raise AirflowServerError(f"airflow ended while starting:\n{self._last_lines()}")
+            alive, ended = self._parts()
+            if ended:
+                raise AirflowServerError(
+                    f"Airflow's {', '.join(ended)} has ended while starting:\n{self._last_lines()}"
+                    f"\nthe whole log is {self.log}"
+                )
             missing = self._missing()
-            if not missing:
+            if not missing and len(alive) == len(PARTS):
                 return
-            say(missing)
+            say(missing or "not every part is started yet")
             time.sleep(POLL_SECONDS)
         raise AirflowServerError(
             f"airflow is not ready after {HEALTHY_SECONDS} s ({self._missing()}):\n"
@@ -259,19 +272,37 @@ class AirflowServer:
 
     # Start --------------------------------------------------------------
 
+    def _parts(self) -> tuple[list[str], list[str]]:
+        """The parts that are alive, and those that have ended: nobody starts them again."""
+        # The API server's title has an underscore.
+        lines = [line.replace("_", "-") for line in self._background.children]
+        alive = [part for part in PARTS if any(f"airflow {part}" in line for line in lines)]
+        have_begun = len(lines) == len(PARTS)
+        ended = [part for part in PARTS if part not in alive]
+        return alive, ended if have_begun and "" in lines else []
+
     def _missing(self) -> str:
         """What is not ready yet, in words; empty if everything is ready."""
         try:
-            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+            return self._not_at_work() or self._unread_dags()
         except httpx.HTTPError:
             return "the web server does not answer yet"
-        waiting = [
-            name
-            for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
-            if (health.get(name) or {}).get("status") != "healthy"
-        ]
-        if waiting:
-            return f"{', '.join(waiting)} not ready yet"
+
+    def _not_at_work(self) -> str:
+        health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+
+        def works(name: str) -> bool:
+            # A heartbeat stays fresh for a while after its part has ended.
+            said = health.get(name) or {}
+            beat = said.get(f"latest_{name}_heartbeat")
+            is_of_before = beat and datetime.fromisoformat(beat).timestamp() < self._background.born
+            return said.get("status") == "healthy" and not is_of_before
+
+        names = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+        waiting = [name for name in names if not works(name)]
+        return f"{', '.join(waiting)} not ready yet" if waiting else ""
+
+    def _unread_dags(self) -> str:
         known = {dag["dag_id"] for dag in self._call("GET", "/dags?limit=100")["dags"]}
         prefix = self.environment.get("ANOMALY_DAG_PREFIX", "")
         expected = {prefix + path.stem for path in (self.project / "dags").glob("*.py")}

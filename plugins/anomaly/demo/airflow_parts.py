@@ -1,0 +1,32 @@
+"""Airflow's parts as the children of one process, as ``airflow standalone`` starts them."""
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+PARTS = ("scheduler", "dag-processor", "api-server", "triggerer")
+"""The commands of `airflow` that start them."""
+
+
+def main() -> None:
+    """Bring Airflow's tables up to date, and run the parts until SIGINT.
+
+    A part that has ended is not started again. It stays a zombie, by which one sees that it ended.
+    """
+    airflow = str(Path(sys.executable).with_name("airflow"))
+    parts: list[subprocess.Popen[bytes]] = []
+    with suppress(KeyboardInterrupt):
+        subprocess.run([airflow, "db", "migrate"], check=True)
+        for name in PARTS:
+            parts.append(subprocess.Popen([airflow, name]))
+        signal.pause()
+    for part in parts:
+        part.terminate()
+    for part in parts:
+        part.wait()
+
+
+if __name__ == "__main__":
+    main()
