@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from anomaly.demo.airflow_server import AirflowServerError
 from anomaly.demo.processes import BackgroundProcess
 
 PROJECT = Path(__file__).parents[2]
+STARTED = "Worker startup parse complete"  # by Airflow, before our code begins
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -150,6 +152,47 @@ def kill(background, part):
         time.sleep(0.05)
 
 
+def family(folder):
+    """Every process that the demo has started."""
+    server = int((folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+    parts = [Demo(folder, None)._feeder, of_airflow(folder)[1]]
+    return [
+        psutil.Process(server),
+        *psutil.Process(server).children(recursive=True),
+        *(process for part in parts for process in part.family),
+    ]
+
+
+def test_what_it_starts_listens_on_this_computer_alone(first, folder):
+    listens = [
+        connection.laddr
+        for process in family(folder)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    airflow = of_airflow(folder)[0]
+    ports = {log_in(folder, "bi_reader")["port"], int(airflow.url.rpartition(":")[2])}
+    assert {address.port for address in listens} == ports
+    assert {address.ip for address in listens} <= {"127.0.0.1", "::1"}
+
+
+def log_of_a_task_at_work(folder, airflow, run):
+    """What Airflow shows of a task's log while the task waits for a lock."""
+    superuser = Demo(folder, None).postgres.url("anomaly").replace("+psycopg2", "")
+    deadline = time.monotonic() + 60
+    with closing(psycopg2.connect(superuser)) as holder:
+        holder.cursor().execute("LOCK TABLE anomaly.meter_readings IN ACCESS EXCLUSIVE MODE")
+        while time.monotonic() < deadline:
+            for task in airflow.tasks("backfill_scores", run):
+                if task["state"] == "running":
+                    log = airflow.task_log("backfill_scores", run, task["task_id"])
+                    if STARTED in log:
+                        return log
+            time.sleep(0.3)
+    raise AssertionError(f"no task at work has a log with {STARTED!r}")
+
+
 def test_a_start_after_a_part_has_died_starts_airflow_again(first, folder):
     airflow, background = of_airflow(folder)
     family = background.family
@@ -173,6 +216,7 @@ def test_a_start_after_a_part_has_died_starts_airflow_again(first, folder):
     )
     ends = {"start": "2017-05-14T12:00:00+00:00", "end": "2017-05-15T00:00:00+00:00"}
     run = airflow.trigger("backfill_scores", ends | {"preview_first": False})
+    assert "attempt=1.log" in log_of_a_task_at_work(folder, airflow, run)
     assert airflow.wait_for_run("backfill_scores", run, seconds=120) == "success"
     assert query(folder, "anomaly_app", newest) == [(verdicts,)]
 

@@ -1,4 +1,8 @@
-"""Airflow's parts as the children of one process, as ``airflow standalone`` starts them."""
+"""Airflow's parts as the children of one process, as ``airflow standalone`` starts them.
+
+That command starts two log servers too, which listen on every interface. Here is none: all parts
+run on this computer, so the API server reads the logs from their files.
+"""
 
 import signal
 import subprocess
@@ -6,8 +10,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-PARTS = ("scheduler", "dag-processor", "api-server", "triggerer")
-"""The commands of `airflow` that start them."""
+PARTS = {
+    "scheduler": ["--skip-serve-logs"],
+    "dag-processor": [],
+    "api-server": [],
+    "triggerer": ["--skip-serve-logs"],
+}
+"""The commands of `airflow` that start them, with their options."""
 
 
 def main() -> None:
@@ -19,8 +28,8 @@ def main() -> None:
     parts: list[subprocess.Popen[bytes]] = []
     with suppress(KeyboardInterrupt):
         subprocess.run([airflow, "db", "migrate"], check=True)
-        for name in PARTS:
-            parts.append(subprocess.Popen([airflow, name]))
+        for name, options in PARTS.items():
+            parts.append(subprocess.Popen([airflow, name, *options]))
         signal.pause()
     for part in parts:
         part.terminate()

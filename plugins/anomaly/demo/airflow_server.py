@@ -25,6 +25,7 @@ from anomaly.errors import AnomalyError
 
 USER = "admin"
 POLL_SECONDS = 0.5  # chosen
+NOBODYS_PORT = "1"  # of a service that no computer has any more
 HEALTHY_SECONDS = 180  # chosen: time limit for the start
 
 
@@ -75,7 +76,7 @@ class AirflowServer:
         if ended := self._parts()[1]:
             say(f"Airflow's {', '.join(ended)} has ended: Airflow is started again")
             self.stop()
-        self._choose_log_in_and_ports()
+        self._choose_log_in_and_port()
         program = [sys.executable, "-m", "anomaly.demo.airflow_parts"]
         self._background.start(program, self._environment())
 
@@ -320,14 +321,12 @@ class AirflowServer:
     def _state(self) -> Path:
         return self.folder / "server.json"
 
-    def _choose_log_in_and_ports(self) -> None:
+    def _choose_log_in_and_port(self) -> None:
         """Keep the stored choices; a port that another program has taken is chosen again."""
         known = self._known if self._state.exists() else {}
         if not self.running:
             wanted = int(known.get("port", 8080))
             known["port"] = wanted if is_free(wanted) else free_port()
-            known["log_port"] = free_port()
-            known["trigger_log_port"] = free_port()
         for secret in ("password", "jwt", "fernet"):
             known.setdefault(secret, _secret(secret))
         _write_private(self._state, json.dumps(known))
@@ -358,8 +357,10 @@ class AirflowServer:
             "API__WORKERS": "1",
             "API__SECRET_KEY": known["jwt"],
             "API_AUTH__JWT_SECRET": known["jwt"],
-            "LOGGING__WORKER_LOG_SERVER_PORT": str(known["log_port"]),
-            "LOGGING__TRIGGER_LOG_SERVER_PORT": str(known["trigger_log_port"]),
+            # Logs are read from their files. That of a task at work is asked for by HTTP as well,
+            # which must not reach another Airflow's log server.
+            "LOGGING__WORKER_LOG_SERVER_PORT": NOBODYS_PORT,
+            "LOGGING__TRIGGER_LOG_SERVER_PORT": NOBODYS_PORT,
             "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
