@@ -10,6 +10,7 @@ import time
 
 import psycopg2
 import pytest
+from bi_logins import what_is_allowed
 from containers import PROJECT, Compose, missing, private_network
 
 from anomaly.demo.airflow_server import AirflowServer
@@ -192,6 +193,12 @@ def test_log_ins_reach_no_database_but_their_own(query):
     refused(*reader, "airflow")
     refused("anomaly_app", "ANOMALY_DB_PASSWORD", "superset")
     refused("airflow", "AIRFLOW_DB_PASSWORD", "anomaly")
+
+
+def test_the_log_in_for_bi_cannot_do_what_its_page_rules_out(compose, secrets):
+    log_in = {"user": "bi_reader", "password": secrets["BI_DB_PASSWORD"], "dbname": "anomaly"}
+
+    assert what_is_allowed(host="127.0.0.1", **log_in) == []
 
 
 def test_the_doctor_finds_nothing_in_how_it_is_set_up(compose):

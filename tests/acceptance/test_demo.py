@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
+from bi_logins import what_is_allowed
 
 from anomaly.demo.__main__ import Demo
 from anomaly.demo.airflow_server import AirflowServerError
@@ -48,10 +49,10 @@ def first(folder, shared_data):
     return demo("up", shared_data / "industrial3_15min.csv", "--folder", folder)
 
 
-def log_in(folder, user):
+def log_in(folder, user, database="anomaly"):
     port = json.loads((folder / "postgres" / "server.json").read_text())["port"]
     password = json.loads((folder / "demo.json").read_text())["passwords"][user]
-    place = {"host": "127.0.0.1", "port": port, "dbname": "anomaly"}
+    place = {"host": "127.0.0.1", "port": port, "dbname": database}
     return place | {"user": user, "password": password}
 
 
@@ -92,6 +93,13 @@ def test_the_read_only_log_in_sees_the_views_and_nothing_else(first, folder):
 def test_no_log_in_of_a_demo_that_is_up_may_make_roles(first, folder):
     may = "SELECT rolname FROM pg_roles WHERE rolcreaterole AND NOT rolsuper"
     assert query(folder, "anomaly_app", may) == []
+
+
+def test_the_read_only_log_in_cannot_do_what_its_page_rules_out(first, folder):
+    assert what_is_allowed(**log_in(folder, "bi_reader")) == []
+    for database in ("airflow", "postgres", "template1"):
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            psycopg2.connect(**log_in(folder, "bi_reader", database))
 
 
 def test_the_command_line_is_that_of_the_demo(first, folder):

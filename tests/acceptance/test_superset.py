@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from bi_logins import make_as_documented
 from browser import chromium
 
 from anomaly.database.connection import Database
@@ -35,7 +36,6 @@ from deployment import QUARTER, TESTS, execute, own_log_in, rows
 
 PROJECT = Path(__file__).parents[2]
 ASSETS = PROJECT / "docker" / "superset" / "dashboard"
-PAGE = PROJECT / "docs" / "how-to" / "bi-login.md"
 PICTURES = os.environ.get("PICTURES")  # a folder: docs/how-to/superset.md shows two of them
 TABS = ("Plant", "Machine", "Incidents", "Energy and cost", "Model and pipeline")
 MACHINES = {
@@ -104,13 +104,8 @@ def let_something_be_wrong(database, now):
 @pytest.fixture(scope="module")
 def bi_url(postgres, plant):
     """A log-in as docs/how-to/bi-login.md makes it."""
-    (statements,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text("utf-8"), re.S)
     password = "dash/board@1"  # what a URL has to quote
-    statements = statements.replace("plant_dashboard", "superset_reader")
-    administrator = Database(postgres.url("superset_plant"), load_settings({}).database)
-    with administrator.engine.begin() as connection:
-        connection.exec_driver_sql(statements.replace("'...'", f"'{password}'").replace("%", "%%"))
-    administrator.dispose()
+    make_as_documented(postgres, "superset_plant", "superset_reader", password)
     return postgres.url("superset_plant", "superset_reader", password)
 
 

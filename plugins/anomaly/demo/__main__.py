@@ -113,7 +113,8 @@ class Demo:
             self._start_postgres()
         with _step("schema"):
             migrate(self.database, self.settings.meter_table)
-            self._let_bi_read()
+            self.postgres.make_bi_login("bi_reader", "anomaly")
+            self.postgres.close_databases()
             # Only migrating needs the right to make roles.
             self.postgres.create_user("anomaly_app", self.choices.passwords["anomaly_app"])
         self.airflow.start(console.print)
@@ -206,17 +207,9 @@ class Demo:
     def _start_postgres(self) -> None:
         self.postgres.start()
         for user, password in self.choices.passwords.items():
-            self.postgres.create_user(
-                user,
-                password,
-                may_create_roles=user == "anomaly_app",
-                is_bi_login=user == "bi_reader",
-            )
+            self.postgres.create_user(user, password, may_create_roles=user == "anomaly_app")
         self.postgres.create_database("airflow", owner="airflow")
         self.postgres.create_database("anomaly", owner="anomaly_app")
-
-    def _let_bi_read(self) -> None:
-        self.postgres.grant_role("anomaly_bi", "bi_reader")
 
     def _load(self) -> None:
         if self.choices.data:

@@ -26,6 +26,7 @@ from psycopg2 import errors as pg_errors
 from psycopg2 import sql
 from sqlalchemy import URL
 
+from anomaly.database.sql_files import sql_file
 from anomaly.demo.processes import HOST, free_port, is_free
 from anomaly.errors import AnomalyError
 
@@ -200,15 +201,8 @@ class EmbeddedPostgres:
         password: str,
         *,
         may_create_roles: bool = False,
-        is_bi_login: bool = False,
     ) -> None:
-        """Create a log-in, or give an existing one this password.
-
-        Parameters
-        ----------
-        is_bi_login : bool
-            Bound it as docs/how-to/bi-login.md does: it reads, a minute at most.
-        """
+        """Create a log-in, or give an existing one this password."""
         creating = sql.SQL("CREATE ROLE {}").format(sql.Identifier(name))
         with suppress(pg_errors.DuplicateObject):
             self._execute(creating)
@@ -218,15 +212,15 @@ class EmbeddedPostgres:
                 sql.Identifier(name), power, sql.Literal(password)
             )
         )
-        if not is_bi_login:
-            return
-        for bound in (
-            "SET default_transaction_read_only = on",
-            "SET statement_timeout = '60s'",
-            "SET idle_in_transaction_session_timeout = '5min'",
-            "CONNECTION LIMIT 20",
-        ):
-            self._execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(name), sql.SQL(bound)))
+
+    def make_bi_login(self, user: str, database: str) -> None:
+        """Let `user` read the views of `database`, and nothing else: docs/how-to/bi-login.md."""
+        name = sql.SQL("SET anomaly.bi_login = {};").format(sql.Literal(user))
+        self._execute(name + sql.SQL(sql_file("bi_login.sql")), database)
+
+    def close_databases(self) -> None:
+        """Let only its owner, and who is granted it, connect to a database."""
+        self._execute(sql.SQL(sql_file("close_databases.sql")))
 
     def grant_role(self, role: str, user: str) -> None:
         """Make `user` a member of `role`."""
@@ -237,18 +231,18 @@ class EmbeddedPostgres:
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
         self._execute(statement.format(sql.Identifier(name)))
 
-    def _execute(self, statement: sql.Composable) -> None:
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+    def _execute(self, statement: sql.Composable, database: str = "postgres") -> None:
+        with closing(self._connect(database)) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
 
-    def _connect(self) -> psycopg2.extensions.connection:
+    def _connect(self, database: str) -> psycopg2.extensions.connection:
         try:
             connection = psycopg2.connect(
                 host=HOST,
                 port=self.port,
                 user=SUPERUSER,
                 password=self.password,
-                dbname="postgres",
+                dbname=database,
                 connect_timeout=10,
             )
         except psycopg2.OperationalError as error:
