@@ -1,12 +1,14 @@
 """The demo as a newcomer meets it, on the real readings."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import psycopg2
@@ -183,6 +185,68 @@ def test_what_it_starts_listens_on_this_computer_alone(first, folder):
     ports = {log_in(folder, "bi_reader")["port"], int(airflow.url.rpartition(":")[2])}
     assert {address.port for address in listens} == ports
     assert {address.ip for address in listens} <= {"127.0.0.1", "::1"}
+
+
+@pytest.fixture(scope="module")
+def assert_no_secret(first, folder):
+    """Look for the passwords and keys of the demo in a text."""
+    made = json.loads((folder / "airflow" / "server.json").read_text())
+    secrets = {name: made[name] for name in ("password", "jwt", "fernet")}
+    secrets |= json.loads((folder / "demo.json").read_text())["passwords"]
+    server = json.loads((folder / "postgres" / "server.json").read_text())
+    secrets["of the superuser"] = server["password"]
+    assert len(set(secrets.values())) == 7
+
+    def look(text, where):
+        for name, secret in secrets.items():
+            assert secret not in text, (name, where)
+            assert quote(secret, safe="") not in text, (name, where)
+
+    return look
+
+
+def test_no_command_line_shows_a_secret(assert_no_secret, folder):
+    for process in family(folder):
+        assert_no_secret(" ".join(process.cmdline()), process)
+
+
+def test_no_log_shows_a_secret(assert_no_secret, folder):
+    logs = [*folder.rglob("*.log"), *(folder / "airflow" / "logs").rglob("*")]
+    assert {folder / "airflow" / "standalone.log", folder / "postgres" / "postgres.log"} < {*logs}
+    for log in logs:
+        if log.is_file():
+            assert_no_secret(log.read_text(errors="replace"), log)
+
+
+def test_no_template_and_no_log_of_a_task_shows_a_secret(assert_no_secret, folder):
+    airflow = of_airflow(folder)[0]
+    seen = [
+        (dag_id, run["dag_run_id"], task)
+        for dag_id in ("backfill_scores", "score_readings")
+        for run in airflow.runs(dag_id)
+        for task in airflow.tasks(dag_id, run["dag_run_id"])
+    ]
+    assert any(task["rendered_fields"] for *_, task in seen)
+    for dag_id, run_id, task in seen:
+        assert_no_secret(json.dumps(task), task["task_id"])
+        for number in range(1, task["try_number"] + 1):
+            text = airflow.task_log(
+                dag_id, run_id, task["task_id"], number, map_index=task["map_index"]
+            )
+            assert_no_secret(text, task["task_id"])
+
+
+def test_who_is_not_the_owner_can_open_no_file_that_holds_a_secret(assert_no_secret, folder):
+    def is_open(path):
+        return path.lstat().st_mode & 0o077 != 0
+
+    opened = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if is_open(Path(place, name))]
+        opened += [path for name in files if is_open(path := Path(place, name))]
+    assert folder / "airflow" / "standalone.json" in opened, "some are looked at"
+    for path in opened:
+        assert_no_secret(path.read_bytes().decode("latin-1"), path)
 
 
 def log_of_a_task_at_work(folder, airflow, run):
