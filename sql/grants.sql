@@ -2,9 +2,15 @@
 
 GRANT USAGE ON SCHEMA anomaly TO anomaly_source, anomaly_scorer, anomaly_trainer, anomaly_api;
 GRANT SELECT ON anomaly.meter_readings TO anomaly_source;
-GRANT SELECT (machine_id, source_key) ON anomaly.machines TO anomaly_source;
-GRANT EXECUTE ON FUNCTION anomaly.read_source(text)
-    TO anomaly_owner, anomaly_scorer, anomaly_trainer, anomaly_api;
+
+-- The meter table is read by a function alone. These rights are the owner's of the function to give,
+-- of which anomaly_owner is a member.
+GRANT USAGE ON SCHEMA anomaly TO anomaly_reader;
+GRANT SELECT (machine_id, source_key) ON anomaly.machines TO anomaly_reader;
+GRANT USAGE ON SCHEMA anomaly_reading TO anomaly_scorer, anomaly_trainer, anomaly_api;
+REVOKE ALL ON FUNCTION anomaly_reading.read_source(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION anomaly_reading.read_source(text)
+    TO anomaly_scorer, anomaly_trainer, anomaly_api;
 
 -- To lock a row, a role needs the right to update a column of it. BI log-ins do not have it, so
 -- only these roles can block a publication.

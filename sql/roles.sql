@@ -30,8 +30,8 @@ BEGIN
     END IF;
 
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_source', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api',
-        'anomaly_bi'
+        'anomaly_owner', 'anomaly_source', 'anomaly_reader', 'anomaly_scorer', 'anomaly_trainer',
+        'anomaly_api', 'anomaly_bi'
     ] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
@@ -64,10 +64,17 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The right to read the meter table is granted to one role. The owner is a member of it, to
-    -- make the function that reads as this role; the others ask that function.
+    -- The right to read the meter table is granted to one role. A function reads it as
+    -- anomaly_reader; of that role only the owner is a member, who made the function.
+    IF NOT pg_has_role('anomaly_owner', 'anomaly_reader', 'MEMBER') THEN
+        BEGIN
+            GRANT anomaly_reader TO anomaly_owner;
+        EXCEPTION WHEN internal_error THEN
+            NULL;
+        END;
+    END IF;
     FOREACH role_name IN ARRAY ARRAY[
-        'anomaly_owner', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
+        'anomaly_reader', 'anomaly_scorer', 'anomaly_trainer', 'anomaly_api'
     ] LOOP
         IF NOT pg_has_role(role_name, 'anomaly_source', 'MEMBER') THEN
             BEGIN

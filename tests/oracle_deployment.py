@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import psycopg2
 import pytest
-from lives import wrong_history
 from psycopg2.extras import execute_values
 from sqlalchemy import make_url
 
@@ -34,6 +33,7 @@ from anomaly.scoring.ticks import score_tick
 from anomaly.settings import load_settings
 from anomaly.windows import Window
 from deployment import register_trained
+from lives import wrong_history
 
 BASE = datetime(2024, 2, 28, tzinfo=UTC)
 """Where the readings of a property begin: two days before a month, a partition, ends."""

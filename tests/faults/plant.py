@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,6 +91,16 @@ class Plant:
         self.records: list[Record] = []
         self.version_map: list[Entry] = []
         self.origin = self.now = origin
+        self._others = ExitStack()
+
+    def until_mended(self) -> ExitStack:
+        """What to enter around a fault: plants that it makes are kept until it is mended."""
+        self._others = ExitStack()
+        return self._others
+
+    def for_this_fault(self, other: AbstractContextManager["Plant"]) -> "Plant":
+        """Enter another plant, until this fault is mended."""
+        return self._others.enter_context(other)
 
     # Its life ------------------------------------------------------------
 

@@ -14,6 +14,12 @@ import pytest
 FULL = os.environ.get("FAULTS") == "full"
 """`make test-faults`: as often as the table wants it, and the table is written."""
 NUMBERS = range(1, 25)
+SLEPT = "SIGSTOP of supervisor and task past Airflow's heartbeat, a retry succeeds, SIGCONT"
+ORPHANED = "the task's supervisor is killed, its orphan goes on"
+NO_SCHEDULER = "the scheduler is killed while a task publishes, and started again"
+NO_API_SERVER = "the API server is killed in mid-task, and started again"
+IN_AIRFLOW = (SLEPT, ORPHANED, NO_SCHEDULER, NO_API_SERVER)
+"""Faults of tests/acceptance/test_killed_airflow.py."""
 BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 _HEAD = (
     "| | fault | injected | lost | doubled | wrong | recovered in (middle, longest) |\n"
@@ -132,7 +138,8 @@ def rows_of(reports: Iterable[pytest.TestReport]) -> list[Row]:
 def missing(rows: Sequence[Row], faults: Iterable[str]) -> list[str]:
     """Why the rows are not the whole table."""
     says = [f"fault {number} was not injected" for number in NUMBERS if not _of(rows, number)]
-    says += [f"not injected: {fault}" for fault in {*faults} - {row.fault for row in rows}]
+    injected = {row.fault for row in rows}
+    says += [f"not injected: {fault}" for fault in {*faults, *IN_AIRFLOW} - injected]
     says += [
         f"fault {row.number} was injected {len(row.injections)} times of {wanted(row.number)}:"
         f" {row.fault}"

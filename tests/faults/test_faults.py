@@ -52,13 +52,15 @@ class Fault:
     ----------
     number : int
         Its number in docs/reference/faults.md.
+    inject : function
+        Returns the plant that it was done to, where that is another one.
     mended_by : str
         The kind of run that must mend it.
     """
 
     number: int
     says: str
-    inject: Callable[[Plant, Random], None]
+    inject: Callable[[Plant, Random], Plant | None]
     mended_by: str = "tick"
 
 
@@ -291,7 +293,7 @@ def jumping_clock(plant, random):
 
 @fault(17, "the night in which the clock is set back, without time zones; SIGKILL in it")
 def autumn_night(plant, random):
-    a_night(plant, random, LOCAL_NIGHT, BASE + 36 * 4 * QUARTER)
+    return a_night(plant, random, LOCAL_NIGHT, BASE + 36 * 4 * QUARTER)
 
 
 @fault(17, "the night in which the clock is set forward, without time zones; SIGKILL in it")
@@ -301,16 +303,14 @@ def spring_night(plant, random):
         zone="America/New_York",  # on 10 March 2024 at 7:00 UTC
         settings=LOCAL_NIGHT.settings | {"source_timezone": "America/New_York"},
     )
-    a_night(plant, random, layout, datetime(2024, 3, 9, 19, tzinfo=UTC))
+    return a_night(plant, random, layout, datetime(2024, 3, 9, 19, tzinfo=UTC))
 
 
 def a_night(plant, random, layout, origin):
-    with plant.of(layout, origin) as night:
-        night.begin(random)
-        kill_at(night, random.choice([Point.IN_COPY, Point.BEFORE_COMMIT]))
-        night.run("tick")
-        damage = night.damage()
-        assert damage.none, damage
+    night = plant.for_this_fault(plant.of(layout, origin))
+    night.begin(random)
+    kill_at(night, random.choice([Point.IN_COPY, Point.BEFORE_COMMIT]))
+    return night
 
 
 # Models -----------------------------------------------------------------------------------------
@@ -476,10 +476,7 @@ def all_come_from_pgbouncer(plant, port):
 
 @fault(24, "a dump, restored into a new cluster, goes on")
 def restored_dump(plant, random):
-    with plant.restored() as other:
-        other.run("tick")
-        damage = other.damage()
-        assert damage.none, damage
+    return plant.for_this_fault(plant.restored())
 
 
 # No room ------------------------------------------------------------------------------------------
@@ -523,14 +520,12 @@ def full_disk_of_models(plant, random):
 
 @fault(20, "the disk of the database is full")
 def full_disk_of_database(plant, random):
-    with plant.restored(size="400m") as other:
-        filling = fill(other.postgres.folder.parent)
-        failed(other.start("tick"), "No space left on device")
-        assert not is_published(other)
-        filling.unlink()
-        other.run("tick")
-        damage = other.damage()
-        assert damage.none, damage
+    other = plant.for_this_fault(plant.restored(size="400m"))
+    filling = fill(other.postgres.folder.parent)
+    failed(other.start("tick"), "No space left on device")
+    assert not is_published(other)
+    filling.unlink()
+    return other
 
 
 DAY_LEFT = WHOLE - SCORED
@@ -548,13 +543,13 @@ def times(each: Fault) -> int:
 def test_nothing_is_lost_doubled_or_wrong_after(plant, each, seed, record_property):
     random = Random(f"{each.inject.__name__} {seed}")
     plant.begin(random)
-    with recorded(record_property, each.number, each.says) as injection:
-        each.inject(plant, random)
+    with recorded(record_property, each.number, each.says) as injection, plant.until_mended():
+        hit = each.inject(plant, random) or plant
 
         over = time.monotonic()
-        plant.run(each.mended_by)
+        hit.run(each.mended_by)
         injection.seconds = time.monotonic() - over
-        assert is_published(plant), "the run that mends has scored nothing"
-        damage = plant.damage()
+        assert is_published(hit), "the run that mends has scored nothing"
+        damage = hit.damage()
         injection.found(damage.lost, damage.doubled, damage.wrong)
         assert damage.none, damage

@@ -1,5 +1,6 @@
 """Doors that are shut: each way in or out that somebody may try, tried."""
 
+import json
 import os
 import re
 import signal
@@ -30,7 +31,6 @@ from anomaly.database.migrations import migrate
 from anomaly.errors import ArtefactError, DatabaseError, RefusedError
 from anomaly.lifecycle.promotion import Promoter
 from anomaly.lifecycle.training import Trainer
-from anomaly.loading.files import ingest
 from anomaly.models.artefact_store import LocalStore
 from anomaly.scoring.publishing import Publisher
 from anomaly.settings import load_settings
@@ -51,6 +51,7 @@ from deployment import (
 from integration_settings import SMALL
 
 DAY = 96
+UPGRADE = Path(__file__).parents[2] / "docs" / "how-to" / "upgrade.md"
 ANOMALY = Path(sys.executable).with_name("anomaly")
 
 
@@ -281,7 +282,7 @@ def test_a_function_behind_the_meter_table_gets_at_nothing_of_ours(database, hos
     ids=["trigger", "check", "default", "view"],
 )
 def test_who_owns_the_meter_table_gets_no_rights_of_ours_by_what_is_loaded_into_it(
-    postgres, database, settings, tmp_path, table
+    postgres, database, settings, tmp_path, command_line, table
 ):
     suffix = uuid.uuid4().hex[:8]
     owner, product, loader = (f"{name}_{suffix}" for name in ("plant", "product", "loader"))
@@ -308,30 +309,88 @@ def test_who_owns_the_meter_table_gets_no_rights_of_ours_by_what_is_loaded_into_
                 f" TO {product}, {loader}"
             )
         )
-    file = tmp_path / "readings.csv"
-    file.write_text("utc_timestamp,machine_1\n2026-03-01T00:00Z,1.5\n2026-03-01T00:15Z,1.7\n")
-    theirs = settings.changed(source_schema="plant", source_table="readings")
 
     def load_as(login):
-        password = None if login == "postgres" else "pw"
-        url = postgres.url(name, login, password)
-        mine = Database(url, settings.database)
-        try:
-            return ingest(mine, theirs.meter_table, theirs.meter, file).inserted
-        finally:
-            mine.dispose()
+        return load(command_line, postgres.url(name, login, "pw"), settings, tmp_path)
 
     try:
-        with pytest.raises(RefusedError, match=f"belongs to {owner}, whose triggers and checks"):
-            load_as(product)
+        assert f"plant.readings of {owner} is not all {product}'s own" in load_as(product).stderr
         assert rows(database, "SELECT count(*) FROM plant.readings") == [(0,)]
-        assert load_as(loader) == 2
+        loaded = [json.loads(load_as(loader).stdout)["inserted"] for _ in range(2)]
+        assert loaded == [2, 0]
         stolen = f"SELECT has_table_privilege('{owner}', 'anomaly.api_keys', 'SELECT')"
         assert rows(database, stolen) == [(False,)]
-        with pytest.raises(RefusedError, match="the product's"):
-            load_as("postgres")
+        assert (
+            "the product's rights"
+            in load(command_line, postgres.url(name), settings, tmp_path).stderr
+        )
     finally:
         execute(database, f"DROP OWNED BY {owner} CASCADE; DROP OWNED BY {loader}")
+
+
+def load(command_line, url, settings, folder):
+    """Load two readings into plant.readings by the command line, as a log-in."""
+    file = folder / "readings.csv"
+    file.write_text("utc_timestamp,machine_1\n2026-03-01T00:00Z,1.5\n2026-03-01T00:15Z,1.7\n")
+    variables = {
+        "ANOMALY_DATABASE_URL": url,
+        "ANOMALY_SOURCE_SCHEMA": "plant",
+        "ANOMALY_SOURCE_TABLE": "readings",
+    }
+    return command_line.run(["ingest", str(file), "--json"], variables, folder=folder)
+
+
+COLUMNS = "(utc_timestamp timestamptz PRIMARY KEY, machine_1 double precision)"
+
+
+@pytest.mark.parametrize(
+    ("made", "is_refused"),
+    [
+        (f"CREATE TABLE plant.readings {COLUMNS}; ALTER TABLE plant.readings OWNER TO mine", False),
+        (f"CREATE TABLE plant.raw {COLUMNS}; ALTER TABLE plant.raw OWNER TO plant;"
+         " CREATE VIEW plant.readings AS SELECT * FROM plant.raw", True),
+        (f"CREATE TABLE plant.raw {COLUMNS}; ALTER TABLE plant.raw OWNER TO plant;"
+         " CREATE VIEW plant.readings AS SELECT * FROM plant.raw;"
+         " ALTER VIEW plant.readings OWNER TO mine", True),
+        (f"CREATE TABLE plant.readings {COLUMNS}; ALTER TABLE plant.readings OWNER TO plant;"
+         " GRANT plant TO mine", True),
+        (f"CREATE TABLE plant.readings {COLUMNS}", True),
+        (f"CREATE TABLE plant.readings {COLUMNS}; ALTER TABLE plant.readings OWNER TO mine;"
+         " GRANT TRIGGER ON plant.readings TO plant", True),
+        ("CREATE FUNCTION plant.same(double precision) RETURNS double precision LANGUAGE sql"
+         " IMMUTABLE AS 'SELECT $1'; ALTER FUNCTION plant.same OWNER TO plant;"
+         f" CREATE TABLE plant.readings {COLUMNS}; CREATE INDEX ON plant.readings"
+         " (plant.same(machine_1)); ALTER TABLE plant.readings OWNER TO mine", True),
+        ("CREATE TABLE plant.readings (utc_timestamp timestamptz, machine_1 double precision)"
+         " PARTITION BY RANGE (utc_timestamp); CREATE TABLE plant.part PARTITION OF plant.readings"
+         " DEFAULT; ALTER TABLE plant.readings OWNER TO mine;"
+         " ALTER TABLE plant.part OWNER TO plant", True),
+    ],
+    ids=["own", "view of a superuser", "own view", "of a role", "of a superuser",
+         "may get triggers", "function in an index", "partition"],
+)  # fmt: skip
+def test_a_log_in_of_the_product_writes_to_what_is_all_its_own_alone(
+    postgres, database, settings, tmp_path, command_line, made, is_refused
+):
+    suffix = uuid.uuid4().hex[:8]
+    owner, product = f"plant_{suffix}", f"product_{suffix}"
+    own_log_in(postgres, product, "pw")
+    postgres.create_user(owner, "pw")
+    name = database.engine.url.database
+    owned = re.sub(r"\b(TO|GRANT) plant\b(?!\.)", rf"\1 {owner}", made)
+    execute(
+        database,
+        f"CREATE SCHEMA plant; {re.sub('TO mine', f'TO {product}', owned)};"
+        f" GRANT USAGE ON SCHEMA plant TO {product};"
+        f" GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA plant TO {product}",
+    )
+    try:
+        said = load(command_line, postgres.url(name, product, "pw"), settings, tmp_path)
+
+        assert ("is not all" in said.stderr) is is_refused, said.stderr
+        assert said.returncode == int(is_refused)
+    finally:
+        execute(database, "DROP SCHEMA plant CASCADE")
 
 
 def test_who_owns_one_deployment_does_not_become_the_owner_of_another(postgres, database, settings):
@@ -465,6 +524,11 @@ def test_a_sweep_leaves_what_another_database_has_under_the_same_number(
     assert train(database, settings) == 2
 
 
+(ADOPTED,) = re.findall(
+    r"```sql\n(UPDATE anomaly.model_versions.*?)```", UPGRADE.read_text(encoding="utf-8"), re.S
+)
+
+
 @contextmanager
 def copy_of(postgres, database):
     """A copy of a database in the same cluster, as a staging database is one."""
@@ -491,7 +555,7 @@ def test_a_copy_of_a_database_removes_no_files_of_the_original(postgres, databas
         drafts = rows(copy, "SELECT version FROM anomaly.model_drafts")
 
         assert (1,) in retired, "the copy does not need it any more"
-        assert drafts == []
+        assert drafts == [(1,)], "on record, until somebody says that it is this one's"
         assert Promoter(database, settings).verify([]) == {1: ""}
         swept = Path(settings.models.models_url) / "isolation_forest"
         assert {path.name for path in swept.iterdir()} >= {"v0001"}
@@ -514,6 +578,9 @@ def test_a_copy_that_was_made_during_a_training_removes_nothing_of_it(
 
         assert Trainer(copies[0], settings).sweep() == []
         assert {*Promoter(scored, settings).verify([]).values()} == {""}
+        # The page Upgrade: once the original is gone, all of it is this one's.
+        execute(copies[0], ADOPTED)
+        assert Trainer(copies[0], settings).sweep() == ["isolation_forest/v0002"]
 
 
 def test_a_models_folder_that_may_not_be_written_is_named_in_one_line(scored, settings, tmp_path):

@@ -264,8 +264,8 @@ def test_a_migration_killed_half_way_is_applied_whole_when_it_is_repeated(twins)
     for twin in twins:
         execute(
             twin.database,
-            "DROP TABLE anomaly.locks; ALTER TABLE anomaly.model_in_force DROP COLUMN unfinished;"
-            " DELETE FROM anomaly.schema_migrations WHERE name LIKE '0009%'",
+            "ALTER TABLE anomaly.locks DROP COLUMN lockable;"
+            " DELETE FROM anomaly.schema_migrations WHERE name LIKE '0020%'",
         )
     whole.run(("migrate",))
 

@@ -321,12 +321,10 @@ def test_nothing_is_judged_without_a_model_and_nothing_without_a_reading(databas
 
 
 def test_the_meter_table_is_read_as_the_role_of_the_api(plant, settings):
-    execute(plant, "REVOKE anomaly_source FROM anomaly_api")
-    try:
-        with pytest.raises(Exception, match="permission denied") as refusal:
-            RecordJudge(plant, settings).judge(records(later({}, 1)))
-    finally:
-        execute(plant, "GRANT anomaly_source TO anomaly_api")
+    right = "EXECUTE ON FUNCTION anomaly_reading.read_source(text)"
+    execute(plant, f"REVOKE {right} FROM anomaly_api")
+    with pytest.raises(Exception, match="permission denied") as refusal:
+        RecordJudge(plant, settings).judge(records(later({}, 1)))
     assert isinstance(getattr(refusal.value, "orig", refusal.value), pg.InsufficientPrivilege)
 
 

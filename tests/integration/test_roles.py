@@ -25,7 +25,7 @@ FORBIDDEN = {
         "DELETE FROM anomaly.locks",
         "CREATE TABLE anomaly.mine ()",
     ],
-    "anomaly_source": [
+    "anomaly_reader": [
         "SELECT * FROM anomaly.api_keys",
         "SELECT * FROM anomaly.anomaly_results",
         "SELECT name FROM anomaly.machines",
@@ -66,7 +66,7 @@ FORBIDDEN = {
         "SELECT * FROM anomaly.anomaly_results",
         "SELECT * FROM anomaly.meter_readings",
         "SELECT * FROM anomaly.scoring_runs",
-        "SELECT FROM anomaly.read_source('SELECT 1') AS r (x integer)",
+        "SELECT FROM anomaly_reading.read_source('SELECT 1') AS r (x integer)",
         "SELECT anomaly.this_database()",
         "SELECT * FROM anomaly.anomaly_results_as_of(now())",
         "INSERT INTO bi.verdicts (machine_id) VALUES (1)",
@@ -192,6 +192,11 @@ def test_every_table_view_and_column_of_the_contract_has_a_comment(database):
 
 ROLES = ("anomaly_bi", "anomaly_api", "anomaly_source", "anomaly_scorer", "anomaly_trainer")
 CLIMBS = [
+    "ALTER FUNCTION anomaly_reading.read_source(text) SECURITY INVOKER",
+    "ALTER FUNCTION anomaly_reading.read_source(text) OWNER TO CURRENT_USER",
+    "DROP FUNCTION anomaly_reading.read_source(text)",
+    "CREATE FUNCTION anomaly_reading.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    "SET ROLE anomaly_reader",
     *(f"SET ROLE {role}" for role in ("anomaly_owner", "postgres")),
     "SET SESSION AUTHORIZATION anomaly_owner",
     "ALTER ROLE anomaly_owner LOGIN PASSWORD 'x'",

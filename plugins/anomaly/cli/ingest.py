@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from anomaly.cli.console import AsJson, connect, notes, print_facts, print_json, print_rows, say
+from anomaly.database.meter_table_loading import OWN_TABLE
 from anomaly.loading.files import ingest as ingest_file
 from anomaly.loading.files import preview as preview_file
 from anomaly.loading.number_parsing import Decimal
@@ -122,7 +123,9 @@ def ingest(
     )
     if preview:
         return _preview(file, options, as_json=as_json)
-    database, settings = connect()
+    # Somebody else's table is written by a log-in with none of the product's roles.
+    is_own = load_settings().meter_table.source_name == OWN_TABLE
+    database, settings = connect(migrated=is_own)
     with _progress(file) as progress:
         report = ingest_file(
             database,

@@ -589,10 +589,10 @@ def table_columns(transaction: Transaction, schema: str, table: str) -> Sequence
 
 
 def from_source(transaction: Transaction, statement: Composable, types: Sequence[str]) -> Composed:
-    """A query of somebody else's table, as the role anomaly_source reads it.
+    """A query of somebody else's table, as the role anomaly_reader reads it.
 
-    A view may call any function of its owner's. Inside ``anomaly.read_source`` such a function
-    has no right but that role's, can take on no other one, and what it sets is undone.
+    A view may call any function of its owner's. Inside ``anomaly_reading.read_source`` such a
+    function has no right but that role's, can take on no other one, and what it sets is undone.
 
     Parameters
     ----------
@@ -606,7 +606,7 @@ def from_source(transaction: Transaction, statement: Composable, types: Sequence
     query = SQL("SELECT {} FROM ({}) AS asked ({})").format(
         comma.join(casts), statement, comma.join(names)
     )
-    return SQL("SELECT * FROM anomaly.read_source({}) AS source ({})").format(
+    return SQL("SELECT * FROM anomaly_reading.read_source({}) AS source ({})").format(
         Literal(query.as_string(transaction.cursor)), comma.join(columns)
     )
 

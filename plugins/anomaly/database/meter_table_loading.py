@@ -77,7 +77,7 @@ def open_meter_table(
 
     Our own table is written as its owner, any other table as the log-in itself. Its triggers,
     checks and defaults then run with the log-in's rights: a log-in that may act as one of our
-    roles is refused, unless it owns the table too.
+    roles is refused, unless the table and all that it calls is its own.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def open_meter_table(
     DatabaseError
         When the database cannot be reached, breaks off or refuses the role.
     RefusedError
-        When the table's owner could run what it likes with our rights.
+        When somebody else could run what he likes with our rights.
     """
     role = OWNER if meter_table.source_name == OWN_TABLE else None
     try:
@@ -112,10 +112,10 @@ def _refuse_to_lend_rights(transaction: Transaction, meter_table: MeterTableSett
         table=meter_table.source_table,
     ):
         raise RefusedError(
-            f"{meter_table.source_name} belongs to {found['owner']}, whose triggers and checks"
-            f" would run with the rights of {found['login']}, and so with the product's: name in"
-            " ANOMALY_DATABASE_URL a login that has SELECT, INSERT and UPDATE on the table and none"
-            " of the product's roles; nothing was loaded"
+            f"{meter_table.source_name} of {found['owner']} is not all {found['login']}'s own:"
+            " triggers, checks or rules of somebody else would run with the product's rights; name"
+            " in ANOMALY_DATABASE_URL a login that has SELECT, INSERT and UPDATE on the table and"
+            " none of the product's roles; nothing was loaded"
         )
 
 
@@ -443,7 +443,8 @@ def _explained(
     if isinstance(cause, pg.InsufficientPrivilege):
         return DatabaseError(
             f"{database.name} refuses to load {meter_table.source_name}: {says};"
-            " let the table's owner grant SELECT, INSERT and UPDATE on it to this login"
+            " let the table's owner grant SELECT, INSERT and UPDATE on it to this login, and the"
+            " database's owner TEMPORARY on the database"
         )
     if isinstance(cause, psycopg2.DataError | psycopg2.IntegrityError):
         return IngestError(

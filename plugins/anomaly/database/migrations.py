@@ -52,6 +52,7 @@ def migrate(
         _apply_pending(transaction, report)
         for view in sql_files("views"):
             transaction.script(view)
+        transaction.script("reading.sql")
         transaction.script("grants.sql")
     # Each in its own transaction: if the log-in lacks a right, the migration itself stays.
     if _let_source_be_read(database, meter_table, report) and meter is not None:

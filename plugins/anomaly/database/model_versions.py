@@ -24,15 +24,12 @@ class Draft:
         Part of the folder's name until the version is complete.
     sha256 : mapping or None
         Hashes of its files; only for a version that is retired.
-    is_ours : bool
-        Whether this database has written them, and no other that this one is a copy of.
     """
 
     version: int
     folder: str
     token: str
     sha256: Mapping[str, str] | None = None
-    is_ours: bool = True
 
 
 # Versions --------------------------------------------------------------------------
@@ -137,7 +134,7 @@ def hold_draft(transaction: Transaction, draft: Draft) -> None:
 
 
 def orphaned_drafts(transaction: Transaction) -> list[Draft]:
-    """Drafts that no training is writing, locked until the transaction ends."""
+    """Drafts of this database that no training is writing, locked until the transaction ends."""
     return [Draft(**row) for row in transaction.rows("model_versions/orphaned_drafts")]
 
 

@@ -265,7 +265,7 @@ class Trainer:
         """Remove what killed trainings and retired versions left.
 
         Folders being written stay, and those of another database, even if this one is its copy.
-        What cannot be removed now waits on record.
+        What is not removed now waits on record.
 
         Returns
         -------
@@ -276,13 +276,10 @@ class Trainer:
         with self.database.transaction(TRAINER) as transaction:
             for draft in orphaned_drafts(transaction):
                 with suppress(ArtefactError):
-                    if draft.is_ours and self._swept(draft):
+                    if self.registry.sweep(draft.folder, draft.token, draft.sha256):
                         removed.append(draft.folder)
                     end_draft(transaction, draft)
         return removed
-
-    def _swept(self, draft: Draft) -> bool:
-        return self.registry.sweep(draft.folder, draft.token, draft.sha256)
 
     def _machines(self) -> pd.DataFrame:
         """What is on record of each machine, indexed by ``machine_id``."""
