@@ -6,11 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-from anomaly.database.connection import Database
+from anomaly.database.connection import SCORER, Database
+from anomaly.database.meter_table import MeterSource
+from anomaly.database.migrations import migrate
 from anomaly.demo.embedded_postgres import EmbeddedPostgres
 from anomaly.settings import load_settings
-from deployment import counters, insert, rows, score, train
+from deployment import START, counters, execute, insert, rows, score, train
 from integration_settings import SMALL
 
 pytestmark = pytest.mark.slow
@@ -125,4 +128,46 @@ def test_a_dump_and_the_models_are_the_whole_deployment(
         " FROM anomaly.anomaly_results ORDER BY 1, 2"
     )
     assert rows(restored, verdict) == rows(database, verdict)
+    restored.dispose()
+
+
+@pytest.mark.parametrize("schemas", [["--schema=anomaly", "--schema=bi"], []])
+def test_an_administrator_who_is_no_superuser_can_restore(new_server, tmp_path, schemas):
+    """As a database that somebody else runs has one: it may make roles and databases."""
+    settings = load_settings({}, **SMALL)
+    new_server.create_user("administrator", "secret", may_create_roles=True)
+    plain = make_url(new_server.url("postgres", "administrator", "secret"))
+    superuser = Database(new_server.url(), settings.database)
+    execute(superuser, "ALTER ROLE administrator CREATEDB")
+    superuser.dispose()
+
+    def ours(name):
+        return plain.set(drivername="postgresql", database=name).render_as_string(
+            hide_password=False
+        )
+
+    def run(*command):
+        program = new_server.binaries / command[0]
+        done = subprocess.run(
+            [str(program), *command[1:]], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    dump = str(tmp_path / "anomaly.dump")
+    run("psql", ours("postgres"), "-c", "CREATE DATABASE old")
+    old = Database(ours("old"), settings.database)
+    migrate(old, settings.meter_table)
+    insert(old, counters(DAY))
+    old.dispose()
+    run("pg_dump", "--format=custom", *schemas, f"--file={dump}", ours("old"))
+    run("psql", ours("postgres"), "-c", "DROP DATABASE old", "-c", "CREATE DATABASE new")
+    run("psql", ours("new"), "-f", str(PROJECT / "sql" / "roles.sql"))
+
+    run("pg_restore", "--exit-on-error", f"--dbname={ours('new')}", dump)
+    restored = Database(ours("new"), settings.database)
+    migrate(restored, settings.meter_table)
+
+    source = MeterSource(settings.meter_table, settings.meter)
+    with restored.transaction(SCORER, read_only=True) as transaction:
+        assert source.extent(transaction, source.describe(transaction))[0] == START
     restored.dispose()
