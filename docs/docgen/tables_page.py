@@ -35,7 +35,7 @@ def tables_page(database: Engine) -> str:
         "| | values or arguments | meaning |",
         "|---|---|---|",
     ]
-    lines += [f"| `anomaly.{row['name']}` | {row['details']} | {row['about']} |" for row in others]
+    lines += [f"| `{row['name']}` | {row['details']} | {row['about']} |" for row in others]
     return "\n".join(lines) + "\n"
 
 

@@ -264,6 +264,22 @@ def test_a_function_behind_the_meter_table_gets_at_nothing_of_ours(database, hos
         transaction.execute(SQL("CREATE TEMP TABLE written ()"))
 
 
+def test_the_function_that_reads_acts_as_nobody_else_and_migrating_mends_it(scored, settings):
+    for broken, says in (
+        ("ALTER FUNCTION anomaly_reading.read_source(text) SECURITY INVOKER", "acts as anomaly_sc"),
+        ("DROP SCHEMA anomaly_reading CASCADE", "does not exist"),
+    ):
+        execute(scored, broken)
+        with pytest.raises(psycopg2.ProgrammingError, match=says):
+            score(scored, settings, DAY, 2 * DAY)
+        migrate(scored, settings.meter_table)
+        assert score(scored, settings, DAY, 2 * DAY).unchanged == 2 * DAY
+    # As after a restore without owners.
+    execute(scored, "ALTER FUNCTION anomaly_reading.read_source(text) OWNER TO postgres")
+    with pytest.raises(psycopg2.ProgrammingError, match="acts as postgres: let an administrator"):
+        score(scored, settings, DAY, 2 * DAY)
+
+
 @pytest.mark.parametrize(
     "table",
     [

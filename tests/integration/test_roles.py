@@ -142,7 +142,7 @@ def test_no_function_looks_a_name_up_where_another_log_in_may_put_one(database):
         "SELECT p.oid::regprocedure::text, prosecdef, prosqlbody IS NOT NULL, s.setting"
         "  FROM pg_proc p LEFT JOIN LATERAL unnest(p.proconfig) AS s (setting)"
         "    ON s.setting LIKE 'search_path=%'"
-        " WHERE p.pronamespace IN ('anomaly'::regnamespace, 'bi'::regnamespace)",
+        " WHERE p.pronamespace = ANY (ARRAY['anomaly', 'bi', 'anomaly_reading']::regnamespace[])",
     )
 
     definers = [name for name, is_definer, _, _ in functions if is_definer]

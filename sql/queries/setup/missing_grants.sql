@@ -8,3 +8,8 @@ SELECT wanted.role || ' ' || wanted.action || ' ON ' || wanted.relation AS missi
                ('anomaly_api', 'anomaly.model_in_force', 'SELECT'),
                ('anomaly_bi', 'bi.verdicts', 'SELECT')) AS wanted (role, relation, action)
  WHERE NOT has_any_column_privilege(role, relation, action)
+ UNION ALL
+SELECT 'anomaly_scorer EXECUTE ON FUNCTION anomaly_reading.read_source'
+ WHERE coalesce(NOT has_function_privilege(
+                    'anomaly_scorer', to_regprocedure('anomaly_reading.read_source(text)'),
+                    'EXECUTE'), true)
