@@ -1,6 +1,6 @@
 """``make bench``: measure on a Postgres and an Airflow of its own; a table, also in the docs."""
 
-from benchmarks import airflow_tick, fleet, pipeline, records, step_tables, tick, wall_time
+from benchmarks import airflow_tick, fleet, pipeline, reading, records, step_tables, tick, wall_time
 from benchmarks.deployments import deployment
 from benchmarks.figures import show
 
@@ -15,6 +15,8 @@ def main() -> None:
         figures += wall_time.measure(database, settings)
     with deployment() as (database, settings):
         figures += airflow_tick.measure(database, settings)
+    with deployment() as (database, _):
+        figures += reading.measure(database)
     show([*figures, *step_tables.measure(), *records.measure(), *fleet.measure()])
 
 
