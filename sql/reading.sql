@@ -19,9 +19,9 @@ DECLARE
 BEGIN
     -- A restore without owners, for one, would make it act as somebody with more rights.
     IF current_user <> 'anomaly_reader' THEN
-        RAISE insufficient_privilege USING MESSAGE = format(
-            'anomaly_reading.read_source acts as %I: let an administrator make anomaly_reader its '
-            'owner, and it SECURITY DEFINER', current_user);
+        RAISE object_not_in_prerequisite_state USING MESSAGE = format(
+            'anomaly_reading.read_source acts as %I: run `anomaly migrate`; where that is refused, '
+            'let an administrator make anomaly_reader its owner', current_user);
     END IF;
     RETURN QUERY EXECUTE query;
     is_whole := true;

@@ -40,7 +40,7 @@ def plant(postgres, database):
 @pytest.mark.parametrize("table", ["saws", "meters"])
 def test_the_page_leads_to_verdicts(plant, tmp_path, table):
     database, owner = plant
-    make_table, make_view, grants = blocks("sql")
+    make_table, make_view, make_loader, grants = blocks("sql")
     file = tmp_path / "anomaly.toml"
     (settings_block,) = blocks("toml")
     file.write_text(settings_block.replace('"saws"', f'"{table}"'))
@@ -53,6 +53,9 @@ def test_the_page_leads_to_verdicts(plant, tmp_path, table):
 
     execute(owner, make_table)
     execute(owner, make_view)
+    name = database.engine.url.database
+    execute(database, make_loader.replace("DATABASE plant", f'DATABASE "{name}"'))
+    execute(database, "DROP OWNED BY plant_loader; DROP ROLE plant_loader")
     execute(
         owner,
         "INSERT INTO plant.meters (measured_at, machine, kwh)"

@@ -197,6 +197,11 @@ class Database:
         try:
             connection = self.engine.connect()
         except DBAPIError as error:
+            if "permission denied for database" in _first_line(error):
+                raise RefusedError(
+                    f"cannot connect to {self.name}: {_first_line(error)}; let the database's"
+                    " owner grant CONNECT on it to this login"
+                ) from None
             raise DatabaseError(
                 f"cannot connect to {self.name}: {_first_line(error)}; is the server running"
                 " and the URL in ANOMALY_DATABASE_URL or the connection anomaly_db right?"

@@ -86,6 +86,11 @@ def first_line(error: BaseException | None) -> str:
 
 def _explained_database_error(cause: Error) -> AnomalyError:
     says = first_line(cause)
+    if "within security-definer function" in says:
+        return RefusedError(
+            f"the database refused: {says}: a function that the meter table calls wants to act as"
+            " another role; ask who owns the table"
+        )
     for kinds, then in _PASSING:
         if isinstance(cause, kinds):
             return DatabaseError(f"the database refused: {says}: {then}")

@@ -443,8 +443,8 @@ def _explained(
     if isinstance(cause, pg.InsufficientPrivilege):
         return DatabaseError(
             f"{database.name} refuses to load {meter_table.source_name}: {says};"
-            " let the table's owner grant SELECT, INSERT and UPDATE on it to this login, and the"
-            " database's owner TEMPORARY on the database"
+            " let the table's owner grant USAGE on its schema and SELECT, INSERT and UPDATE on it"
+            " to this login, and the database's owner TEMPORARY on the database"
         )
     if isinstance(cause, psycopg2.DataError | psycopg2.IntegrityError):
         return IngestError(
