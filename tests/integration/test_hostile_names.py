@@ -101,14 +101,19 @@ def test_schema_table_columns_and_machines_may_have_any_name(database, hostile_p
     assert intact(database)
 
 
-def test_every_command_and_call_takes_them_as_names(
-    command_line, database, hostile_plant, tmp_path
-):
+def variables_of_scored(database, hostile_plant):
+    """Score the plant; its settings, as the command line reads them."""
     train(database, hostile_plant, DAYS * 96)
     score(database, hostile_plant, 0, DAYS * 96)
     source = hostile_plant.meter_table.model_dump(mode="json", exclude={"source_machines"})
     variables = environment(database, hostile_plant, **SMALL, **source)
-    variables = {name: value for name, value in variables.items() if value}
+    return {name: value for name, value in variables.items() if value}
+
+
+def test_every_command_and_call_takes_them_as_names(
+    command_line, database, hostile_plant, tmp_path
+):
+    variables = variables_of_scored(database, hostile_plant)
     span = ["--start", f"{at(0):%Y-%m-%d}", "--end", f"{at(96):%Y-%m-%d}"]
 
     for name in HOSTILE:
@@ -162,11 +167,7 @@ def test_every_command_and_call_takes_them_as_names(
 def test_nothing_that_is_stored_steers_a_terminal_or_makes_a_line_of_its_own(
     command_line, database, hostile_plant, tmp_path
 ):
-    train(database, hostile_plant, DAYS * 96)
-    score(database, hostile_plant, 0, DAYS * 96)
-    source = hostile_plant.meter_table.model_dump(mode="json", exclude={"source_machines"})
-    variables = environment(database, hostile_plant, **SMALL, **source)
-    variables = {name: value for name, value in variables.items() if value}
+    variables = variables_of_scored(database, hostile_plant)
     route = {"name": "ops", "urls": ["json://127.0.0.1:9/x"], "sites": [FORGED]}
     variables["ANOMALY_ALERT_ROUTES"] = json.dumps([route])
     # What the commands would refuse may have been written by another program.
